@@ -1,0 +1,236 @@
+//! What is done to the world, and what its end taught us. Values only; carrying out is the body's work.
+
+use crate::words::*;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What a step does to the world. Each action names its object completely: a successor can carry it out
+/// without choosing anything (R1).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "do")]
+pub enum Action {
+    /// Prove by fencing level `level` (0 is the first) that the node is off. Only ever off; never reset or cycle (R2).
+    PowerOff {
+        /// The node to be off.
+        node: NodeId,
+        /// Index into its fencing topology.
+        level: usize,
+    },
+    /// Take the node's right to the volume away and drop its live sessions (R3).
+    Revoke {
+        /// The node that loses it.
+        node: NodeId,
+        /// The storage provider.
+        provider: ProviderId,
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// Close the node's switch port (R9).
+    ClosePort {
+        /// The node behind the port.
+        node: NodeId,
+        /// The network provider.
+        provider: ProviderId,
+        /// The port there.
+        port: String,
+    },
+    /// Give the node, and only this node, the volume.
+    Attach {
+        /// The node that gets it.
+        node: NodeId,
+        /// The storage provider.
+        provider: ProviderId,
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// Open the node's switch port into the instance's network.
+    OpenPort {
+        /// The node behind the port.
+        node: NodeId,
+        /// The network provider.
+        provider: ProviderId,
+        /// The port there.
+        port: String,
+        /// VLAN id.
+        vlan: u16,
+        /// The MAC address that moves along.
+        mac: Option<String>,
+    },
+    /// Make the node's next start boot this instance in this epoch.
+    SetBoot {
+        /// The node that will boot.
+        node: NodeId,
+        /// The boot provider.
+        provider: ProviderId,
+        /// The instance.
+        instance: InstanceId,
+        /// The boot source.
+        image: String,
+        /// The placement for which it is valid; a node with an older epoch gets nothing.
+        epoch: Epoch,
+    },
+    /// Switch the node on.
+    PowerOn {
+        /// The node.
+        node: NodeId,
+    },
+}
+
+impl Action {
+    /// The node that the action touches.
+    pub fn node(&self) -> &NodeId {
+        match self {
+            Action::PowerOff { node, .. }
+            | Action::Revoke { node, .. }
+            | Action::ClosePort { node, .. }
+            | Action::Attach { node, .. }
+            | Action::OpenPort { node, .. }
+            | Action::SetBoot { node, .. }
+            | Action::PowerOn { node } => node,
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::PowerOff { node, level } => write!(f, "power off {node} (level {})", level + 1),
+            Action::Revoke { node, volume, .. } => write!(f, "revoke {volume} from {node}"),
+            Action::ClosePort { node, port, .. } => write!(f, "close port {port} of {node}"),
+            Action::Attach { node, volume, .. } => write!(f, "attach {volume} to {node}"),
+            Action::OpenPort { node, port, vlan, .. } => {
+                write!(f, "open port {port} of {node} into vlan {vlan}")
+            }
+            Action::SetBoot { node, instance, epoch, .. } => write!(f, "let {node} boot {instance} {epoch}"),
+            Action::PowerOn { node } => write!(f, "power on {node}"),
+        }
+    }
+}
+
+/// A committed intent on its way to the world. May start twice and may start late: doing it again changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effect {
+    /// Log index of its intent (R8): greater tokens win where a device can compare them.
+    pub token: LogIndex,
+    /// The failover that it belongs to.
+    pub plan: PlanId,
+    /// What to do.
+    pub action: Action,
+}
+
+/// How an effect ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// We saw the wished-for state by reading back.
+    Done(Seen),
+    /// It did not happen and left nothing behind.
+    Refused(Refusal),
+    /// We cannot tell.
+    Unknown(Doubt),
+}
+
+/// What was read back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seen {
+    /// Power read as off twice, the second time in a fresh exchange (R2).
+    OffTwice {
+        /// True if it was off before we did anything.
+        already: bool,
+        /// From the power-off command to the second reading; 0 if already off.
+        took: Millis,
+    },
+    /// Power read as on.
+    On,
+    /// The wished-for state was read back from the provider, in the provider's words.
+    ReadBack(String),
+}
+
+/// Why the executor, a driver or a provider did not do it. It certainly did not happen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// The lease of this leadership is over or too short (R5).
+    LeaseEnded,
+    /// The BMC is another machine's.
+    WrongIdentity {
+        /// From the inventory.
+        expected: String,
+        /// From the BMC.
+        found: String,
+    },
+    /// No session: wrong user, password, or cipher suite.
+    NotAdmitted(String),
+    /// Nothing at the address answered.
+    Unreachable(String),
+    /// The device said no.
+    DeviceRefused(String),
+    /// The device has seen a newer token.
+    TokenTooOld {
+        /// Ours.
+        ours: LogIndex,
+        /// The device's.
+        newest: LogIndex,
+    },
+    /// Someone else holds it exclusively.
+    HeldByOther(String),
+    /// The inventory names no such device, level or provider, or its secret does not open.
+    NotConfigured(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::LeaseEnded => write!(f, "the leader's lease ended before the command could be sent"),
+            Refusal::WrongIdentity { expected, found } => {
+                write!(f, "the BMC is another machine's: inventory says {expected}, BMC says {found}")
+            }
+            Refusal::NotAdmitted(why) => write!(f, "no session: {why}"),
+            Refusal::Unreachable(what) => write!(f, "unreachable: {what}"),
+            Refusal::DeviceRefused(why) => write!(f, "the device refused: {why}"),
+            Refusal::TokenTooOld { ours, newest } => {
+                write!(f, "the device has seen a newer command: ours {ours}, newest {newest}")
+            }
+            Refusal::HeldByOther(who) => write!(f, "held by {who}"),
+            Refusal::NotConfigured(what) => write!(f, "not configured: {what}"),
+        }
+    }
+}
+
+/// Why we cannot tell what happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doubt {
+    /// The command may have been received, but no answer came in time.
+    NoAnswer {
+        /// How long we waited.
+        waited: Millis,
+    },
+    /// The device accepted the command, but the state never read back as wished.
+    NotSeen {
+        /// How long we looked.
+        waited: Millis,
+        /// The last reading.
+        last: String,
+    },
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Doubt::NoAnswer { waited } => write!(f, "no answer in {waited}"),
+            Doubt::NotSeen { waited, last } => write!(f, "accepted, but after {waited} still reads {last}"),
+        }
+    }
+}
+
+/// Leave to send one effect. Asked when the effect starts and again right before the socket write, after the
+/// last await (R5). The body implements it with the lease; drivers and providers only ask.
+pub trait Permit: Send + Sync {
+    /// `Ok` if the effect may be sent now.
+    ///
+    /// # Errors
+    /// The refusal to report if it may not.
+    fn check(&self) -> Result<(), Refusal>;
+}

@@ -1,0 +1,183 @@
+//! What the operator tells us of the world: nodes, instances, providers. Facts and wishes, no beliefs.
+
+use crate::words::*;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A physical server as the operator described it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Its name; never reused for other hardware.
+    pub name: NodeId,
+    /// Identity that its BMC must report before any power-off.
+    #[serde(default, skip_serializing_if = "Identity::is_empty")]
+    pub identity: Identity,
+    /// Failure domains it stands in, e.g. `rack = "r1"`, `pdu = "p2"`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub domains: BTreeMap<String, String>,
+    /// Free labels, matched by instances.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Fencing topology: level 1 first. A node without levels cannot be fenced by power.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fencing: Vec<FenceDevice>,
+    /// Switch ports its NICs hang on; port `i` carries network `i` of an instance.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<SwitchPort>,
+    /// The name by which storage knows this node (IQN, host id).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initiator: Option<String>,
+    /// What the node's kernel answers to when asked from outside.
+    #[serde(default, skip_serializing_if = "Probe::is_empty")]
+    pub probe: Probe,
+    /// Key of its agent's heartbeats; absent: no agent, only probes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_key: Option<Sealed>,
+}
+
+/// What the BMC reports of its machine. Empty: not compared (and said so in `hactl node show`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// System GUID as 32 hexadecimal digits in the order that the BMC sends them (IPMI 2.0 §22.14).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guid: Option<String>,
+}
+
+impl Identity {
+    /// True if nothing is known to compare with.
+    pub fn is_empty(&self) -> bool {
+        self.guid.is_none()
+    }
+}
+
+/// One rung of a node's fencing topology.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "driver", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum FenceDevice {
+    /// An IPMI 2.0 BMC.
+    Ipmi {
+        /// `host:port`; the usual port is 623.
+        address: String,
+        /// User name.
+        user: String,
+        /// Password, sealed.
+        password: Sealed,
+        /// Cipher suite: 17 (default) or 3. Never changed silently.
+        #[serde(default = "suite_17")]
+        cipher_suite: u8,
+    },
+}
+
+fn suite_17() -> u8 {
+    17
+}
+
+/// A switch port under a network provider.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwitchPort {
+    /// Who switches it.
+    pub provider: ProviderId,
+    /// Its name there, e.g. `sw1/3`.
+    pub port: String,
+}
+
+/// Where the node's kernel answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Probe {
+    /// `host:port` that is connected to; a refusal counts as an answer, for the kernel gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<String>,
+    /// Address that is sent an ICMP echo.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmp: Option<String>,
+}
+
+impl Probe {
+    /// True if there is nothing to ask.
+    pub fn is_empty(&self) -> bool {
+        self.tcp.is_none() && self.icmp.is_none()
+    }
+}
+
+/// A logical server that fails over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Instance {
+    /// Its name.
+    pub name: InstanceId,
+    /// Where it runs when it is first described. Later the cluster's own record counts.
+    pub node: NodeId,
+    /// The policy that protects it.
+    pub policy: PolicyId,
+    /// Volumes that must be attached to its node and to no other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+    /// Networks, in the order of the node's ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<Network>,
+    /// Who gives its node the boot source, if anyone has to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<Boot>,
+    /// Labels that a spare must carry.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub needs: BTreeMap<String, String>,
+}
+
+/// A volume of an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// Who stores it.
+    pub provider: ProviderId,
+    /// Its id there.
+    pub volume: VolumeId,
+}
+
+/// A network of an instance: the identity that moves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// VLAN id, 1 to 4094.
+    pub vlan: u16,
+    /// The instance's MAC address, if it is to move along.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+}
+
+/// The boot source of an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Boot {
+    /// Who serves it.
+    pub provider: ProviderId,
+    /// What is served, in the provider's words.
+    pub image: String,
+}
+
+/// A configured back end for storage, network or boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provider {
+    /// Its name.
+    pub name: ProviderId,
+    /// What it is.
+    #[serde(flatten)]
+    pub kind: ProviderKind,
+}
+
+/// The kinds of back end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ProviderKind {
+    /// The emulated rack's storage array, switch and boot service.
+    Rack {
+        /// Base URL, e.g. `http://127.0.0.1:7300`.
+        url: String,
+        /// Bearer token, sealed.
+        token: Sealed,
+    },
+}
