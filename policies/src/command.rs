@@ -1,5 +1,10 @@
-//! Entries of the replicated log: the only thing that changes state.
+//! Entries of the replicated log: the only thing that changes state. Applied in `apply.rs`.
 
+use crate::effect::{Action, Outcome};
+use crate::inventory::{Instance, Node, Provider};
+use crate::plan::{Decision, Evidence, Phase, Verdict};
+use crate::policy::{BadPolicy, Policy};
+use crate::waiting::Waiting;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
 
@@ -8,10 +13,38 @@ use serde::{Deserialize, Serialize};
 pub struct Proposal {
     /// Stamped by whoever proposed it; `apply` never asks for the time.
     pub at: Wall,
-    /// Who wants it.
+    /// Who wants it: `admin`, `token/prometheus`, `member/m1`.
     pub by: String,
     /// What is wanted.
     pub command: Command,
+}
+
+/// A document of `hactl apply -f`: everything in it is taken, or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Documents {
+    /// `[[provider]]`
+    #[serde(default, rename = "provider", skip_serializing_if = "Vec::is_empty")]
+    pub providers: Vec<Provider>,
+    /// `[[node]]`
+    #[serde(default, rename = "node", skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<Node>,
+    /// `[[instance]]`
+    #[serde(default, rename = "instance", skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<Instance>,
+    /// `[[policy]]`
+    #[serde(default, rename = "policy", skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<PolicyDocument>,
+}
+
+/// A named policy in a document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyDocument {
+    /// Its name.
+    pub name: PolicyId,
+    /// Its content.
+    #[serde(flatten)]
+    pub policy: Policy,
 }
 
 /// What can be wanted.
@@ -23,14 +56,161 @@ pub enum Command {
         /// The remark.
         text: String,
     },
+    /// `hactl apply`: describe providers, nodes, instances, policies. All or nothing.
+    Describe(Box<Documents>),
+    /// `hactl policy set`.
+    SetPolicy {
+        /// Which policy; created if new.
+        name: PolicyId,
+        /// The whole new content.
+        policy: Box<Policy>,
+        /// Compare-and-set: the index of the version that was changed.
+        check: Option<LogIndex>,
+    },
+    /// Let the cluster act by itself.
+    Arm {
+        /// Why.
+        reason: String,
+    },
+    /// Let the cluster watch and judge, but begin nothing by itself.
+    Disarm {
+        /// Why.
+        reason: String,
+    },
+    /// No new instance for this node.
+    Cordon {
+        /// Which.
+        node: NodeId,
+        /// True to cordon, false to lift it.
+        on: bool,
+    },
+    /// Hands off this node, or hands on again.
+    Maintain {
+        /// Which.
+        node: NodeId,
+        /// The reason; `None` ends the maintenance.
+        reason: Option<String>,
+    },
+    /// Move an instance after a fence of its node, whatever the node's health.
+    Evacuate {
+        /// Which.
+        instance: InstanceId,
+        /// Why.
+        reason: String,
+    },
+    /// Fence a node, whatever its health. If it carries an instance, a failover follows.
+    Fence {
+        /// Which.
+        node: NodeId,
+        /// Why.
+        reason: String,
+    },
+    /// An operator vouches that a node that is being fenced is off: replaces the power proof, not the isolation.
+    ConfirmOff {
+        /// Which.
+        node: NodeId,
+        /// How they know.
+        reason: String,
+    },
+    /// Call a failover off; only before anything was done (R6).
+    Cancel {
+        /// Which.
+        plan: PlanId,
+        /// Why.
+        reason: String,
+    },
+    /// Let a quarantined node become a spare again, once every older command against it has drained.
+    Release {
+        /// Which.
+        node: NodeId,
+        /// Why.
+        reason: String,
+    },
+    /// A new leader begins; its log index is the leadership epoch (R10).
+    TookOver {
+        /// Who.
+        member: MemberId,
+        /// Which life of it.
+        boot: BootId,
+    },
+    /// What a leader decides. Applied only if that leadership is still the newest.
+    Lead {
+        /// The leadership that decided it.
+        leader: LeaderEpoch,
+        /// What it decided.
+        step: Step,
+    },
 }
 
-/// The replicated state.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClusterState {
-    /// Index of the last applied entry.
-    pub applied: LogIndex,
-    notes: u64,
+/// What only a leader may put into the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// The cluster's belief about a node has changed.
+    Judge {
+        /// Which.
+        node: NodeId,
+        /// The belief.
+        verdict: Verdict,
+        /// What it rests on.
+        evidence: Evidence,
+    },
+    /// A failed node is not acted on, and why: a committed refusal.
+    Withhold {
+        /// Which.
+        node: NodeId,
+        /// Why.
+        why: Waiting,
+    },
+    /// Make a plan: reserves the spare (R7).
+    Begin(Box<Decision>),
+    /// Make a plan for an instance whose takeover failed: fence the spare that was given up, go on with another (R4).
+    Replace {
+        /// The plan that is given up.
+        plan: PlanId,
+        /// The new choice; its `from` is the old plan's spare.
+        decision: Box<Decision>,
+    },
+    /// A step is about to be carried out (R1). Its log index is the token of the effect.
+    Intend {
+        /// Of which plan.
+        plan: PlanId,
+        /// What exactly.
+        action: Action,
+    },
+    /// How it ended.
+    Resolve {
+        /// The intent.
+        token: LogIndex,
+        /// Its end.
+        outcome: Outcome,
+    },
+    /// The proof is complete: the instance now belongs to the spare, under a new epoch.
+    Place {
+        /// Of which plan.
+        plan: PlanId,
+        /// How long power has been tried, on the leader's clock.
+        tried: Millis,
+    },
+    /// The service was seen on the spare.
+    Finish {
+        /// Of which plan.
+        plan: PlanId,
+        /// What was seen.
+        seen: String,
+    },
+    /// The plan needs a human, or does no longer (`None`).
+    Stick {
+        /// Which.
+        plan: PlanId,
+        /// The exact missing thing.
+        why: Option<String>,
+    },
+    /// A released node has drained: it is a spare again.
+    Cleaned {
+        /// Which.
+        node: NodeId,
+    },
 }
 
 /// What an applied command did.
@@ -59,25 +239,137 @@ pub struct Event {
 pub enum Rejected {
     /// Nothing there by that name.
     #[error("there is no {what}")]
-    Unknown {
+    NotThere {
         /// Kind and name.
         what: String,
     },
-}
-
-impl ClusterState {
-    /// Applies one entry. Total and deterministic: same state and entry, same result, on every member.
-    ///
-    /// # Errors
-    /// [`Rejected`] if the command does not fit the state; then only `applied` has changed.
-    pub fn apply(&mut self, index: LogIndex, proposal: &Proposal) -> Result<Applied, Rejected> {
-        self.applied = index;
-        match &proposal.command {
-            Command::Note { text } => {
-                self.notes += 1;
-                let event = Event { index, at: proposal.at, about: vec![], text: format!("note: {text}") };
-                Ok(Applied { events: vec![event] })
-            }
-        }
-    }
+    /// The policy contradicts itself.
+    #[error("policy {name}: {why}")]
+    BadPolicy {
+        /// Which.
+        name: PolicyId,
+        /// The contradiction.
+        why: BadPolicy,
+    },
+    /// Compare-and-set found another version.
+    #[error("policy {name} was changed since you read it: you checked for {expected}, it is at {found}; read it again")]
+    PolicyChanged {
+        /// Which.
+        name: PolicyId,
+        /// The version that was named.
+        expected: LogIndex,
+        /// The version there.
+        found: LogIndex,
+    },
+    /// Two objects claim the same thing.
+    #[error("{what} is claimed by both {first} and {second}")]
+    Conflict {
+        /// The thing.
+        what: String,
+        /// The one that has it.
+        first: String,
+        /// The one that wants it.
+        second: String,
+    },
+    /// A described thing cannot change while something depends on it.
+    #[error("{what} cannot change now: {why}")]
+    InUse {
+        /// The thing.
+        what: String,
+        /// Why not.
+        why: String,
+    },
+    /// A limit of the replicated state.
+    #[error("{what}: {now} of at most {max}")]
+    TooMany {
+        /// Of what.
+        what: String,
+        /// Wanted.
+        now: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// A leadership that is over (R10).
+    #[error("the leadership {given} is over; {newest} leads")]
+    OldLeadership {
+        /// The one that decided.
+        given: LeaderEpoch,
+        /// The newest.
+        newest: LeaderEpoch,
+    },
+    /// One plan per instance, per node and per spare (R7).
+    #[error("{what} already takes part in failover {plan}")]
+    PlanExists {
+        /// The node or instance.
+        what: String,
+        /// The plan.
+        plan: PlanId,
+    },
+    /// The node is not where the decision believed it to be.
+    #[error("{node} is {found}, not {wanted}")]
+    WrongState {
+        /// Which.
+        node: NodeId,
+        /// Its state.
+        found: String,
+        /// What the command needs.
+        wanted: String,
+    },
+    /// The plan is not in the phase that the step belongs to.
+    #[error("failover {plan} is {phase}: too late or too early for this")]
+    WrongPhase {
+        /// Which.
+        plan: PlanId,
+        /// Where it is.
+        phase: Phase,
+    },
+    /// The step is not one of this plan.
+    #[error("`{action}` is not a step of failover {plan} in this phase")]
+    NotAStep {
+        /// Which plan.
+        plan: PlanId,
+        /// The step.
+        action: String,
+    },
+    /// Cancelled too late (R6).
+    #[error("failover {plan} is past the point of no return: its fence was begun at {fence}")]
+    PointOfNoReturn {
+        /// Which.
+        plan: PlanId,
+        /// The first intent.
+        fence: LogIndex,
+    },
+    /// The proof that later steps need is not there (R3).
+    #[error("failover {plan}: {missing}")]
+    NotProven {
+        /// Which.
+        plan: PlanId,
+        /// What is missing.
+        missing: Waiting,
+    },
+    /// The cluster is disarmed, and this is no operator's order.
+    #[error("the cluster is disarmed")]
+    NotArmed,
+    /// The same step is recorded and has not ended.
+    #[error("`{action}` is already under way as {token}")]
+    AlreadyIntended {
+        /// The step.
+        action: String,
+        /// Its intent.
+        token: LogIndex,
+    },
+    /// A value that can never be right.
+    #[error("{what}: {why}")]
+    BadValue {
+        /// Which object.
+        what: String,
+        /// What is wrong, and what would be right.
+        why: String,
+    },
+    /// It ended already.
+    #[error("the intent {token} has ended already")]
+    EndedAlready {
+        /// Which.
+        token: LogIndex,
+    },
 }

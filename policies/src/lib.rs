@@ -13,14 +13,26 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod apply;
 pub mod command;
+mod describe;
 pub mod effect;
 pub mod inventory;
 pub mod observation;
+pub mod plan;
+pub mod policy;
+pub mod state;
+mod steps;
+pub mod waiting;
+pub mod watch;
 pub mod words;
 
 pub use command::*;
 pub use effect::*;
 pub use inventory::*;
 pub use observation::*;
+pub use plan::*;
+pub use policy::*;
+pub use state::*;
+pub use waiting::*;
 pub use words::*;

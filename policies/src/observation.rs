@@ -2,6 +2,8 @@
 
 use crate::words::*;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
 
 /// Power as a BMC reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -34,4 +36,112 @@ pub enum LastGasp {
     Shutdown,
     /// The kernel panicked.
     Panic,
+}
+
+/// What one member sees of one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sight {
+    /// Heartbeats (or, without an agent, answers) arrive.
+    Alive {
+        /// The placement that the node believes to run.
+        epoch: Epoch,
+        /// Its last acknowledged write is too old: the age.
+        write_stale: Option<Millis>,
+    },
+    /// Nothing arrives.
+    Silent {
+        /// For how long, when this was written.
+        lasting: Millis,
+        /// Never heard since this member began to watch.
+        never: bool,
+        /// What its kernel answered when asked.
+        kernel: Kernel,
+    },
+    /// It said farewell.
+    Gasped(LastGasp),
+}
+
+/// What a node's kernel answers to a question from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kernel {
+    /// Not asked yet, or the question is under way.
+    Asking,
+    /// It answers: the kernel lives.
+    Answers,
+    /// No answer to any question.
+    Mute,
+    /// The inventory names nothing that could be asked.
+    NoProbe,
+}
+
+impl Sight {
+    /// True if the member that sees this holds the node for dead.
+    pub fn is_death(&self) -> bool {
+        match self {
+            Sight::Alive { .. } => false,
+            Sight::Silent { kernel, .. } => match kernel {
+                Kernel::Asking | Kernel::Answers => false,
+                Kernel::Mute | Kernel::NoProbe => true,
+            },
+            Sight::Gasped(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Sight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Sight::Alive { write_stale: None, .. } => write!(f, "alive"),
+            Sight::Alive { write_stale: Some(age), .. } => write!(f, "alive, last write {age} ago"),
+            Sight::Silent { lasting, never, kernel } => {
+                let kernel = match kernel {
+                    Kernel::Asking => "asking its kernel",
+                    Kernel::Answers => "its kernel answers",
+                    Kernel::Mute => "its kernel is mute",
+                    Kernel::NoProbe => "nothing to ask its kernel by",
+                };
+                write!(f, "silent for {lasting}{}, {kernel}", if *never { " (never heard)" } else { "" })
+            }
+            Sight::Gasped(LastGasp::Panic) => write!(f, "said that its kernel panicked"),
+            Sight::Gasped(LastGasp::Shutdown) => write!(f, "said that it shuts down"),
+        }
+    }
+}
+
+/// Why a member does not trust its own eyes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SelfDoubt {
+    /// Most of the nodes fell silent for this member at once: probably it is the member.
+    MostNodesSilent {
+        /// Silent nodes.
+        silent: u32,
+        /// Watched nodes.
+        watched: u32,
+    },
+}
+
+impl fmt::Display for SelfDoubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SelfDoubt::MostNodesSilent { silent, watched } => {
+                write!(f, "{silent} of {watched} nodes are silent for it; it doubts itself")
+            }
+        }
+    }
+}
+
+/// One member's summary of all nodes, sent to all members when it changes and once a second.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Whose.
+    pub member: MemberId,
+    /// The failure domain the member stands in.
+    pub domain: String,
+    /// Set if the member does not trust its own eyes; its observations then do not count.
+    pub doubt: Option<SelfDoubt>,
+    /// Every node that it watches.
+    pub sights: BTreeMap<NodeId, Sight>,
 }

@@ -1,0 +1,507 @@
+//! How the log changes the state. Total and deterministic: the same entries give the same state on every member.
+//! Never asks for the time, never trusts the proposer: what a plan needs is checked again here.
+
+use crate::command::*;
+use crate::effect::{Action, Outcome};
+use crate::plan::*;
+use crate::policy::Policy;
+use crate::state::*;
+use crate::words::*;
+
+/// Collects the history of one entry.
+struct Story {
+    index: LogIndex,
+    at: Wall,
+    events: Vec<Event>,
+}
+
+impl Story {
+    fn tell(&mut self, about: &[String], text: String) {
+        self.events.push(Event { index: self.index, at: self.at, about: about.to_vec(), text });
+    }
+}
+
+fn node_key(node: &NodeId) -> String {
+    format!("node/{node}")
+}
+fn instance_key(instance: &InstanceId) -> String {
+    format!("instance/{instance}")
+}
+fn plan_keys(plan: &Plan) -> Vec<String> {
+    let mut keys = vec![format!("failover/{}", plan.id), node_key(&plan.decision.from)];
+    keys.extend(plan.decision.instance.as_ref().map(instance_key));
+    keys.extend(plan.decision.spare.as_ref().map(node_key));
+    keys
+}
+
+impl ClusterState {
+    /// Applies one entry.
+    ///
+    /// # Errors
+    /// [`Rejected`] if the command does not fit the state; then only `applied` has changed.
+    pub fn apply(&mut self, index: LogIndex, proposal: &Proposal) -> Result<Applied, Rejected> {
+        self.applied = index;
+        let mut story = Story { index, at: proposal.at, events: vec![] };
+        let by = proposal.by.as_str();
+        match &proposal.command {
+            Command::Note { text } => story.tell(&[], format!("{by} notes: {text}")),
+            Command::Describe(documents) => {
+                let mut next = self.clone();
+                story.events = next.describe(index, proposal.at, by, documents)?;
+                *self = next;
+            }
+            Command::SetPolicy { name, policy, check } => {
+                self.set_policy(&mut story, by, name, policy, *check)?;
+            }
+            Command::Arm { reason } => self.arm(&mut story, by, true, reason),
+            Command::Disarm { reason } => self.arm(&mut story, by, false, reason),
+            Command::TookOver { member, boot } => {
+                let epoch = LeaderEpoch(index.0);
+                self.leadership = Some(Leadership { epoch, member: *member, boot: *boot });
+                story.tell(&[format!("member/{member}")], format!("{member} leads as {epoch}"));
+            }
+            Command::Cancel { plan, reason } => self.cancel(&mut story, by, *plan, reason)?,
+            Command::Cordon { .. }
+            | Command::Maintain { .. }
+            | Command::Evacuate { .. }
+            | Command::Fence { .. }
+            | Command::ConfirmOff { .. }
+            | Command::Release { .. } => self.order(&mut story, by, &proposal.command)?,
+            Command::Lead { leader, step } => {
+                let newest = self.leadership.map_or(LeaderEpoch(0), |l| l.epoch);
+                if *leader != newest {
+                    return Err(Rejected::OldLeadership { given: *leader, newest });
+                }
+                self.lead(&mut story, *leader, step)?;
+            }
+        }
+        Ok(Applied { events: story.events })
+    }
+
+    fn arm(&mut self, story: &mut Story, by: &str, armed: bool, reason: &str) {
+        let order = Order { by: by.to_owned(), reason: reason.to_owned(), at: story.at };
+        self.armed = Armed { armed, order };
+        let word = if armed { "armed" } else { "disarmed" };
+        story.tell(&[], format!("{by} {word} the cluster: {reason}"));
+    }
+
+    fn set_policy(
+        &mut self,
+        story: &mut Story,
+        by: &str,
+        name: &PolicyId,
+        policy: &Policy,
+        check: Option<LogIndex>,
+    ) -> Result<(), Rejected> {
+        policy.validate().map_err(|why| Rejected::BadPolicy { name: name.clone(), why })?;
+        let found = self.policies.get(name).map_or(LogIndex(0), |record| record.version);
+        match check {
+            Some(expected) if expected != found => {
+                return Err(Rejected::PolicyChanged { name: name.clone(), expected, found });
+            }
+            Some(_) | None => {}
+        }
+        let record = PolicyRecord { policy: policy.clone(), version: story.index, by: by.to_owned() };
+        self.policies.insert(name.clone(), record);
+        story.tell(&[format!("policy/{name}")], format!("{by} set policy {name}"));
+        Ok(())
+    }
+
+    fn cancel(&mut self, story: &mut Story, by: &str, id: PlanId, reason: &str) -> Result<(), Rejected> {
+        let plan = self.plans.get_mut(&id).ok_or_else(|| not_there("failover", &id))?;
+        match plan.phase {
+            Phase::Reserved => {}
+            Phase::Fencing | Phase::Moving | Phase::Starting => {
+                let fence = plan.intents.first().map_or(LogIndex(id.0), |intent| intent.token);
+                return Err(Rejected::PointOfNoReturn { plan: id, fence });
+            }
+            Phase::Done | Phase::Replaced | Phase::Cancelled => {
+                return Err(Rejected::WrongPhase { plan: id, phase: plan.phase });
+            }
+        }
+        enter(plan, Phase::Cancelled, story.at);
+        let keys = plan_keys(plan);
+        let (spare, from, instance) =
+            (plan.decision.spare.clone(), plan.decision.from.clone(), plan.decision.instance.clone());
+        if let Some(record) = spare.and_then(|spare| self.nodes.get_mut(&spare)) {
+            record.state = NodeState::Spare;
+        }
+        if let Some(record) = self.nodes.get_mut(&from) {
+            record.fence_order = None;
+        }
+        if let Some(record) = instance.and_then(|instance| self.instances.get_mut(&instance)) {
+            record.evacuate = None;
+        }
+        story.tell(&keys, format!("{by} cancelled failover {id}: {reason}"));
+        Ok(())
+    }
+
+    /// An operator's order about one node or instance.
+    fn order(&mut self, story: &mut Story, by: &str, command: &Command) -> Result<(), Rejected> {
+        let order = |reason: &String| Order { by: by.to_owned(), reason: reason.clone(), at: story.at };
+        match command {
+            Command::Cordon { node, on } => {
+                self.node_mut(node)?.cordoned = *on;
+                let word = if *on { "cordoned" } else { "uncordoned" };
+                story.tell(&[node_key(node)], format!("{by} {word} {node}"));
+            }
+            Command::Maintain { node, reason } => {
+                self.node_mut(node)?.maintenance = reason.as_ref().map(order);
+                let text = match reason {
+                    Some(reason) => format!("{by} put {node} into maintenance: {reason}"),
+                    None => format!("{by} ended the maintenance of {node}"),
+                };
+                story.tell(&[node_key(node)], text);
+            }
+            Command::Evacuate { instance, reason } => {
+                if let Some(plan) = self.plan_of_instance(instance) {
+                    return Err(Rejected::PlanExists { what: instance_key(instance), plan: plan.id });
+                }
+                let record =
+                    self.instances.get_mut(instance).ok_or_else(|| not_there("instance", instance))?;
+                record.evacuate = Some(order(reason));
+                let about = [instance_key(instance), node_key(&record.node)];
+                story.tell(&about, format!("{by} ordered to move {instance} off {}: {reason}", record.node));
+            }
+            Command::Fence { node, reason } => {
+                if let Some(plan) = self.plan_of_node(node) {
+                    return Err(Rejected::PlanExists { what: node_key(node), plan: plan.id });
+                }
+                self.node_mut(node)?.fence_order = Some(order(reason));
+                story.tell(&[node_key(node)], format!("{by} ordered to fence {node}: {reason}"));
+            }
+            Command::ConfirmOff { node, reason } => {
+                let record = self.node_mut(node)?;
+                match record.state {
+                    NodeState::Fencing { .. } => {}
+                    NodeState::Spare
+                    | NodeState::Reserved { .. }
+                    | NodeState::Active { .. }
+                    | NodeState::Quarantined { .. }
+                    | NodeState::Cleaning { .. } => return Err(wrong_state(record, "being fenced")),
+                }
+                record.confirmed_off = Some(order(reason));
+                story.tell(&[node_key(node)], format!("{by} vouches that {node} is off: {reason}"));
+            }
+            Command::Release { node, reason } => {
+                if let Some(instance) = self.instance_on(node) {
+                    let what = node_key(node);
+                    let why = format!("{} still belongs to it", instance.instance.name);
+                    return Err(Rejected::InUse { what, why });
+                }
+                let record = self.node_mut(node)?;
+                let NodeState::Quarantined { plan, .. } = record.state else {
+                    return Err(wrong_state(record, "quarantined"));
+                };
+                record.state = NodeState::Cleaning { plan, order: order(reason) };
+                story.tell(&[node_key(node)], format!("{by} released {node}: {reason}"));
+            }
+            Command::Note { .. }
+            | Command::Describe(_)
+            | Command::SetPolicy { .. }
+            | Command::Arm { .. }
+            | Command::Disarm { .. }
+            | Command::Cancel { .. }
+            | Command::TookOver { .. }
+            | Command::Lead { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn lead(&mut self, story: &mut Story, leader: LeaderEpoch, step: &Step) -> Result<(), Rejected> {
+        match step {
+            Step::Judge { node, verdict, evidence } => self.judge(story, node, verdict, evidence)?,
+            Step::Withhold { node, why } => {
+                self.node_mut(node)?.withheld = Some(why.clone());
+                story.tell(&[node_key(node)], format!("{node} is not acted on: {why}"));
+            }
+            Step::Begin(decision) => self.begin(story, decision)?,
+            Step::Replace { plan, decision } => self.replace(story, *plan, decision)?,
+            Step::Intend { plan, action } => self.intend(story, leader, *plan, action)?,
+            Step::Resolve { token, outcome } => self.resolve(story, *token, outcome)?,
+            Step::Place { plan, tried } => self.place(story, *plan, *tried)?,
+            Step::Finish { plan, seen } => self.finish(story, *plan, seen)?,
+            Step::Stick { plan, why } => {
+                let plan = self.plan_mut(*plan)?;
+                plan.stuck.clone_from(why);
+                let text = match why {
+                    Some(why) => format!("failover {} is stuck: {why}", plan.id),
+                    None => format!("failover {} goes on", plan.id),
+                };
+                story.tell(&plan_keys(plan), text);
+            }
+            Step::Cleaned { node } => {
+                let record = self.node_mut(node)?;
+                let NodeState::Cleaning { .. } = record.state else {
+                    return Err(wrong_state(record, "being cleaned"));
+                };
+                record.state = NodeState::Spare;
+                record.verdict = Verdict::Unknown;
+                record.withheld = None;
+                story.tell(&[node_key(node)], format!("{node} is a spare again"));
+            }
+        }
+        Ok(())
+    }
+
+    fn judge(
+        &mut self,
+        story: &mut Story,
+        node: &NodeId,
+        verdict: &Verdict,
+        evidence: &Evidence,
+    ) -> Result<(), Rejected> {
+        let record = self.node_mut(node)?;
+        let changed = record.verdict != *verdict;
+        record.verdict = verdict.clone();
+        record.evidence = evidence.clone();
+        record.judged = story.at;
+        record.withheld = None;
+        if changed {
+            story.tell(&[node_key(node)], format!("{node} is judged {verdict} ({evidence})"));
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, story: &mut Story, decision: &Decision) -> Result<(), Rejected> {
+        match (&decision.cause, self.armed.armed) {
+            (Cause::Ordered, _) | (_, true) => {}
+            (_, false) => return Err(Rejected::NotArmed),
+        }
+        let (now, max) = (self.fences_in_flight(), self.brake(decision));
+        if now >= max {
+            let what = "fences under way".to_owned();
+            return Err(Rejected::TooMany { what, now: u64::from(now) + 1, max: u64::from(max) });
+        }
+        let from = self.node(&decision.from)?;
+        if let NodeState::Cleaning { .. } = from.state {
+            return Err(wrong_state(from, "in service"));
+        }
+        self.draft(story, decision)
+    }
+
+    fn brake(&self, decision: &Decision) -> u32 {
+        let record = self.policies.get(&decision.policy.0);
+        record.map_or(1, |record| record.policy.brakes.fences_in_flight_max)
+    }
+
+    fn replace(&mut self, story: &mut Story, old: PlanId, decision: &Decision) -> Result<(), Rejected> {
+        let plan = self.plans.get(&old).ok_or_else(|| not_there("failover", &old))?;
+        match plan.phase {
+            Phase::Moving | Phase::Starting => {}
+            Phase::Reserved | Phase::Fencing | Phase::Done | Phase::Replaced | Phase::Cancelled => {
+                return Err(Rejected::WrongPhase { plan: old, phase: plan.phase });
+            }
+        }
+        if plan.decision.spare.as_ref() != Some(&decision.from) || plan.decision.instance != decision.instance {
+            let action = format!("move {:?} on from {}", decision.instance, decision.from);
+            return Err(Rejected::NotAStep { plan: old, action });
+        }
+        let mut next = self.clone();
+        if let Some(plan) = next.plans.get_mut(&old) {
+            enter(plan, Phase::Replaced, story.at);
+            plan.stuck = None;
+            let text = format!("failover {old} gives {} up: {}", decision.from, decision.cause);
+            story.tell(&plan_keys(plan), text);
+        }
+        next.draft(story, decision)?;
+        *self = next;
+        Ok(())
+    }
+
+    /// Reserves the spare and creates the plan (R7).
+    fn draft(&mut self, story: &mut Story, decision: &Decision) -> Result<(), Rejected> {
+        let from = self.node(&decision.from)?;
+        let from_name = from.node.name.clone();
+        for node in std::iter::once(&decision.from).chain(&decision.spare) {
+            if let Some(plan) = self.plan_of_node(node) {
+                return Err(Rejected::PlanExists { what: node_key(node), plan: plan.id });
+            }
+        }
+        let mut epoch = Epoch(0);
+        if let Some(instance) = &decision.instance {
+            let record = self.instances.get(instance).ok_or_else(|| not_there("instance", instance))?;
+            if record.node != from_name {
+                return Err(wrong_state(from, &format!("the node of {instance}")));
+            }
+            if decision.spare.is_none() {
+                return Err(not_there("spare in the decision", &from_name));
+            }
+            epoch = Epoch(record.epoch.0 + 1);
+        }
+        let id = PlanId(story.index.0);
+        if let Some(spare) = &decision.spare {
+            let record = self.node_mut(spare)?;
+            if record.state != NodeState::Spare {
+                return Err(wrong_state(record, "spare"));
+            }
+            record.state = NodeState::Reserved { plan: id };
+        }
+        let plan = Plan {
+            id,
+            at: story.at,
+            decision: decision.clone(),
+            epoch,
+            phase: Phase::Reserved,
+            stuck: None,
+            intents: vec![],
+            proof: None,
+            entered: vec![(Phase::Reserved, story.at)],
+        };
+        let text = match (&decision.instance, &decision.spare) {
+            (Some(instance), Some(spare)) => {
+                format!("failover {id}: {instance} moves from {from_name} to {spare} ({})", decision.cause)
+            }
+            (_, _) => format!("failover {id}: {from_name} is fenced ({})", decision.cause),
+        };
+        story.tell(&plan_keys(&plan), text);
+        self.plans.insert(id, plan);
+        self.forget_old_plans();
+        Ok(())
+    }
+
+    fn forget_old_plans(&mut self) {
+        let over: Vec<PlanId> = self.plans.values().filter(|p| p.phase.is_over()).map(|p| p.id).collect();
+        for id in over.iter().take(over.len().saturating_sub(PLANS_KEPT_MAX)) {
+            self.plans.remove(id);
+        }
+    }
+
+    fn intend(
+        &mut self,
+        story: &mut Story,
+        leader: LeaderEpoch,
+        id: PlanId,
+        action: &Action,
+    ) -> Result<(), Rejected> {
+        let plan = self.plans.get(&id).ok_or_else(|| not_there("failover", &id))?;
+        let not_a_step = || Rejected::NotAStep { plan: id, action: action.to_string() };
+        let next_phase = match plan.phase {
+            Phase::Reserved | Phase::Fencing if self.fence_actions(plan).contains(action) => Phase::Fencing,
+            Phase::Moving if self.move_actions(plan).contains(action) => Phase::Moving,
+            Phase::Moving if Some(action) == self.start_action(plan).as_ref() => {
+                let all = self.move_actions(plan);
+                let done = |a: &Action| plan.intents.iter().any(|i| i.action == *a && i.is_done());
+                if !all.iter().all(done) {
+                    return Err(not_a_step());
+                }
+                Phase::Starting
+            }
+            Phase::Starting if Some(action) == self.start_action(plan).as_ref() => Phase::Starting,
+            Phase::Reserved | Phase::Fencing | Phase::Moving | Phase::Starting => return Err(not_a_step()),
+            Phase::Done | Phase::Replaced | Phase::Cancelled => {
+                return Err(Rejected::WrongPhase { plan: id, phase: plan.phase });
+            }
+        };
+        if let Some(open) = plan.intents.iter().find(|i| i.action == *action && i.end.is_none()) {
+            return Err(Rejected::AlreadyIntended { action: action.to_string(), token: open.token });
+        }
+        let from = plan.decision.from.clone();
+        let plan = self.plan_mut(id)?;
+        plan.intents.push(Intent { token: story.index, leader, at: story.at, action: action.clone(), end: None });
+        enter(plan, next_phase, story.at);
+        let keys = plan_keys(plan);
+        if next_phase == Phase::Fencing {
+            self.node_mut(&from)?.state = NodeState::Fencing { plan: id };
+        }
+        story.tell(&keys, format!("failover {id}: {action} ({})", story.index));
+        Ok(())
+    }
+
+    fn resolve(&mut self, story: &mut Story, token: LogIndex, outcome: &Outcome) -> Result<(), Rejected> {
+        let id = self.intent(token).map(|(plan, _)| plan.id).ok_or_else(|| not_there("intent", &token))?;
+        let at = story.at;
+        let plan = self.plan_mut(id)?;
+        let keys = plan_keys(plan);
+        let Some(intent) = plan.intents.iter_mut().find(|intent| intent.token == token) else {
+            return Err(not_there("intent", &token));
+        };
+        if intent.end.is_some() {
+            return Err(Rejected::EndedAlready { token });
+        }
+        intent.end = Some((outcome.clone(), at));
+        let took = at.since(intent.at);
+        let end = intent.trouble().map_or_else(|| "done".to_owned(), |trouble| format!("failed: {trouble}"));
+        story.tell(&keys, format!("failover {id}: {} {end} ({token}, {took})", intent.action));
+        Ok(())
+    }
+
+    fn place(&mut self, story: &mut Story, id: PlanId, tried: Millis) -> Result<(), Rejected> {
+        let plan = self.plans.get(&id).ok_or_else(|| not_there("failover", &id))?;
+        if plan.phase != Phase::Fencing {
+            return Err(Rejected::WrongPhase { plan: id, phase: plan.phase });
+        }
+        let from = self.node(&plan.decision.from)?;
+        let instance = plan.decision.instance.as_ref().and_then(|name| self.instances.get(name));
+        let policy = self
+            .policies
+            .get(&plan.decision.policy.0)
+            .ok_or_else(|| not_there("policy", &plan.decision.policy.0))?;
+        let vouched = from.confirmed_off.as_ref().map(|order| (order.by.as_str(), order.reason.as_str()));
+        let carried = self.carried(plan).or(instance).map(|record| &record.instance);
+        let proof = prove(plan, &from.node, carried, &policy.policy, tried, vouched)
+            .map_err(|missing| Rejected::NotProven { plan: id, missing })?;
+        let (from, spare) = (plan.decision.from.clone(), plan.decision.spare.clone());
+        let (instance, epoch) = (plan.decision.instance.clone(), plan.epoch);
+        let plan = self.plan_mut(id)?;
+        plan.proof = Some(proof.clone());
+        plan.stuck = None;
+        enter(plan, if instance.is_some() { Phase::Moving } else { Phase::Done }, story.at);
+        let keys = plan_keys(plan);
+        story.tell(&keys, format!("failover {id}: {from} can touch nothing any more: {proof}"));
+        let record = self.node_mut(&from)?;
+        record.state = NodeState::Quarantined { plan: id, proof };
+        record.fence_order = None;
+        record.confirmed_off = None;
+        record.withheld = None;
+        if let (Some(instance), Some(spare)) = (instance, spare) {
+            self.node_mut(&spare)?.state = NodeState::Active { instance: instance.clone() };
+            if let Some(record) = self.instances.get_mut(&instance) {
+                record.node = spare.clone();
+                record.epoch = epoch;
+                record.evacuate = None;
+            }
+            story.tell(&keys, format!("failover {id}: {instance} now belongs to {spare} in {epoch}"));
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, story: &mut Story, id: PlanId, seen: &str) -> Result<(), Rejected> {
+        let plan = self.plan_mut(id)?;
+        if plan.phase != Phase::Starting {
+            return Err(Rejected::WrongPhase { plan: id, phase: plan.phase });
+        }
+        enter(plan, Phase::Done, story.at);
+        plan.stuck = None;
+        let took = story.at.since(plan.at);
+        let text = format!("failover {id} is done {took} after the decision: {seen}");
+        story.tell(&plan_keys(plan), text);
+        Ok(())
+    }
+
+    pub(crate) fn node(&self, node: &NodeId) -> Result<&NodeRecord, Rejected> {
+        self.nodes.get(node).ok_or_else(|| not_there("node", node))
+    }
+    fn node_mut(&mut self, node: &NodeId) -> Result<&mut NodeRecord, Rejected> {
+        self.nodes.get_mut(node).ok_or_else(|| not_there("node", node))
+    }
+    fn plan_mut(&mut self, plan: PlanId) -> Result<&mut Plan, Rejected> {
+        self.plans.get_mut(&plan).ok_or_else(|| not_there("failover", &plan))
+    }
+}
+
+fn enter(plan: &mut Plan, phase: Phase, at: Wall) {
+    if plan.phase != phase {
+        plan.phase = phase;
+        plan.entered.push((phase, at));
+    }
+}
+
+pub(crate) fn not_there(kind: &str, name: &dyn std::fmt::Display) -> Rejected {
+    Rejected::NotThere { what: format!("{kind} {name}") }
+}
+
+fn wrong_state(record: &NodeRecord, wanted: &str) -> Rejected {
+    let node = record.node.name.clone();
+    Rejected::WrongState { node, found: record.state.to_string(), wanted: wanted.to_owned() }
+}

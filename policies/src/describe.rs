@@ -1,0 +1,196 @@
+//! `hactl apply`: documents into state, all or nothing. Checks what can be checked without asking the world.
+
+use crate::apply::not_there;
+use crate::command::{Documents, Event, Rejected};
+use crate::inventory::{FenceDevice, Instance, Node};
+use crate::plan::{Evidence, Verdict};
+use crate::state::*;
+use crate::words::*;
+use std::collections::BTreeMap;
+
+/// Longest free text of a document (an address, a label, an image). Bounds the snapshot.
+const TEXT_MAX: usize = 1024;
+/// Volumes, networks, ports, levels or labels of one object.
+const LIST_MAX: usize = 64;
+
+impl ClusterState {
+    /// Takes the documents. On an error the caller drops the half-changed copy.
+    pub(crate) fn describe(
+        &mut self,
+        index: LogIndex,
+        at: Wall,
+        by: &str,
+        documents: &Documents,
+    ) -> Result<Vec<Event>, Rejected> {
+        let mut events = vec![];
+        let mut tell = |about: String, new: bool| {
+            let word = if new { "created" } else { "changed" };
+            let text = format!("{by} {word} {about}");
+            events.push(Event { index, at, about: vec![about], text });
+        };
+        for document in &documents.policies {
+            document
+                .policy
+                .validate()
+                .map_err(|why| Rejected::BadPolicy { name: document.name.clone(), why })?;
+            let record = PolicyRecord { policy: document.policy.clone(), version: index, by: by.to_owned() };
+            let old = self.policies.insert(document.name.clone(), record);
+            tell(format!("policy/{}", document.name), old.is_none());
+        }
+        for provider in &documents.providers {
+            let old = self.providers.insert(provider.name.clone(), provider.clone());
+            tell(format!("provider/{}", provider.name), old.is_none());
+        }
+        for node in &documents.nodes {
+            let new = self.describe_node(node)?;
+            tell(format!("node/{}", node.name), new);
+        }
+        for instance in &documents.instances {
+            let new = self.describe_instance(instance)?;
+            tell(format!("instance/{}", instance.name), new);
+        }
+        self.check_claims()?;
+        let counts = [self.nodes.len(), self.instances.len(), self.providers.len(), self.policies.len()];
+        match counts.into_iter().max() {
+            Some(most) if most > OBJECTS_MAX => Err(Rejected::TooMany {
+                what: "objects of one kind".to_owned(),
+                now: most as u64,
+                max: OBJECTS_MAX as u64,
+            }),
+            Some(_) | None => Ok(events),
+        }
+    }
+
+    fn describe_node(&mut self, node: &Node) -> Result<bool, Rejected> {
+        check_node(node)?;
+        for port in &node.ports {
+            if !self.providers.contains_key(&port.provider) {
+                return Err(not_there("provider", &port.provider));
+            }
+        }
+        if let Some(plan) = self.plan_of_node(&node.name) {
+            let why = format!("it takes part in failover {}", plan.id);
+            return Err(Rejected::InUse { what: format!("node/{}", node.name), why });
+        }
+        if let Some(record) = self.nodes.get_mut(&node.name) {
+            record.node = node.clone();
+            return Ok(false);
+        }
+        let record = NodeRecord {
+            node: node.clone(),
+            state: NodeState::Spare,
+            verdict: Verdict::Unknown,
+            evidence: Evidence::default(),
+            judged: Wall(0),
+            withheld: None,
+            cordoned: false,
+            maintenance: None,
+            fence_order: None,
+            confirmed_off: None,
+        };
+        self.nodes.insert(node.name.clone(), record);
+        Ok(true)
+    }
+
+    fn describe_instance(&mut self, instance: &Instance) -> Result<bool, Rejected> {
+        let what = format!("instance/{}", instance.name);
+        let bad = |why: String| Rejected::BadValue { what: what.clone(), why };
+        if instance.volumes.len().max(instance.networks.len()).max(instance.needs.len()) > LIST_MAX {
+            return Err(bad(format!("a list has more than {LIST_MAX} items")));
+        }
+        if let Some(network) = instance.networks.iter().find(|network| !(1..=4094).contains(&network.vlan)) {
+            return Err(bad(format!("vlan {} is not one of 1 to 4094", network.vlan)));
+        }
+        if !self.policies.contains_key(&instance.policy) {
+            return Err(not_there("policy", &instance.policy));
+        }
+        let providers = instance.volumes.iter().map(|v| &v.provider).chain(instance.boot.iter().map(|b| &b.provider));
+        for provider in providers {
+            if !self.providers.contains_key(provider) {
+                return Err(not_there("provider", provider));
+            }
+        }
+        if let Some(plan) = self.plan_of_instance(&instance.name) {
+            return Err(Rejected::InUse { what, why: format!("failover {} is moving it", plan.id) });
+        }
+        if let Some(record) = self.instances.get_mut(&instance.name) {
+            record.instance = instance.clone();
+            return Ok(false);
+        }
+        let node = self.node(&instance.node)?;
+        if node.state != NodeState::Spare {
+            let (node, found) = (instance.node.clone(), node.state.to_string());
+            return Err(Rejected::WrongState { node, found, wanted: "spare".to_owned() });
+        }
+        if node.node.ports.len() < instance.networks.len() {
+            let (ports, networks) = (node.node.ports.len(), instance.networks.len());
+            return Err(bad(format!("{} has {ports} ports for {networks} networks", instance.node)));
+        }
+        if let Some(record) = self.nodes.get_mut(&instance.node) {
+            record.state = NodeState::Active { instance: instance.name.clone() };
+        }
+        let record = InstanceRecord {
+            instance: instance.clone(),
+            node: instance.node.clone(),
+            epoch: Epoch(1),
+            evacuate: None,
+        };
+        self.instances.insert(instance.name.clone(), record);
+        Ok(true)
+    }
+
+    /// No volume, switch port, BMC address or GUID may be claimed twice: fencing one would hit the other.
+    fn check_claims(&self) -> Result<(), Rejected> {
+        let mut claims: BTreeMap<String, String> = BTreeMap::new();
+        let mut claim = |what: String, who: String| match claims.insert(what.clone(), who.clone()) {
+            Some(first) if first != who => Err(Rejected::Conflict { what, first, second: who }),
+            Some(_) | None => Ok(()),
+        };
+        for (name, record) in &self.nodes {
+            let who = format!("node/{name}");
+            for port in &record.node.ports {
+                claim(format!("switch port {} of {}", port.port, port.provider), who.clone())?;
+            }
+            for FenceDevice::Ipmi { address, .. } in &record.node.fencing {
+                claim(format!("BMC {address}"), who.clone())?;
+            }
+            if let Some(guid) = &record.node.identity.guid {
+                claim(format!("GUID {guid}"), who.clone())?;
+            }
+            if let Some(initiator) = &record.node.initiator {
+                claim(format!("initiator {initiator}"), who)?;
+            }
+        }
+        for (name, record) in &self.instances {
+            for volume in &record.instance.volumes {
+                let what = format!("volume {} of {}", volume.volume, volume.provider);
+                claim(what, format!("instance/{name}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_node(node: &Node) -> Result<(), Rejected> {
+    let bad = |why: String| Err(Rejected::BadValue { what: format!("node/{}", node.name), why });
+    let texts = node.domains.iter().chain(&node.labels).flat_map(|(key, value)| [key, value]);
+    let texts = texts.chain(&node.probe.tcp).chain(&node.probe.icmp).chain(&node.initiator);
+    if let Some(long) = texts.into_iter().find(|text| text.len() > TEXT_MAX) {
+        return bad(format!("a text of {} bytes is longer than {TEXT_MAX}", long.len()));
+    }
+    let lists = [node.domains.len(), node.labels.len(), node.fencing.len(), node.ports.len()];
+    if lists.into_iter().any(|length| length > LIST_MAX) {
+        return bad(format!("a list has more than {LIST_MAX} items"));
+    }
+    for FenceDevice::Ipmi { cipher_suite, .. } in &node.fencing {
+        if ![3, 17].contains(cipher_suite) {
+            return bad(format!("cipher suite {cipher_suite} is not offered; 17 is the default, 3 for old BMCs"));
+        }
+    }
+    match &node.identity.guid {
+        Some(guid) if guid.len() != 32 || !guid.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()) => {
+            bad(format!("guid {guid:?} is not 32 lower-case hexadecimal digits"))
+        }
+        Some(_) | None => Ok(()),
+    }
+}

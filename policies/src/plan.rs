@@ -1,0 +1,345 @@
+//! A failover: what is to be done, what was done, what was proved. Plans never change their choices; they are replaced.
+
+use crate::effect::{Action, Doubt, Outcome, Refusal};
+use crate::inventory::{Instance, Node};
+use crate::observation::{Power, SelfDoubt, Sight};
+use crate::policy::{After, Policy};
+use crate::waiting::Waiting;
+use crate::words::*;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The cluster's belief about a node. What we did about it is [`crate::NodeState`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Nobody has judged it yet.
+    #[default]
+    Unknown,
+    /// Enough members see it alive.
+    Healthy,
+    /// Its kernel lives, but its agent is silent or its writes are stale: a slower deadline runs.
+    Gray,
+    /// Dead, for this reason.
+    Failed(Cause),
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Unknown => f.pad("unknown"),
+            Verdict::Healthy => f.pad("healthy"),
+            Verdict::Gray => f.pad("gray"),
+            Verdict::Failed(cause) => f.pad(&format!("failed: {cause}")),
+        }
+    }
+}
+
+/// Why a node counts as failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Silent and mute for enough members.
+    Silent,
+    /// Its BMC reads power off while it is silent: positive proof, no waiting.
+    PowerOff,
+    /// It said farewell.
+    Gasped,
+    /// Gray for too long.
+    GrayTooLong,
+    /// An operator ordered it.
+    Ordered,
+    /// It did not start in time when it took over.
+    DidNotStart,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Cause::Silent => "silent, and its kernel does not answer",
+            Cause::PowerOff => "silent, and its BMC reads power off",
+            Cause::Gasped => "it said farewell",
+            Cause::GrayTooLong => "its kernel lives, but it did no work for too long",
+            Cause::Ordered => "ordered by an operator",
+            Cause::DidNotStart => "it did not start in time",
+        })
+    }
+}
+
+/// What a verdict rests on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// What each member saw.
+    pub members: BTreeMap<MemberId, Sight>,
+    /// Members that did not trust their own eyes.
+    pub doubts: BTreeMap<MemberId, SelfDoubt>,
+    /// What its BMC read, if it answered.
+    pub power: Option<Power>,
+    /// How many members see it dead, and how many are needed.
+    pub dead: u32,
+    /// Needed for the verdict.
+    pub needed: u32,
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} needed members see it dead", self.dead, self.needed)?;
+        for (member, sight) in &self.members {
+            write!(f, "; {member}: {sight}")?;
+        }
+        for (member, doubt) in &self.doubts {
+            write!(f, "; {member}: {doubt}")?;
+        }
+        match self.power {
+            Some(Power::On) => write!(f, "; BMC: power on"),
+            Some(Power::Off) => write!(f, "; BMC: power off"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// One thing that was checked before a plan was made, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gate {
+    /// What was checked.
+    pub name: String,
+    /// What was found.
+    pub found: String,
+}
+
+/// The choice that a plan carries out, with all that led to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// What moves; `None`: the node is only fenced.
+    pub instance: Option<InstanceId>,
+    /// From where.
+    pub from: NodeId,
+    /// To where; `None`: the node is only fenced.
+    pub spare: Option<NodeId>,
+    /// Why.
+    pub cause: Cause,
+    /// What the verdict rests on.
+    pub evidence: Evidence,
+    /// The policy and the log index of its version.
+    pub policy: (PolicyId, LogIndex),
+    /// What was checked, in order.
+    pub gates: Vec<Gate>,
+    /// The spares that were not taken, best first, each with the reason.
+    pub runners_up: Vec<(NodeId, String)>,
+}
+
+/// A failover.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Its name: the log index of the entry that created it.
+    pub id: PlanId,
+    /// When, by the leader's stamp.
+    pub at: Wall,
+    /// What was decided, and on what grounds.
+    pub decision: Decision,
+    /// The epoch that the instance gets with the new placement.
+    pub epoch: Epoch,
+    /// How far it is.
+    pub phase: Phase,
+    /// Set while a human is needed (or the world changes its mind): the exact missing thing.
+    pub stuck: Option<String>,
+    /// The committed records of everything that was about to be done, oldest first.
+    pub intents: Vec<Intent>,
+    /// Why later steps were allowed.
+    pub proof: Option<FenceProof>,
+    /// When each phase was entered.
+    pub entered: Vec<(Phase, Wall)>,
+}
+
+/// How far a plan is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The spare is reserved; nothing was done yet. The only phase that can be cancelled (R6).
+    Reserved,
+    /// The old node is being cut off.
+    Fencing,
+    /// Proven; volumes, ports and boot source go to the spare.
+    Moving,
+    /// The spare starts.
+    Starting,
+    /// The service was seen on the spare (or, without an instance, the node is fenced).
+    Done,
+    /// Another plan took over.
+    Replaced,
+    /// Called off before anything was done.
+    Cancelled,
+}
+
+impl Phase {
+    /// True if nothing is left to do.
+    pub fn is_over(self) -> bool {
+        match self {
+            Phase::Reserved | Phase::Fencing | Phase::Moving | Phase::Starting => false,
+            Phase::Done | Phase::Replaced | Phase::Cancelled => true,
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Phase::Reserved => "reserved",
+            Phase::Fencing => "fencing",
+            Phase::Moving => "moving",
+            Phase::Starting => "starting",
+            Phase::Done => "done",
+            Phase::Replaced => "replaced",
+            Phase::Cancelled => "cancelled",
+        })
+    }
+}
+
+/// The committed record that a step is about to be carried out (R1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// Its log index: the token of the effect (R8).
+    pub token: LogIndex,
+    /// The leadership that recorded it.
+    pub leader: LeaderEpoch,
+    /// When.
+    pub at: Wall,
+    /// What exactly.
+    pub action: Action,
+    /// How it ended and when; `None`: not known to have ended.
+    pub end: Option<(Outcome, Wall)>,
+}
+
+impl Intent {
+    /// True if the wished-for state was seen.
+    pub fn is_done(&self) -> bool {
+        matches!(self.end, Some((Outcome::Done(_), _)))
+    }
+
+    /// The refusal or doubt it ended in, as a sentence.
+    pub fn trouble(&self) -> Option<String> {
+        match &self.end {
+            None | Some((Outcome::Done(_), _)) => None,
+            Some((Outcome::Refused(refusal), _)) => Some(Refusal::to_string(refusal)),
+            Some((Outcome::Unknown(doubt), _)) => Some(Doubt::to_string(doubt)),
+        }
+    }
+}
+
+/// Which of the ways that a policy allows made the proof complete.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Accepted {
+    /// Power seen off twice, volumes revoked, ports closed.
+    PowerAndIsolation,
+    /// Volumes revoked and ports closed; power was tried for this long and not proven.
+    IsolationAlone {
+        /// How long power was tried.
+        tried: Millis,
+    },
+    /// Power seen off twice; the instance has nothing that could be revoked.
+    PowerAlone,
+    /// An operator vouched that the node is off; volumes revoked, ports closed.
+    OperatorAndIsolation {
+        /// Who.
+        by: String,
+        /// Why, in their words.
+        reason: String,
+    },
+}
+
+/// The record that the old node can touch neither network nor volumes. Only [`prove`] makes one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceProof {
+    accepted: Accepted,
+    power: Option<LogIndex>,
+    isolation: Vec<LogIndex>,
+}
+
+impl FenceProof {
+    /// What made it complete.
+    pub fn accepted(&self) -> &Accepted {
+        &self.accepted
+    }
+    /// The intents whose outcomes it rests on.
+    pub fn rests_on(&self) -> impl Iterator<Item = LogIndex> {
+        self.power.into_iter().chain(self.isolation.iter().copied())
+    }
+}
+
+impl fmt::Display for FenceProof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let isolated = self.isolation.len();
+        match &self.accepted {
+            Accepted::PowerAndIsolation => write!(f, "power seen off twice, {isolated} isolations read back"),
+            Accepted::IsolationAlone { tried } => {
+                write!(f, "{isolated} isolations read back; power tried for {tried}, not proven, accepted by policy")
+            }
+            Accepted::PowerAlone => write!(f, "power seen off twice; nothing to isolate"),
+            Accepted::OperatorAndIsolation { by, reason } => {
+                write!(f, "{by} vouched that it is off ({reason}), {isolated} isolations read back")
+            }
+        }
+    }
+}
+
+/// What cuts `node` off from everything that `instance` owns, power aside.
+pub fn isolation(node: &Node, instance: Option<&Instance>) -> Vec<Action> {
+    let volumes = instance.into_iter().flat_map(|instance| &instance.volumes).map(|volume| Action::Revoke {
+        node: node.name.clone(),
+        provider: volume.provider.clone(),
+        volume: volume.volume.clone(),
+    });
+    let ports = node.ports.iter().map(|port| Action::ClosePort {
+        node: node.name.clone(),
+        provider: port.provider.clone(),
+        port: port.port.clone(),
+    });
+    volumes.chain(ports).collect()
+}
+
+/// Judges whether the outcomes so far prove that the old node is cut off (R2, R3).
+///
+/// `tried`: how long power has been tried. `vouched`: an operator's word that it is off, and the reason.
+///
+/// # Errors
+/// What is missing.
+pub fn prove(
+    plan: &Plan,
+    node: &Node,
+    instance: Option<&Instance>,
+    policy: &Policy,
+    tried: Millis,
+    vouched: Option<(&str, &str)>,
+) -> Result<FenceProof, Waiting> {
+    let done = |action: &Action| plan.intents.iter().rev().find(|i| i.action == *action && i.is_done());
+    let is_off = |i: &&Intent| matches!(i.action, Action::PowerOff { .. }) && i.is_done() && i.action.node() == &node.name;
+    let power = plan.intents.iter().rev().find(is_off).map(|intent| intent.token);
+    let wanted = isolation(node, instance);
+    let missing: Vec<String> = wanted.iter().filter(|a| done(a).is_none()).map(Action::to_string).collect();
+    if !missing.is_empty() {
+        return Err(Waiting::IsolationMissing { missing });
+    }
+    let isolation: Vec<LogIndex> = wanted.iter().filter_map(|a| done(a).map(|i| i.token)).collect();
+    let revocable = instance.is_none_or(|instance| instance.volumes.len() + instance.networks.len() > 0);
+    let accepted = match (power, vouched, policy.fencing.isolation_alone) {
+        (Some(_), _, _) if !isolation.is_empty() => Accepted::PowerAndIsolation,
+        (Some(_), _, _) if policy.fencing.power_alone || !revocable || instance.is_none() => Accepted::PowerAlone,
+        (Some(_), _, _) => return Err(Waiting::NothingToIsolate { node: node.name.clone() }),
+        (None, Some((by, reason)), _) => {
+            Accepted::OperatorAndIsolation { by: by.to_owned(), reason: reason.to_owned() }
+        }
+        (None, None, After::Time(after)) if !isolation.is_empty() && tried >= after => {
+            Accepted::IsolationAlone { tried }
+        }
+        (None, None, After::Time(_) | After::Never) => {
+            return Err(Waiting::PowerProofMissing {
+                node: node.name.clone(),
+                last: plan.intents.iter().rev().filter(|i| matches!(i.action, Action::PowerOff { .. })).find_map(Intent::trouble),
+                isolation_alone: policy.fencing.isolation_alone,
+            });
+        }
+    };
+    Ok(FenceProof { accepted, power, isolation })
+}

@@ -1,0 +1,306 @@
+//! Policy documents: what to protect and how carefully. Data, and one place that checks how the numbers relate.
+
+use crate::words::*;
+use serde::{Deserialize, Serialize};
+
+/// How carefully an instance is protected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// When a node counts as failed.
+    pub detection: Detection,
+    /// What proves that it can touch nothing.
+    pub fencing: Fencing,
+    /// How the spare takes over.
+    pub takeover: Takeover,
+    /// When not to act.
+    pub brakes: Brakes,
+}
+
+/// When a node counts as failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Detection {
+    /// Silence after which a member suspects a node. Lower: stalls and bursts of loss look like death; measured
+    /// 0.5 false fences a node-year at 500 ms, 0 in 60 node-years at 2 s. Higher: longer outages.
+    pub suspect_after: Millis,
+    /// How often a suspect's kernel is asked before it counts as mute.
+    pub reprobe_count: u32,
+    /// Time between these questions.
+    pub reprobe_interval: Millis,
+    /// How long a node may be silent while its kernel still answers (gray) before it counts as failed.
+    pub gray_after: Millis,
+    /// Age of the last acknowledged disk write from which on a node that still beats is gray.
+    pub write_stale_after: Millis,
+    /// Members that must see the node dead; absent: a majority of the voters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members_min: Option<u32>,
+    /// Different failure domains that these members must stand in.
+    pub domains_min: u32,
+}
+
+/// What proves that a node can touch nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fencing {
+    /// How long power is tried before isolation at storage and network alone is accepted as proof; `never`: a human
+    /// must decide when a BMC died with its node.
+    pub isolation_alone: After,
+    /// Accept power proof alone where the instance has neither volumes nor networks to revoke.
+    pub power_alone: bool,
+    /// How long one fencing level is given before the next is tried.
+    pub level_deadline: Millis,
+    /// Pause between attempts of the same step.
+    pub retry_after: Millis,
+    /// The latest that a power command may take effect after it was sent (BMC session time-out and firmware queue).
+    /// Lower than the truth: a late power-off could hit the rightful owner. Higher: a quarantined node waits longer.
+    pub power_effect_max: Millis,
+    /// The same for storage, switch and boot providers.
+    pub provider_effect_max: Millis,
+}
+
+/// How the spare takes over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Takeover {
+    /// Limit for one effect.
+    pub step_deadline: Millis,
+    /// From power-on to the first heartbeat of the new epoch; then the spare is given up. Covers the server's POST.
+    pub start_deadline: Millis,
+}
+
+/// When not to act. All are absolute numbers: percentages break at three nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Brakes {
+    /// Fences under way at the same time, in the whole cluster.
+    pub fences_in_flight_max: u32,
+    /// Fences begun within ten minutes, in the whole cluster.
+    pub fences_per_10min_max: u32,
+    /// With more nodes failed (those fenced within ten minutes included), nothing more is fenced: it is probably us.
+    pub hold_above_failed: u32,
+    /// The same within one failure domain (a rack, a PDU, a switch).
+    pub hold_above_failed_per_domain: u32,
+}
+
+/// A length of time, or never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum After {
+    /// Not at all.
+    Never,
+    /// After this time.
+    Time(Millis),
+}
+
+impl TryFrom<String> for After {
+    type Error = BadMillis;
+    fn try_from(text: String) -> Result<Self, BadMillis> {
+        if text == "never" { Ok(After::Never) } else { text.parse().map(After::Time) }
+    }
+}
+impl From<After> for String {
+    fn from(after: After) -> String {
+        match after {
+            After::Never => "never".to_owned(),
+            After::Time(length) => length.to_string(),
+        }
+    }
+}
+
+/// Why a policy is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum BadPolicy {
+    /// Two numbers contradict each other.
+    #[error("{left} must be {relation} {right}")]
+    Contradiction {
+        /// Key and value.
+        left: String,
+        /// In words.
+        relation: String,
+        /// Key and value.
+        right: String,
+    },
+    /// A key or value that cannot be read.
+    #[error("{0}")]
+    Unreadable(String),
+}
+
+/// The time between two heartbeats of an agent by default; `suspect_after` must leave room for lost ones.
+pub const HEARTBEAT_INTERVAL: Millis = Millis(250);
+
+impl Policy {
+    /// The presets that every cluster has: `cautious` (the default) and `quick`.
+    pub fn presets() -> Vec<(PolicyId, Policy)> {
+        let texts = [
+            ("cautious", include_str!("../presets/cautious.toml")),
+            ("quick", include_str!("../presets/quick.toml")),
+        ];
+        // A test reads both files, so that nothing is left out here.
+        texts.iter().filter_map(|(name, text)| Some((name.parse().ok()?, toml::from_str(text).ok()?))).collect()
+    }
+
+    /// Checks all relations between the numbers; the only place that does.
+    ///
+    /// # Errors
+    /// The first contradiction, naming both keys.
+    pub fn validate(&self) -> Result<(), BadPolicy> {
+        let (d, f, b) = (&self.detection, &self.fencing, &self.brakes);
+        let millis = |key: &str, value: Millis| (format!("{key} = {value}"), value.0);
+        let count = |key: &str, value: u32| (format!("{key} = {value}"), u64::from(value));
+        let two_beats = millis("two heartbeat intervals", Millis(2 * HEARTBEAT_INTERVAL.0));
+        let at_least = [
+            (millis("detection.suspect_after", d.suspect_after), two_beats),
+            (count("detection.reprobe_count", d.reprobe_count), count("one question", 1)),
+            (millis("detection.reprobe_interval", d.reprobe_interval), millis("the shortest", Millis(10))),
+            (
+                millis("detection.gray_after", d.gray_after),
+                millis("detection.suspect_after", d.suspect_after),
+            ),
+            (
+                millis("detection.write_stale_after", d.write_stale_after),
+                millis("detection.suspect_after", d.suspect_after),
+            ),
+            (count("detection.domains_min", d.domains_min), count("one domain", 1)),
+            (count("detection.members_min", d.members_min.unwrap_or(1)), count("one member", 1)),
+            (millis("fencing.retry_after", f.retry_after), millis("the shortest", Millis(100))),
+            (millis("fencing.level_deadline", f.level_deadline), millis("the shortest", Millis::secs(1))),
+            (
+                millis("fencing.power_effect_max", f.power_effect_max),
+                millis("fencing.level_deadline", f.level_deadline),
+            ),
+            (millis("takeover.step_deadline", self.takeover.step_deadline), millis("the shortest", Millis::secs(1))),
+            (
+                millis("takeover.start_deadline", self.takeover.start_deadline),
+                millis("takeover.step_deadline", self.takeover.step_deadline),
+            ),
+            (count("brakes.fences_in_flight_max", b.fences_in_flight_max), count("one fence", 1)),
+            (
+                count("brakes.fences_per_10min_max", b.fences_per_10min_max),
+                count("brakes.fences_in_flight_max", b.fences_in_flight_max),
+            ),
+            (count("brakes.hold_above_failed", b.hold_above_failed), count("one node", 1)),
+            (
+                count("brakes.hold_above_failed", b.hold_above_failed),
+                count("brakes.hold_above_failed_per_domain", b.hold_above_failed_per_domain),
+            ),
+        ];
+        match at_least.into_iter().find(|((_, left), (_, right))| left < right) {
+            None => Ok(()),
+            Some(((left, _), (right, _))) => {
+                Err(BadPolicy::Contradiction { left, relation: "at least".to_owned(), right })
+            }
+        }
+    }
+
+    /// The same policy with `section.key = value` changes, as `hactl policy set NAME key=value...` gives them.
+    ///
+    /// # Errors
+    /// The key that does not exist (with the nearest right one), the value that cannot be read, or the contradiction.
+    pub fn with<'a>(
+        &self,
+        changes: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Policy, BadPolicy> {
+        let unreadable = |e: &dyn std::fmt::Display| BadPolicy::Unreadable(e.to_string());
+        let mut table = toml::Table::try_from(self).map_err(|e| unreadable(&e))?;
+        for (key, value) in changes {
+            let Some((section, name)) = key.split_once('.') else {
+                return Err(BadPolicy::Unreadable(unknown_key(key)));
+            };
+            let slot = table.get_mut(section).and_then(toml::Value::as_table_mut);
+            let Some(section) = slot.filter(|_| KEYS.contains(&key)) else {
+                return Err(BadPolicy::Unreadable(unknown_key(key)));
+            };
+            let value = match (value.parse::<i64>(), value.parse::<bool>()) {
+                (Ok(number), _) => toml::Value::Integer(number),
+                (Err(_), Ok(truth)) => toml::Value::Boolean(truth),
+                (Err(_), Err(_)) => toml::Value::String(value.to_owned()),
+            };
+            section.insert(name.to_owned(), value);
+        }
+        let policy: Policy = table.try_into().map_err(|e| unreadable(&e))?;
+        policy.validate()?;
+        Ok(policy)
+    }
+}
+
+/// Every key of a policy document. A test compares it with the documents.
+pub const KEYS: [&str; 19] = [
+    "detection.suspect_after",
+    "detection.reprobe_count",
+    "detection.reprobe_interval",
+    "detection.gray_after",
+    "detection.write_stale_after",
+    "detection.members_min",
+    "detection.domains_min",
+    "fencing.isolation_alone",
+    "fencing.power_alone",
+    "fencing.level_deadline",
+    "fencing.retry_after",
+    "fencing.power_effect_max",
+    "fencing.provider_effect_max",
+    "takeover.step_deadline",
+    "takeover.start_deadline",
+    "brakes.fences_in_flight_max",
+    "brakes.fences_per_10min_max",
+    "brakes.hold_above_failed",
+    "brakes.hold_above_failed_per_domain",
+];
+
+fn unknown_key(key: &str) -> String {
+    let nearest = KEYS.iter().max_by(|a, b| {
+        strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b))
+    });
+    match nearest {
+        Some(nearest) => format!("there is no key {key:?} in a policy; did you mean {nearest:?}?"),
+        None => format!("there is no key {key:?} in a policy"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_presets_are_read_and_hold_their_relations() {
+        let presets = Policy::presets();
+        assert_eq!(presets.len(), 2);
+        for (name, policy) in presets {
+            assert_eq!(policy.validate(), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_list_of_keys_is_the_document() {
+        let mut policy = Policy::presets().remove(0).1;
+        policy.detection.members_min = Some(2);
+        let table = toml::Table::try_from(&policy).unwrap();
+        let mut found: Vec<String> = vec![];
+        for (section, values) in &table {
+            found.extend(values.as_table().unwrap().keys().map(|key| format!("{section}.{key}")));
+        }
+        found.sort();
+        let mut listed = KEYS.to_vec();
+        listed.sort_unstable();
+        assert_eq!(found, listed);
+    }
+
+    #[test]
+    fn a_change_is_refused_whole_with_the_reason() {
+        let policy = Policy::presets().remove(0).1;
+        let text = |r: Result<Policy, BadPolicy>| r.map(|_| ()).unwrap_err().to_string();
+        assert_eq!(
+            text(policy.with([("detection.suspect_afetr", "1s")])),
+            "there is no key \"detection.suspect_afetr\" in a policy; did you mean \"detection.suspect_after\"?"
+        );
+        assert_eq!(
+            text(policy.with([("detection.suspect_after", "100ms")])),
+            "detection.suspect_after = 100ms must be at least two heartbeat intervals = 500ms"
+        );
+        assert!(text(policy.with([("detection.suspect_after", "soon")])).contains("not a length of time"));
+        let changed = policy.with([("detection.suspect_after", "1s"), ("fencing.isolation_alone", "5s")]).unwrap();
+        assert_eq!(changed.detection.suspect_after, Millis::secs(1));
+        assert_eq!(changed.fencing.isolation_alone, After::Time(Millis::secs(5)));
+    }
+}

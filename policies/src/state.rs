@@ -1,0 +1,240 @@
+//! The replicated state: what we know, what we decided. Changed only by `apply.rs`.
+
+use crate::command::{Documents, Rejected};
+use crate::inventory::{Instance, Node, Provider};
+use crate::plan::{Evidence, FenceProof, Intent, Phase, Plan, Verdict};
+use crate::policy::Policy;
+use crate::waiting::Waiting;
+use crate::words::*;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Finished plans that are kept for `hactl failover list`; older ones are only in the history.
+pub const PLANS_KEPT_MAX: usize = 500;
+/// Nodes, instances, providers or policies of one cluster. Bounds the snapshot (about 1 kB each).
+pub const OBJECTS_MAX: usize = 20_000;
+
+/// The replicated state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterState {
+    /// Index of the last applied entry.
+    pub applied: LogIndex,
+    /// The newest leadership.
+    pub leadership: Option<Leadership>,
+    /// May the cluster act by itself?
+    pub armed: Armed,
+    /// Back ends.
+    pub providers: BTreeMap<ProviderId, Provider>,
+    /// Nodes.
+    pub nodes: BTreeMap<NodeId, NodeRecord>,
+    /// Instances.
+    pub instances: BTreeMap<InstanceId, InstanceRecord>,
+    /// Policies, with their versions.
+    pub policies: BTreeMap<PolicyId, PolicyRecord>,
+    /// Failovers, running and finished.
+    pub plans: BTreeMap<PlanId, Plan>,
+}
+
+/// The newest leadership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leadership {
+    /// Log index of its `TookOver`.
+    pub epoch: LeaderEpoch,
+    /// Who.
+    pub member: MemberId,
+    /// Which life of it.
+    pub boot: BootId,
+}
+
+/// The operator's global switch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Armed {
+    /// True: act.
+    pub armed: bool,
+    /// Who switched it and why.
+    pub order: Order,
+}
+
+/// An operator's order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Who.
+    pub by: String,
+    /// Why, in their words.
+    pub reason: String,
+    /// When.
+    pub at: Wall,
+}
+
+/// A node and what we decided about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// As described.
+    pub node: Node,
+    /// What we did about it.
+    pub state: NodeState,
+    /// What we think of it.
+    pub verdict: Verdict,
+    /// What the verdict rests on.
+    pub evidence: Evidence,
+    /// When the verdict was committed.
+    pub judged: Wall,
+    /// The committed reason why a failed node is not acted on.
+    pub withheld: Option<Waiting>,
+    /// No new instance.
+    pub cordoned: bool,
+    /// Hands off. Beside the state, for a node in maintenance still has its instance.
+    pub maintenance: Option<Order>,
+    /// An operator's order to fence it.
+    pub fence_order: Option<Order>,
+    /// An operator's word that it is off; used up by the fence that is under way.
+    pub confirmed_off: Option<Order>,
+}
+
+/// What we did about a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// No instance, ready to take one.
+    Spare,
+    /// Promised to a plan.
+    Reserved {
+        /// Which.
+        plan: PlanId,
+    },
+    /// Runs an instance.
+    Active {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// Is being cut off.
+    Fencing {
+        /// By which plan.
+        plan: PlanId,
+    },
+    /// Fenced and not yet cleaned; must not run.
+    Quarantined {
+        /// By which plan.
+        plan: PlanId,
+        /// Why we believe it can touch nothing.
+        proof: FenceProof,
+    },
+    /// Released by an operator; becomes a spare once older commands have drained.
+    Cleaning {
+        /// The plan that had fenced it.
+        plan: PlanId,
+        /// The release.
+        order: Order,
+    },
+}
+
+impl fmt::Display for NodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NodeState::Spare => write!(f, "spare"),
+            NodeState::Reserved { plan } => write!(f, "reserved for {plan}"),
+            NodeState::Active { instance } => write!(f, "active with {instance}"),
+            NodeState::Fencing { plan } => write!(f, "being fenced by {plan}"),
+            NodeState::Quarantined { plan, .. } => write!(f, "quarantined by {plan}"),
+            NodeState::Cleaning { .. } => write!(f, "being cleaned"),
+        }
+    }
+}
+
+/// An instance and where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceRecord {
+    /// As described.
+    pub instance: Instance,
+    /// The node that it belongs to now.
+    pub node: NodeId,
+    /// Counts its placements.
+    pub epoch: Epoch,
+    /// An operator's order to move it.
+    pub evacuate: Option<Order>,
+}
+
+/// A policy and its version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRecord {
+    /// The content.
+    pub policy: Policy,
+    /// The log index of this version; 0 for an untouched preset.
+    pub version: LogIndex,
+    /// Who set it.
+    pub by: String,
+}
+
+impl Default for ClusterState {
+    /// The state of a new cluster: disarmed, with the presets.
+    fn default() -> Self {
+        let order = Order { by: "init".into(), reason: "a new cluster".into(), at: Wall(0) };
+        let record = |policy| PolicyRecord { policy, version: LogIndex(0), by: "preset".into() };
+        ClusterState {
+            applied: LogIndex(0),
+            leadership: None,
+            armed: Armed { armed: false, order },
+            providers: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            policies: Policy::presets().into_iter().map(|(name, policy)| (name, record(policy))).collect(),
+            plans: BTreeMap::new(),
+        }
+    }
+}
+
+impl ClusterState {
+    /// The plan that takes part in, is about, or moves to this node, if one runs.
+    pub fn plan_of_node(&self, node: &NodeId) -> Option<&Plan> {
+        self.running().find(|plan| plan.decision.from == *node || plan.decision.spare.as_ref() == Some(node))
+    }
+
+    /// The running plan of an instance.
+    pub fn plan_of_instance(&self, instance: &InstanceId) -> Option<&Plan> {
+        self.running().find(|plan| plan.decision.instance.as_ref() == Some(instance))
+    }
+
+    /// Plans that have something left to do.
+    pub fn running(&self) -> impl Iterator<Item = &Plan> {
+        self.plans.values().filter(|plan| !plan.phase.is_over())
+    }
+
+    /// Plans whose old node is not yet proven to be cut off.
+    pub fn fences_in_flight(&self) -> u32 {
+        let in_flight = |plan: &&Plan| matches!(plan.phase, Phase::Reserved | Phase::Fencing);
+        u32::try_from(self.running().filter(in_flight).count()).unwrap_or(u32::MAX)
+    }
+
+    /// The intent with this token, and its plan.
+    pub fn intent(&self, token: LogIndex) -> Option<(&Plan, &Intent)> {
+        self.plans.values().rev().find_map(|plan| {
+            plan.intents.iter().find(|intent| intent.token == token).map(|intent| (plan, intent))
+        })
+    }
+
+    /// The instance that a node carries or is promised.
+    pub fn instance_on(&self, node: &NodeId) -> Option<&InstanceRecord> {
+        self.instances.values().find(|record| record.node == *node)
+    }
+
+    /// The policy that protects what the node carries, or the default policy.
+    pub fn policy_of_node(&self, node: &NodeId) -> Option<(&PolicyId, &PolicyRecord)> {
+        let wanted = self.instance_on(node).map(|record| &record.instance.policy);
+        self.policies.iter().find(|(name, _)| match wanted {
+            Some(wanted) => *name == wanted,
+            None => name.as_str() == DEFAULT_POLICY,
+        })
+    }
+
+    /// What `apply` would refuse of these documents, without changing anything.
+    ///
+    /// # Errors
+    /// The first thing that does not fit.
+    pub fn check_documents(&self, documents: &Documents) -> Result<(), Rejected> {
+        self.clone().describe(LogIndex(self.applied.0 + 1), Wall(0), "check", documents).map(|_| ())
+    }
+}
+
+/// The policy of nodes that carry no instance.
+pub const DEFAULT_POLICY: &str = "cautious";

@@ -1,0 +1,68 @@
+//! Which actions belong to which phase of a plan: a function of the committed state, for the planner that proposes
+//! them and for `apply` that checks them.
+
+use crate::effect::Action;
+use crate::plan::{Phase, Plan, isolation};
+use crate::state::{ClusterState, InstanceRecord};
+
+impl ClusterState {
+    /// The instance whose volumes and networks the old node may still touch: the one that moves, or, for a plan that
+    /// only fences, the one that the node carries.
+    pub(crate) fn carried(&self, plan: &Plan) -> Option<&InstanceRecord> {
+        match &plan.decision.instance {
+            Some(instance) => self.instances.get(instance),
+            None => self.instance_on(&plan.decision.from),
+        }
+    }
+
+    /// Everything that cuts the old node off: each fencing level, each volume, each port.
+    pub fn fence_actions(&self, plan: &Plan) -> Vec<Action> {
+        let Some(from) = self.nodes.get(&plan.decision.from) else { return vec![] };
+        let instance = self.carried(plan).map(|record| &record.instance);
+        let levels = (0..from.node.fencing.len())
+            .map(|level| Action::PowerOff { node: from.node.name.clone(), level });
+        levels.chain(isolation(&from.node, instance)).collect()
+    }
+
+    /// Everything that gives the spare the instance's volumes, networks and boot source.
+    pub fn move_actions(&self, plan: &Plan) -> Vec<Action> {
+        let spare = plan.decision.spare.as_ref().and_then(|spare| self.nodes.get(spare));
+        let (Some(spare), Some(record)) = (spare, self.carried(plan)) else { return vec![] };
+        let (node, instance) = (&spare.node.name, &record.instance);
+        let volumes = instance.volumes.iter().map(|volume| Action::Attach {
+            node: node.clone(),
+            provider: volume.provider.clone(),
+            volume: volume.volume.clone(),
+        });
+        let ports = instance.networks.iter().zip(&spare.node.ports).map(|(network, port)| Action::OpenPort {
+            node: node.clone(),
+            provider: port.provider.clone(),
+            port: port.port.clone(),
+            vlan: network.vlan,
+            mac: network.mac.clone(),
+        });
+        let boot = instance.boot.iter().map(|boot| Action::SetBoot {
+            node: node.clone(),
+            provider: boot.provider.clone(),
+            instance: instance.name.clone(),
+            image: boot.image.clone(),
+            epoch: plan.epoch,
+        });
+        volumes.chain(ports).chain(boot).collect()
+    }
+
+    /// What starts the spare.
+    pub fn start_action(&self, plan: &Plan) -> Option<Action> {
+        plan.decision.spare.as_ref().map(|node| Action::PowerOn { node: node.clone() })
+    }
+
+    /// The actions of the plan's present phase.
+    pub fn phase_actions(&self, plan: &Plan) -> Vec<Action> {
+        match plan.phase {
+            Phase::Reserved | Phase::Fencing => self.fence_actions(plan),
+            Phase::Moving => self.move_actions(plan),
+            Phase::Starting => self.start_action(plan).into_iter().collect(),
+            Phase::Done | Phase::Replaced | Phase::Cancelled => vec![],
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Why nothing happens. The same sentence appears in the log, the metric, `hactl explain` and the scenario files.
+
+use crate::policy::After;
+use crate::words::*;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Why the planner does not go on with a node, an instance or a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Waiting {
+    /// This member does not lead.
+    NotLeader {
+        /// Who does, as far as it knows.
+        leader: Option<MemberId>,
+    },
+    /// This member is elected, but its `TookOver` is not committed yet (R10).
+    TakingOver,
+    /// An operator disarmed the cluster, or it was never armed.
+    Disarmed {
+        /// The reason given.
+        reason: String,
+    },
+    /// Hands off.
+    Maintenance {
+        /// The node.
+        node: NodeId,
+        /// The reason given.
+        reason: String,
+    },
+    /// Suspected, and not enough members see it dead.
+    MembersDisagree {
+        /// Members that see it dead.
+        dead: u32,
+        /// Members needed.
+        needed: u32,
+    },
+    /// Enough members see it dead, but they stand in too few failure domains.
+    DomainsTooFew {
+        /// Different domains among them.
+        domains: u32,
+        /// Domains needed.
+        needed: u32,
+    },
+    /// Suspected; its kernel is being asked.
+    AskingKernel,
+    /// Gray: its kernel lives; the slower deadline runs.
+    Gray {
+        /// The deadline.
+        after: Millis,
+    },
+    /// Too many nodes have failed: this is probably us or something they share.
+    Hold {
+        /// Where: `the cluster` or a failure domain.
+        place: String,
+        /// Failed or just fenced nodes there.
+        failed: u32,
+        /// The limit.
+        max: u32,
+        /// What they have in common, if anything.
+        common: Option<String>,
+    },
+    /// The limit of fences at the same time.
+    FencesInFlight {
+        /// Under way.
+        now: u32,
+        /// The limit.
+        max: u32,
+    },
+    /// The limit of fences within ten minutes.
+    FencesPer10Min {
+        /// Begun.
+        now: u32,
+        /// The limit.
+        max: u32,
+    },
+    /// No spare fits.
+    NoFittingSpare {
+        /// Each node that was looked at and what it misses.
+        missing: Vec<(NodeId, String)>,
+    },
+    /// Volumes and ports of the old node are not all cut off.
+    IsolationMissing {
+        /// What is missing.
+        missing: Vec<String>,
+    },
+    /// The old node is isolated, but not proven to be off.
+    PowerProofMissing {
+        /// The node.
+        node: NodeId,
+        /// How the last attempt ended.
+        last: Option<String>,
+        /// When isolation alone will do.
+        isolation_alone: After,
+    },
+    /// Power is proven, but the node has no port and the instance no volume to revoke, and the policy wants more.
+    NothingToIsolate {
+        /// The node.
+        node: NodeId,
+    },
+    /// An older, contradicting command may still take effect (R5).
+    Draining {
+        /// The older command.
+        older: String,
+        /// Its token.
+        token: LogIndex,
+    },
+    /// A step is under way.
+    InFlight {
+        /// Steps under way.
+        steps: Vec<String>,
+    },
+    /// A step failed and will be tried again.
+    Retrying {
+        /// The step.
+        step: String,
+        /// How the last attempt ended.
+        last: String,
+    },
+    /// The spare was started; its first heartbeat of the new epoch is awaited.
+    FirstHeartbeat {
+        /// The spare.
+        node: NodeId,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// A failover is under way.
+    PlanRunning {
+        /// Which.
+        plan: PlanId,
+    },
+    /// The node failed, but carries nothing that could be moved.
+    NothingToMove,
+    /// The node is fenced and must not run; it comes back through `hactl node release`.
+    Quarantined,
+    /// The node is quarantined, and yet something beats under its name.
+    QuarantinedButAlive {
+        /// The node.
+        node: NodeId,
+    },
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Waiting::NotLeader { leader: Some(leader) } => write!(f, "this member does not lead; {leader} does"),
+            Waiting::NotLeader { leader: None } => {
+                write!(f, "this member sees no leader: without a quorum nothing is done")
+            }
+            Waiting::TakingOver => write!(f, "the new leader's take-over is being committed"),
+            Waiting::Disarmed { reason } => write!(f, "the cluster is disarmed ({reason}); `hactl arm` arms it"),
+            Waiting::Maintenance { node, reason } => write!(f, "{node} is in maintenance ({reason}): hands off"),
+            Waiting::MembersDisagree { dead, needed } => {
+                write!(f, "{dead} members see it dead, {needed} are needed")
+            }
+            Waiting::DomainsTooFew { domains, needed } => {
+                write!(f, "the members that see it dead stand in {domains} failure domains, {needed} are needed")
+            }
+            Waiting::AskingKernel => write!(f, "suspected; its kernel is being asked"),
+            Waiting::Gray { after } => write!(f, "gray: its kernel lives; it counts as failed after {after}"),
+            Waiting::Hold { place, failed, max, common } => {
+                write!(f, "hold: {failed} nodes failed in {place}, more than {max}")?;
+                match common {
+                    Some(common) => write!(f, "; all stand in {common}"),
+                    None => Ok(()),
+                }
+            }
+            Waiting::FencesInFlight { now, max } => write!(f, "{now} fences are under way, at most {max} may be"),
+            Waiting::FencesPer10Min { now, max } => {
+                write!(f, "{now} fences were begun within ten minutes, at most {max} may be")
+            }
+            Waiting::NoFittingSpare { missing } if missing.is_empty() => write!(f, "there is no spare"),
+            Waiting::NoFittingSpare { missing } => {
+                write!(f, "no spare fits")?;
+                missing.iter().try_for_each(|(node, what)| write!(f, "; {node}: {what}"))
+            }
+            Waiting::IsolationMissing { missing } => write!(f, "not yet isolated: {}", missing.join(", ")),
+            Waiting::PowerProofMissing { node, last, isolation_alone } => {
+                write!(f, "{node} is not proven to be off")?;
+                if let Some(last) = last {
+                    write!(f, " ({last})")?;
+                }
+                match isolation_alone {
+                    After::Never => write!(f, "; `hactl confirm-off {node}` if you have seen it off yourself"),
+                    After::Time(after) => write!(f, "; isolation alone is accepted after {after}"),
+                }
+            }
+            Waiting::NothingToIsolate { node } => {
+                write!(f, "power of {node} is proven off, but there is no port or volume to revoke, and the policy does not accept power alone")
+            }
+            Waiting::Draining { older, token } => {
+                write!(f, "an older command may still take effect: {older} ({token})")
+            }
+            Waiting::InFlight { steps } => write!(f, "under way: {}", steps.join(", ")),
+            Waiting::Retrying { step, last } => write!(f, "will try again: {step} ({last})"),
+            Waiting::FirstHeartbeat { node, epoch } => write!(f, "waiting for the first heartbeat of {node} in {epoch}"),
+            Waiting::PlanRunning { plan } => write!(f, "failover {plan} is under way"),
+            Waiting::NothingToMove => write!(f, "it carries no instance: nothing to move"),
+            Waiting::Quarantined => write!(f, "quarantined: fenced and not yet released (`hactl node release`)"),
+            Waiting::QuarantinedButAlive { node } => {
+                write!(f, "{node} is quarantined and must not run, but it beats: look at its power and its BMC")
+            }
+        }
+    }
+}
