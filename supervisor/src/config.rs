@@ -189,15 +189,13 @@ impl Default for Raft {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct History {
-    /// Length of time in one partition; a partition is dropped whole. 1 d: a day is what people ask for.
-    pub partition: Millis,
-    /// Partitions older than this are dropped. 90 d: a quarter's report can still be made.
+    /// Days that are older than this are dropped. 90 d: a quarter's report can still be made.
     pub keep: Millis,
 }
 
 impl Default for History {
     fn default() -> Self {
-        History { partition: Millis(86_400_000), keep: Millis(90 * 86_400_000) }
+        History { keep: Millis(90 * 86_400_000) }
     }
 }
 
@@ -306,9 +304,7 @@ impl Config {
             "must be at least one and a half times raft.election_min, or two members elect at once",
         )?;
         must(raft.election_max.0 <= 60_000, "raft.election_max", "must be at most 1m")?;
-        let history = &self.history;
-        must(history.partition.0 >= 3_600_000, "history.partition", "must be at least 1h")?;
-        must(history.keep >= history.partition, "history.keep", "must be at least history.partition")?;
+        must(self.history.keep.0 >= 86_400_000, "history.keep", "must be at least 1d, for a day is dropped whole")?;
         let api = &self.api;
         must((1..=65_536).contains(&api.connections_max), "api.connections_max", "must be 1 to 65536")?;
         must(
@@ -433,7 +429,6 @@ mod tests {
             ("[raft]\nelection_max = \"310ms\"\n", "raft.election_max"),
             ("[raft]\nheartbeat = \"1ms\"\n", "raft.heartbeat"),
             ("[history]\nkeep = \"1h\"\n", "history.keep"),
-            ("[history]\npartition = \"1m\"\n", "history.partition"),
             ("[api]\nconnections_max = 0\n", "api.connections_max"),
             ("[api]\nbody_bytes_max = 1\n", "api.body_bytes_max"),
             ("[api]\nheader_time_max = \"1ms\"\n", "api.header_time_max"),

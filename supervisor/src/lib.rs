@@ -9,6 +9,7 @@ pub mod config;
 pub mod document;
 pub mod files;
 pub mod init;
+pub mod metrics;
 pub mod notify;
 pub mod pki;
 pub mod render;

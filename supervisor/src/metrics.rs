@@ -1,0 +1,330 @@
+//! The metrics of one member, in the Prometheus text form.
+//!
+//! Why it exists: names, labels and units are promises to people's dashboards and alerts, so they are all in one table.
+//! What it never does: decide, keep a history, or put an address or a secret into a label.
+//!
+//! Counters and histograms are told what happened; gauges that describe the cluster are computed from the committed
+//! state when somebody asks, so they cannot go stale.
+
+use policies::{Action, ClusterState, Command, MemberId, Millis, Outcome, PlanId, Proposal, Step};
+use prometheus::core::Collector;
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use serde::Serialize;
+use serde_json::Value;
+use std::time::Duration;
+
+/// A metric could not be made or written: a mistake in the table below, found by its test.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} metrics")]
+pub struct MetricsError {
+    doing: &'static str,
+    source: prometheus::Error,
+}
+
+/// The metrics of one member. Clones share their values.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    heartbeats: IntCounterVec,
+    detections: IntCounterVec,
+    decisions: IntCounterVec,
+    guard_blocks: IntCounterVec,
+    effects: IntCounterVec,
+    effect_seconds: HistogramVec,
+    failovers: IntCounterVec,
+    phase_seconds: HistogramVec,
+    commit_seconds: HistogramVec,
+    api_requests: IntCounterVec,
+    api_seconds: HistogramVec,
+}
+
+/// Upper bounds in seconds for commits and API requests: from an SSD's fsync to the longest time limit.
+const FAST: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// Upper bounds in seconds for effects and phases: from a BMC that answers at once to a server's slow POST.
+const SLOW: [f64; 13] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+
+/// Registers one metric.
+fn add<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    made: prometheus::Result<C>,
+) -> Result<C, MetricsError> {
+    let failed = |source| MetricsError { doing: "register", source };
+    let metric = made.map_err(failed)?;
+    registry.register(Box::new(metric.clone())).map_err(failed)?;
+    Ok(metric)
+}
+
+/// What a scrape needs beside the counters.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene<'a> {
+    /// The committed state as this member has applied it.
+    pub state: &'a ClusterState,
+    /// This member.
+    pub me: MemberId,
+    /// The leader that it sees.
+    pub leader: Option<MemberId>,
+}
+
+impl Metrics {
+    /// The counters and histograms, with their help texts, labels and buckets.
+    ///
+    /// # Errors
+    /// [`MetricsError`], which the test of this file rules out.
+    pub fn new(cluster: &str, me: MemberId) -> Result<Metrics, MetricsError> {
+        let r = Registry::new();
+        let counters = |name, help, labels: &[&str]| add(&r, IntCounterVec::new(Opts::new(name, help), labels));
+        let seconds = |name, help, labels: &[&str], buckets: &[f64]| {
+            add(&r, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
+        };
+        let build = Opts::new("ha_build_info", "1; version, cluster and member are labels.");
+        let build = add(&r, IntGaugeVec::new(build, &["version", "cluster", "member"]))?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), cluster, &me.0.to_string()]).set(1);
+        Ok(Metrics {
+            heartbeats: counters("ha_heartbeats_total", "Heartbeat datagrams received, by result.", &["result"])?,
+            detections: counters("ha_detections_total", "Verdicts committed.", &["verdict"])?,
+            decisions: counters("ha_decisions_total", "Decisions committed, refusals included.", &["decision"])?,
+            guard_blocks: counters("ha_guard_blocks_total", "Failed nodes not acted on, by reason.", &["guard"])?,
+            effects: counters("ha_effects_total", "Effects that this member carried out.", &["action", "result"])?,
+            effect_seconds: seconds("ha_effect_duration_seconds", "Time that effects took.", &["action"], &SLOW)?,
+            failovers: counters("ha_failover_total", "Failovers that ended, or got stuck.", &["result"])?,
+            phase_seconds: seconds(
+                "ha_failover_phase_duration_seconds",
+                "Time that failovers spent in a phase that they have left.",
+                &["phase"],
+                &SLOW,
+            )?,
+            commit_seconds: seconds(
+                "ha_raft_commit_duration_seconds",
+                "From proposal to commit, at the member that proposed.",
+                &["result"],
+                &FAST,
+            )?,
+            api_requests: counters("ha_api_requests_total", "API requests answered.", &["method", "route", "code"])?,
+            api_seconds: seconds("ha_api_request_duration_seconds", "Time to answer requests.", &["route"], &FAST)?,
+            registry: r,
+        })
+    }
+
+    /// This member carried out an effect.
+    pub fn effect(&self, action: &Action, outcome: &Outcome, took: Millis) {
+        let action = word(action);
+        self.effects.with_label_values(&[action.as_str(), &word(outcome)]).inc();
+        self.effect_seconds.with_label_values(&[action.as_str()]).observe(seconds(took));
+    }
+
+    /// An entry was applied; `state` is the state after it. Every member counts every entry, so dashboards take the
+    /// maximum over members and not the sum.
+    pub fn applied(&self, proposal: &Proposal, state: &ClusterState) {
+        match &proposal.command {
+            Command::Lead { step, .. } => self.applied_step(step, state),
+            Command::Cancel { plan, .. } => self.ended(state, *plan, "cancelled"),
+            Command::Note { .. }
+            | Command::Describe(_)
+            | Command::SetPolicy { .. }
+            | Command::Arm { .. }
+            | Command::Disarm { .. }
+            | Command::Cordon { .. }
+            | Command::Maintain { .. }
+            | Command::Evacuate { .. }
+            | Command::Fence { .. }
+            | Command::ConfirmOff { .. }
+            | Command::Release { .. }
+            | Command::TookOver { .. } => {}
+        }
+    }
+
+    fn applied_step(&self, step: &Step, state: &ClusterState) {
+        match step {
+            Step::Judge { verdict, .. } => self.detections.with_label_values(&[&word(verdict)]).inc(),
+            Step::Withhold { why, .. } => {
+                self.guard_blocks.with_label_values(&[&word(why)]).inc();
+                self.decisions.with_label_values(&["withheld"]).inc();
+            }
+            Step::Begin(decision) => {
+                let what = if decision.instance.is_some() { "failover" } else { "fence" };
+                self.decisions.with_label_values(&[what]).inc();
+            }
+            Step::Replace { plan, .. } => {
+                self.decisions.with_label_values(&["replacement"]).inc();
+                self.ended(state, *plan, "replaced");
+            }
+            Step::Finish { plan, .. } => self.ended(state, *plan, "done"),
+            Step::Stick { why: Some(_), .. } => self.failovers.with_label_values(&["stuck"]).inc(),
+            Step::Stick { why: None, .. }
+            | Step::Intend { .. }
+            | Step::Resolve { .. }
+            | Step::Place { .. }
+            | Step::Cleaned { .. } => {}
+        }
+    }
+
+    fn ended(&self, state: &ClusterState, plan: PlanId, result: &str) {
+        self.failovers.with_label_values(&[result]).inc();
+        let entered = state.plans.get(&plan).map_or(&[][..], |plan| &plan.entered);
+        for pair in entered.windows(2) {
+            if let [(phase, from), (_, until)] = pair {
+                let spent = self.phase_seconds.with_label_values(&[&phase.to_string()]);
+                spent.observe(seconds(until.since(*from)));
+            }
+        }
+    }
+
+    /// This member proposed an entry; `result` is `applied`, `rejected` or `failed`.
+    pub fn proposed(&self, result: &str, took: Duration) {
+        self.commit_seconds.with_label_values(&[result]).observe(took.as_secs_f64());
+    }
+
+    /// Totals of the heartbeat socket since its start: `accepted`, `bad_mac`, ...
+    pub fn heartbeats<'a>(&self, totals: impl IntoIterator<Item = (&'a str, u64)>) {
+        for (result, total) in totals {
+            let counter = self.heartbeats.with_label_values(&[result]);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
+    }
+
+    /// A request was answered. `route` is the pattern, not the path, so that names do not become labels.
+    pub fn answered(&self, method: &str, route: &str, code: u16, took: Duration) {
+        self.api_requests.with_label_values(&[method, route, &code.to_string()]).inc();
+        self.api_seconds.with_label_values(&[route]).observe(took.as_secs_f64());
+    }
+
+    /// All metrics in the Prometheus text form.
+    ///
+    /// # Errors
+    /// [`MetricsError`], which the test of this file rules out.
+    pub fn text(&self, scene: Scene<'_>) -> Result<String, MetricsError> {
+        let gauges = Registry::new();
+        describe_cluster(&gauges, scene)?;
+        describe_nodes(&gauges, scene.state)?;
+        let mut families = self.registry.gather();
+        families.extend(gauges.gather());
+        let written = TextEncoder::new().encode_to_string(&families);
+        written.map_err(|source| MetricsError { doing: "write", source })
+    }
+}
+
+fn describe_cluster(r: &Registry, scene: Scene<'_>) -> Result<(), MetricsError> {
+    let state = scene.state;
+    let gauge = |name, help, value: u64| {
+        let gauge: IntGauge = add(r, IntGauge::new(name, help))?;
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        Ok(())
+    };
+    let leads = u64::from(scene.leader == Some(scene.me));
+    gauge("ha_raft_is_leader", "1 if this member leads.", leads)?;
+    let led = u64::from(scene.leader.is_some());
+    gauge("ha_raft_has_leader", "1 if this member sees a leader; at 0 nothing is done.", led)?;
+    gauge("ha_raft_applied_index", "Log index of the last applied entry.", state.applied.0)?;
+    gauge("ha_armed", "1 if the cluster acts by itself.", u64::from(state.armed.armed))?;
+    gauge("ha_instances", "Instances described.", state.instances.len() as u64)?;
+    gauge("ha_failover_in_progress", "Failovers under way.", state.running().count() as u64)?;
+    let stuck = state.running().filter(|plan| plan.stuck.is_some()).count() as u64;
+    gauge("ha_failover_stuck", "Failovers under way that need a human.", stuck)?;
+    let policies = Opts::new("ha_policy_version_info", "Log index of each policy's version; 0: untouched preset.");
+    let policies: IntGaugeVec = add(r, IntGaugeVec::new(policies, &["policy"]))?;
+    for (name, record) in &state.policies {
+        policies.with_label_values(&[name.as_str()]).set(i64::try_from(record.version.0).unwrap_or(i64::MAX));
+    }
+    Ok(())
+}
+
+fn describe_nodes(r: &Registry, state: &ClusterState) -> Result<(), MetricsError> {
+    let gauges = |name, help, labels: &[&str]| add(r, IntGaugeVec::new(Opts::new(name, help), labels));
+    let states: IntGaugeVec = gauges("ha_node_state", "1 for the state that the node is in.", &["node", "state"])?;
+    let verdicts = gauges("ha_node_verdict", "1 for the cluster's belief about the node.", &["node", "verdict"])?;
+    let waiting = gauges("ha_node_withheld", "1 if a failed node is not acted on, and why.", &["node", "reason"])?;
+    let counts = gauges("ha_nodes", "Nodes by state.", &["state"])?;
+    let maintenance = gauges("ha_node_maintenance", "1 if the node is in maintenance.", &["node"])?;
+    for state in ["spare", "reserved", "active", "fencing", "quarantined", "cleaning"] {
+        counts.with_label_values(&[state]).set(0);
+    }
+    for (name, record) in &state.nodes {
+        let name = name.as_str();
+        let state = word(&record.state);
+        states.with_label_values(&[name, state.as_str()]).set(1);
+        counts.with_label_values(&[state.as_str()]).inc();
+        verdicts.with_label_values(&[name, &word(&record.verdict)]).set(1);
+        if let Some(why) = &record.withheld {
+            waiting.with_label_values(&[name, &word(why)]).set(1);
+        }
+        if record.maintenance.is_some() {
+            maintenance.with_label_values(&[name]).set(1);
+        }
+    }
+    Ok(())
+}
+
+/// The snake-case name of an enum's variant, the same as in JSON: one word per idea, in labels too.
+fn word(variant: &impl Serialize) -> String {
+    match serde_json::to_value(variant) {
+        Ok(Value::String(name)) => name,
+        Ok(Value::Object(fields)) => match fields.get("do") {
+            Some(Value::String(action)) => action.clone(),
+            Some(_) | None => fields.keys().next().cloned().unwrap_or_default(),
+        },
+        Ok(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_)) | Err(_) => String::new(),
+    }
+}
+
+fn seconds(length: Millis) -> f64 {
+    Duration::from_millis(length.0).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policies::*;
+
+    fn text(metrics: &Metrics, state: &ClusterState) -> String {
+        metrics.text(Scene { state, me: MemberId(1), leader: Some(MemberId(1)) }).unwrap()
+    }
+
+    #[test]
+    fn an_empty_cluster_shows_its_gauges() {
+        let metrics = Metrics::new("demo", MemberId(1)).unwrap();
+        let text = text(&metrics, &ClusterState::default());
+        for line in ["ha_armed 0", "ha_raft_is_leader 1", "ha_nodes{state=\"spare\"} 0", "ha_failover_in_progress 0"] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        assert!(text.contains("ha_build_info{cluster=\"demo\",member=\"1\",version="));
+    }
+
+    #[test]
+    fn what_happened_is_counted_by_its_words() {
+        let metrics = Metrics::new("demo", MemberId(1)).unwrap();
+        let node: NodeId = "n1".parse().unwrap();
+        let done = Outcome::Done(Seen::On);
+        metrics.effect(&Action::PowerOn { node: node.clone() }, &done, Millis(300));
+        metrics.heartbeats([("accepted", 5)]);
+        metrics.heartbeats([("accepted", 7)]);
+        metrics.answered("GET", "/v1/nodes/{name}", 200, Duration::from_millis(2));
+        let step = Step::Withhold { node, why: Waiting::FencesInFlight { now: 1, max: 1 } };
+        let command = Command::Lead { leader: LeaderEpoch(1), step };
+        metrics.applied(&Proposal { at: Wall(0), by: "member/m1".into(), command }, &ClusterState::default());
+        let text = text(&metrics, &ClusterState::default());
+        for line in [
+            "ha_effects_total{action=\"power_on\",result=\"done\"} 1",
+            "ha_effect_duration_seconds_bucket{action=\"power_on\",le=\"0.5\"} 1",
+            "ha_heartbeats_total{result=\"accepted\"} 7",
+            "ha_guard_blocks_total{guard=\"fences_in_flight\"} 1",
+            "ha_decisions_total{decision=\"withheld\"} 1",
+            "ha_api_requests_total{code=\"200\",method=\"GET\",route=\"/v1/nodes/{name}\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_name_follows_the_conventions() {
+        let metrics = Metrics::new("demo", MemberId(1)).unwrap();
+        metrics.proposed("applied", Duration::from_millis(1));
+        metrics.heartbeats([("accepted", 1)]);
+        for line in text(&metrics, &ClusterState::default()).lines().filter(|line| line.starts_with("# TYPE ")) {
+            let words: Vec<&str> = line.split(' ').collect();
+            let (name, kind) = (words[2], words[3]);
+            assert!(name.starts_with("ha_"), "{name}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
+            assert_eq!(kind == "histogram", name.ends_with("_seconds"), "{name}");
+        }
+    }
+}
