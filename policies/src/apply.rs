@@ -293,7 +293,8 @@ impl ClusterState {
                 return Err(Rejected::WrongPhase { plan: old, phase: plan.phase });
             }
         }
-        if plan.decision.spare.as_ref() != Some(&decision.from) || plan.decision.instance != decision.instance {
+        if plan.decision.spare.as_ref() != Some(&decision.from) || plan.decision.instance != decision.instance
+        {
             let action = format!("move {:?} on from {}", decision.instance, decision.from);
             return Err(Rejected::NotAStep { plan: old, action });
         }
@@ -398,7 +399,13 @@ impl ClusterState {
         }
         let from = plan.decision.from.clone();
         let plan = self.plan_mut(id)?;
-        plan.intents.push(Intent { token: story.index, leader, at: story.at, action: action.clone(), end: None });
+        plan.intents.push(Intent {
+            token: story.index,
+            leader,
+            at: story.at,
+            action: action.clone(),
+            end: None,
+        });
         enter(plan, next_phase, story.at);
         let keys = plan_keys(plan);
         if next_phase == Phase::Fencing {

@@ -252,7 +252,9 @@ pub enum Rejected {
         why: BadPolicy,
     },
     /// Compare-and-set found another version.
-    #[error("policy {name} was changed since you read it: you checked for {expected}, it is at {found}; read it again")]
+    #[error(
+        "policy {name} was changed since you read it: you checked for {expected}, it is at {found}; read it again"
+    )]
     PolicyChanged {
         /// Which.
         name: PolicyId,

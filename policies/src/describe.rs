@@ -73,6 +73,10 @@ impl ClusterState {
             return Err(Rejected::InUse { what: format!("node/{}", node.name), why });
         }
         if let Some(record) = self.nodes.get_mut(&node.name) {
+            if record.node != *node {
+                // Its addresses may be new: what we saw under the old ones counts no longer.
+                record.verdict = Verdict::Unknown;
+            }
             record.node = node.clone();
             return Ok(false);
         }
@@ -104,7 +108,8 @@ impl ClusterState {
         if !self.policies.contains_key(&instance.policy) {
             return Err(not_there("policy", &instance.policy));
         }
-        let providers = instance.volumes.iter().map(|v| &v.provider).chain(instance.boot.iter().map(|b| &b.provider));
+        let providers =
+            instance.volumes.iter().map(|v| &v.provider).chain(instance.boot.iter().map(|b| &b.provider));
         for provider in providers {
             if !self.providers.contains_key(provider) {
                 return Err(not_there("provider", provider));
@@ -184,11 +189,16 @@ fn check_node(node: &Node) -> Result<(), Rejected> {
     }
     for FenceDevice::Ipmi { cipher_suite, .. } in &node.fencing {
         if ![3, 17].contains(cipher_suite) {
-            return bad(format!("cipher suite {cipher_suite} is not offered; 17 is the default, 3 for old BMCs"));
+            return bad(format!(
+                "cipher suite {cipher_suite} is not offered; 17 is the default, 3 for old BMCs"
+            ));
         }
     }
     match &node.identity.guid {
-        Some(guid) if guid.len() != 32 || !guid.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()) => {
+        Some(guid)
+            if guid.len() != 32
+                || !guid.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()) =>
+        {
             bad(format!("guid {guid:?} is not 32 lower-case hexadecimal digits"))
         }
         Some(_) | None => Ok(()),

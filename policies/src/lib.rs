@@ -14,25 +14,37 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod apply;
+mod brake;
 pub mod command;
 mod describe;
 pub mod effect;
+pub mod engine;
 pub mod inventory;
+mod judge;
+mod memory;
 pub mod observation;
+mod placement;
 pub mod plan;
+mod planner;
 pub mod policy;
+mod sights;
 pub mod state;
 mod steps;
+pub mod view;
 pub mod waiting;
 pub mod watch;
 pub mod words;
 
 pub use command::*;
 pub use effect::*;
+pub use engine::{Engine, Input, Output};
 pub use inventory::*;
+pub use judge::REPORT_AGE_MAX;
 pub use observation::*;
 pub use plan::*;
+pub use planner::Subject;
 pub use policy::*;
 pub use state::*;
+pub use view::*;
 pub use waiting::*;
 pub use words::*;

@@ -76,16 +76,34 @@ pub enum Kernel {
     NoProbe,
 }
 
+/// What a sight means for the verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// The node works.
+    Lives,
+    /// Its kernel lives or it shuts down in order; a slower deadline runs.
+    Limps,
+    /// Too early to tell: the question is under way, or it was never heard and may never have been there.
+    Unclear,
+    /// Dead.
+    Dead,
+}
+
 impl Sight {
-    /// True if the member that sees this holds the node for dead.
-    pub fn is_death(&self) -> bool {
+    /// What this member's sight means. `known`: the cluster has seen the node alive before, as it is described now.
+    /// A node that was never heard is no dead node: its agent may never have run, its address may be wrong.
+    pub fn meaning(&self, known: bool) -> Meaning {
         match self {
-            Sight::Alive { .. } => false,
-            Sight::Silent { kernel, .. } => match kernel {
-                Kernel::Asking | Kernel::Answers => false,
-                Kernel::Mute | Kernel::NoProbe => true,
+            Sight::Alive { write_stale: None, .. } => Meaning::Lives,
+            Sight::Alive { write_stale: Some(_), .. } => Meaning::Limps,
+            Sight::Silent { kernel, never, .. } => match kernel {
+                Kernel::Asking => Meaning::Unclear,
+                Kernel::Answers => Meaning::Limps,
+                Kernel::Mute | Kernel::NoProbe if *never && !known => Meaning::Unclear,
+                Kernel::Mute | Kernel::NoProbe => Meaning::Dead,
             },
-            Sight::Gasped(_) => true,
+            Sight::Gasped(LastGasp::Panic) => Meaning::Dead,
+            Sight::Gasped(LastGasp::Shutdown) => Meaning::Limps,
         }
     }
 }

@@ -274,7 +274,10 @@ impl fmt::Display for FenceProof {
         match &self.accepted {
             Accepted::PowerAndIsolation => write!(f, "power seen off twice, {isolated} isolations read back"),
             Accepted::IsolationAlone { tried } => {
-                write!(f, "{isolated} isolations read back; power tried for {tried}, not proven, accepted by policy")
+                write!(
+                    f,
+                    "{isolated} isolations read back; power tried for {tried}, not proven, accepted by policy"
+                )
             }
             Accepted::PowerAlone => write!(f, "power seen off twice; nothing to isolate"),
             Accepted::OperatorAndIsolation { by, reason } => {
@@ -314,7 +317,9 @@ pub fn prove(
     vouched: Option<(&str, &str)>,
 ) -> Result<FenceProof, Waiting> {
     let done = |action: &Action| plan.intents.iter().rev().find(|i| i.action == *action && i.is_done());
-    let is_off = |i: &&Intent| matches!(i.action, Action::PowerOff { .. }) && i.is_done() && i.action.node() == &node.name;
+    let is_off = |i: &&Intent| {
+        matches!(i.action, Action::PowerOff { .. }) && i.is_done() && i.action.node() == &node.name
+    };
     let power = plan.intents.iter().rev().find(is_off).map(|intent| intent.token);
     let wanted = isolation(node, instance);
     let missing: Vec<String> = wanted.iter().filter(|a| done(a).is_none()).map(Action::to_string).collect();
@@ -325,7 +330,9 @@ pub fn prove(
     let revocable = instance.is_none_or(|instance| instance.volumes.len() + instance.networks.len() > 0);
     let accepted = match (power, vouched, policy.fencing.isolation_alone) {
         (Some(_), _, _) if !isolation.is_empty() => Accepted::PowerAndIsolation,
-        (Some(_), _, _) if policy.fencing.power_alone || !revocable || instance.is_none() => Accepted::PowerAlone,
+        (Some(_), _, _) if policy.fencing.power_alone || !revocable || instance.is_none() => {
+            Accepted::PowerAlone
+        }
         (Some(_), _, _) => return Err(Waiting::NothingToIsolate { node: node.name.clone() }),
         (None, Some((by, reason)), _) => {
             Accepted::OperatorAndIsolation { by: by.to_owned(), reason: reason.to_owned() }
@@ -336,7 +343,12 @@ pub fn prove(
         (None, None, After::Time(_) | After::Never) => {
             return Err(Waiting::PowerProofMissing {
                 node: node.name.clone(),
-                last: plan.intents.iter().rev().filter(|i| matches!(i.action, Action::PowerOff { .. })).find_map(Intent::trouble),
+                last: plan
+                    .intents
+                    .iter()
+                    .rev()
+                    .filter(|i| matches!(i.action, Action::PowerOff { .. }))
+                    .find_map(Intent::trouble),
                 isolation_alone: policy.fencing.isolation_alone,
             });
         }

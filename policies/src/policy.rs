@@ -138,7 +138,10 @@ impl Policy {
             ("quick", include_str!("../presets/quick.toml")),
         ];
         // A test reads both files, so that nothing is left out here.
-        texts.iter().filter_map(|(name, text)| Some((name.parse().ok()?, toml::from_str(text).ok()?))).collect()
+        texts
+            .iter()
+            .filter_map(|(name, text)| Some((name.parse().ok()?, toml::from_str(text).ok()?)))
+            .collect()
     }
 
     /// Checks all relations between the numbers; the only place that does.
@@ -170,7 +173,10 @@ impl Policy {
                 millis("fencing.power_effect_max", f.power_effect_max),
                 millis("fencing.level_deadline", f.level_deadline),
             ),
-            (millis("takeover.step_deadline", self.takeover.step_deadline), millis("the shortest", Millis::secs(1))),
+            (
+                millis("takeover.step_deadline", self.takeover.step_deadline),
+                millis("the shortest", Millis::secs(1)),
+            ),
             (
                 millis("takeover.start_deadline", self.takeover.start_deadline),
                 millis("takeover.step_deadline", self.takeover.step_deadline),
@@ -249,9 +255,8 @@ pub const KEYS: [&str; 19] = [
 ];
 
 fn unknown_key(key: &str) -> String {
-    let nearest = KEYS.iter().max_by(|a, b| {
-        strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b))
-    });
+    let nearest =
+        KEYS.iter().max_by(|a, b| strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b)));
     match nearest {
         Some(nearest) => format!("there is no key {key:?} in a policy; did you mean {nearest:?}?"),
         None => format!("there is no key {key:?} in a policy"),
@@ -299,7 +304,8 @@ mod tests {
             "detection.suspect_after = 100ms must be at least two heartbeat intervals = 500ms"
         );
         assert!(text(policy.with([("detection.suspect_after", "soon")])).contains("not a length of time"));
-        let changed = policy.with([("detection.suspect_after", "1s"), ("fencing.isolation_alone", "5s")]).unwrap();
+        let changed =
+            policy.with([("detection.suspect_after", "1s"), ("fencing.isolation_alone", "5s")]).unwrap();
         assert_eq!(changed.detection.suspect_after, Millis::secs(1));
         assert_eq!(changed.fencing.isolation_alone, After::Time(Millis::secs(5)));
     }

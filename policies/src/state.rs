@@ -215,16 +215,22 @@ impl ClusterState {
 
     /// The instance that a node carries or is promised.
     pub fn instance_on(&self, node: &NodeId) -> Option<&InstanceRecord> {
-        self.instances.values().find(|record| record.node == *node)
+        match &self.nodes.get(node)?.state {
+            NodeState::Active { instance } => self.instances.get(instance),
+            NodeState::Spare | NodeState::Reserved { .. } | NodeState::Cleaning { .. } => None,
+            NodeState::Fencing { .. } | NodeState::Quarantined { .. } => {
+                self.instances.values().find(|record| record.node == *node)
+            }
+        }
     }
 
     /// The policy that protects what the node carries, or the default policy.
     pub fn policy_of_node(&self, node: &NodeId) -> Option<(&PolicyId, &PolicyRecord)> {
         let wanted = self.instance_on(node).map(|record| &record.instance.policy);
-        self.policies.iter().find(|(name, _)| match wanted {
-            Some(wanted) => *name == wanted,
-            None => name.as_str() == DEFAULT_POLICY,
-        })
+        match wanted {
+            Some(wanted) => self.policies.get_key_value(wanted),
+            None => self.policies.iter().find(|(name, _)| name.as_str() == DEFAULT_POLICY),
+        }
     }
 
     /// What `apply` would refuse of these documents, without changing anything.

@@ -35,6 +35,15 @@ pub enum Waiting {
         /// Members needed.
         needed: u32,
     },
+    /// Members do not trust their own eyes; without them too few are left to judge.
+    MembersDoubt {
+        /// Members that doubt themselves.
+        doubting: u32,
+        /// Members needed.
+        needed: u32,
+        /// What one of them says.
+        why: String,
+    },
     /// Enough members see it dead, but they stand in too few failure domains.
     DomainsTooFew {
         /// Different domains among them.
@@ -143,18 +152,30 @@ pub enum Waiting {
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Waiting::NotLeader { leader: Some(leader) } => write!(f, "this member does not lead; {leader} does"),
+            Waiting::NotLeader { leader: Some(leader) } => {
+                write!(f, "this member does not lead; {leader} does")
+            }
             Waiting::NotLeader { leader: None } => {
                 write!(f, "this member sees no leader: without a quorum nothing is done")
             }
             Waiting::TakingOver => write!(f, "the new leader's take-over is being committed"),
-            Waiting::Disarmed { reason } => write!(f, "the cluster is disarmed ({reason}); `hactl arm` arms it"),
-            Waiting::Maintenance { node, reason } => write!(f, "{node} is in maintenance ({reason}): hands off"),
+            Waiting::Disarmed { reason } => {
+                write!(f, "the cluster is disarmed ({reason}); `hactl arm` arms it")
+            }
+            Waiting::Maintenance { node, reason } => {
+                write!(f, "{node} is in maintenance ({reason}): hands off")
+            }
             Waiting::MembersDisagree { dead, needed } => {
                 write!(f, "{dead} members see it dead, {needed} are needed")
             }
+            Waiting::MembersDoubt { doubting, needed, why } => {
+                write!(f, "{doubting} members doubt themselves ({why}), {needed} are needed to judge")
+            }
             Waiting::DomainsTooFew { domains, needed } => {
-                write!(f, "the members that see it dead stand in {domains} failure domains, {needed} are needed")
+                write!(
+                    f,
+                    "the members that see it dead stand in {domains} failure domains, {needed} are needed"
+                )
             }
             Waiting::AskingKernel => write!(f, "suspected; its kernel is being asked"),
             Waiting::Gray { after } => write!(f, "gray: its kernel lives; it counts as failed after {after}"),
@@ -165,7 +186,9 @@ impl fmt::Display for Waiting {
                     None => Ok(()),
                 }
             }
-            Waiting::FencesInFlight { now, max } => write!(f, "{now} fences are under way, at most {max} may be"),
+            Waiting::FencesInFlight { now, max } => {
+                write!(f, "{now} fences are under way, at most {max} may be")
+            }
             Waiting::FencesPer10Min { now, max } => {
                 write!(f, "{now} fences were begun within ten minutes, at most {max} may be")
             }
@@ -181,24 +204,36 @@ impl fmt::Display for Waiting {
                     write!(f, " ({last})")?;
                 }
                 match isolation_alone {
-                    After::Never => write!(f, "; `hactl confirm-off {node}` if you have seen it off yourself"),
+                    After::Never => {
+                        write!(f, "; `hactl confirm-off {node}` if you have seen it off yourself")
+                    }
                     After::Time(after) => write!(f, "; isolation alone is accepted after {after}"),
                 }
             }
             Waiting::NothingToIsolate { node } => {
-                write!(f, "power of {node} is proven off, but there is no port or volume to revoke, and the policy does not accept power alone")
+                write!(
+                    f,
+                    "power of {node} is proven off, but there is no port or volume to revoke, and the policy does not accept power alone"
+                )
             }
             Waiting::Draining { older, token } => {
                 write!(f, "an older command may still take effect: {older} ({token})")
             }
             Waiting::InFlight { steps } => write!(f, "under way: {}", steps.join(", ")),
             Waiting::Retrying { step, last } => write!(f, "will try again: {step} ({last})"),
-            Waiting::FirstHeartbeat { node, epoch } => write!(f, "waiting for the first heartbeat of {node} in {epoch}"),
+            Waiting::FirstHeartbeat { node, epoch } => {
+                write!(f, "waiting for the first heartbeat of {node} in {epoch}")
+            }
             Waiting::PlanRunning { plan } => write!(f, "failover {plan} is under way"),
             Waiting::NothingToMove => write!(f, "it carries no instance: nothing to move"),
-            Waiting::Quarantined => write!(f, "quarantined: fenced and not yet released (`hactl node release`)"),
+            Waiting::Quarantined => {
+                write!(f, "quarantined: fenced and not yet released (`hactl node release`)")
+            }
             Waiting::QuarantinedButAlive { node } => {
-                write!(f, "{node} is quarantined and must not run, but it beats: look at its power and its BMC")
+                write!(
+                    f,
+                    "{node} is quarantined and must not run, but it beats: look at its power and its BMC"
+                )
             }
         }
     }

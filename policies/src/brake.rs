@@ -1,0 +1,122 @@
+//! When not to act. Every gate before a plan, in order, with what was found: the first that is closed is the reason.
+
+use crate::memory::Memory;
+use crate::plan::{Cause, Gate, Phase, Verdict};
+use crate::policy::Brakes;
+use crate::sights::Sights;
+use crate::state::{ClusterState, NodeRecord, NodeState};
+use crate::waiting::Waiting;
+use crate::words::*;
+use std::collections::BTreeMap;
+
+/// Passes all gates or names the closed one. An operator's order passes `armed`, `maintenance` and `hold`, but not
+/// the limits of fences at a time and within ten minutes.
+pub(crate) fn may_begin(
+    state: &ClusterState,
+    memory: &Memory,
+    sights: &Sights,
+    node: &NodeRecord,
+    cause: &Cause,
+    brakes: &Brakes,
+    now: Mono,
+) -> Result<Vec<Gate>, Waiting> {
+    let ordered = *cause == Cause::Ordered;
+    let mut gates = vec![];
+    let mut passed = |name: &str, found: String| gates.push(Gate { name: name.to_owned(), found });
+    if ordered {
+        passed("order", "an operator ordered it".to_owned());
+    } else {
+        if !state.armed.armed {
+            return Err(Waiting::Disarmed { reason: state.armed.order.reason.clone() });
+        }
+        passed("armed", format!("by {}", state.armed.order.by));
+        if let Some(order) = &node.maintenance {
+            let (node, reason) = (node.node.name.clone(), order.reason.clone());
+            return Err(Waiting::Maintenance { node, reason });
+        }
+        passed("maintenance", "none".to_owned());
+        passed("hold", hold(state, memory, sights, brakes, now)?);
+    }
+    let (in_flight, max) = (state.fences_in_flight(), brakes.fences_in_flight_max);
+    if in_flight >= max {
+        return Err(Waiting::FencesInFlight { now: in_flight, max });
+    }
+    passed("fences in flight", format!("{in_flight} of at most {max}"));
+    let (begun, max) = (fences_begun(state, memory, now), brakes.fences_per_10min_max);
+    if begun >= max {
+        return Err(Waiting::FencesPer10Min { now: begun, max });
+    }
+    passed("fences in ten minutes", format!("{begun} of at most {max}"));
+    Ok(gates)
+}
+
+/// Counts failed, silent and just fenced nodes in the cluster and in each failure domain. Silent ones count before
+/// they are judged: when a switch dies, the first node to be judged must not be fenced before the others are.
+fn hold(
+    state: &ClusterState,
+    memory: &Memory,
+    sights: &Sights,
+    brakes: &Brakes,
+    now: Mono,
+) -> Result<String, Waiting> {
+    let failed: Vec<&NodeRecord> =
+        state.nodes.values().filter(|record| counts_as_failed(state, record, memory, sights, now)).collect();
+    let (all, max) = (count(failed.len()), brakes.hold_above_failed);
+    if all > max {
+        let common = common_domain(&failed);
+        return Err(Waiting::Hold { place: "the cluster".to_owned(), failed: all, max, common });
+    }
+    let mut domains: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+    for (kind, name) in failed.iter().flat_map(|record| &record.node.domains) {
+        *domains.entry((kind, name)).or_default() += 1;
+    }
+    let max = brakes.hold_above_failed_per_domain;
+    match domains.iter().find(|(_, failed)| **failed > max) {
+        Some(((kind, name), failed)) => {
+            Err(Waiting::Hold { place: format!("{kind} {name}"), failed: *failed, max, common: None })
+        }
+        None => Ok(format!("{all} of at most {} nodes failed", brakes.hold_above_failed)),
+    }
+}
+
+fn counts_as_failed(
+    state: &ClusterState,
+    record: &NodeRecord,
+    memory: &Memory,
+    sights: &Sights,
+    now: Mono,
+) -> bool {
+    match &record.state {
+        NodeState::Fencing { .. } => true,
+        NodeState::Quarantined { plan, .. } => {
+            let first = state.plans.get(plan).and_then(|plan| plan.intents.first());
+            first.is_some_and(|intent| memory.is_recent(intent.token, now))
+        }
+        NodeState::Active { .. } => {
+            matches!(record.verdict, Verdict::Failed(_)) || sights.fell_silent(&record.node.name)
+        }
+        NodeState::Spare | NodeState::Reserved { .. } => matches!(record.verdict, Verdict::Failed(_)),
+        NodeState::Cleaning { .. } => false,
+    }
+}
+
+/// The one failure domain in which all of them stand: probably the cause.
+fn common_domain(failed: &[&NodeRecord]) -> Option<String> {
+    let (first, rest) = failed.split_first()?;
+    let shared = |(kind, name): &(&String, &String)| {
+        rest.iter().all(|record| record.node.domains.get(*kind) == Some(*name))
+    };
+    first.node.domains.iter().find(shared).map(|(kind, name)| format!("{kind} {name}"))
+}
+
+fn fences_begun(state: &ClusterState, memory: &Memory, now: Mono) -> u32 {
+    let recent = |plan: &&crate::plan::Plan| {
+        plan.phase != Phase::Cancelled
+            && plan.intents.first().is_some_and(|intent| memory.is_recent(intent.token, now))
+    };
+    count(state.plans.values().filter(recent).count())
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

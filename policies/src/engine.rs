@@ -1,0 +1,560 @@
+//! The seam between brain and body: an input in, outputs out. One per member; only the leader's proposes and acts.
+//! Owns the member's copy of the committed state and everything it believes. Never does anything itself.
+
+use crate::command::{Command, Proposal, Step};
+use crate::effect::{Effect, Outcome};
+use crate::judge::judge;
+use crate::memory::Memory;
+use crate::observation::{Power, Report};
+use crate::plan::{Phase, Verdict};
+use crate::planner::{Desk, Subject, Wishes, plan};
+use crate::sights::Sights;
+use crate::state::{ClusterState, NodeRecord, NodeState};
+use crate::waiting::Waiting;
+use crate::watch::{Change, Limits};
+use crate::words::*;
+use std::collections::BTreeMap;
+
+/// How often each member reports, even if nothing changed: a third of the age at which a report counts no longer.
+pub const REPORT_EVERY: Millis = Millis(1000);
+/// How often a leader reads each BMC's power. Slow enough for BMCs that take a second to answer.
+pub const POWER_POLL: Millis = Millis(10_000);
+
+/// What the body tells the brain.
+#[derive(Debug)]
+pub enum Input {
+    /// Time has passed. Given every few ten milliseconds; all deadlines are seen here.
+    Tick,
+    /// An entry was committed and applied by the store.
+    Applied {
+        /// Its index.
+        index: LogIndex,
+        /// The entry.
+        proposal: Proposal,
+    },
+    /// The store's state was replaced by a snapshot (or is the first one after the start).
+    Installed(Box<ClusterState>),
+    /// Who leads, as the store knows.
+    Leader {
+        /// The leader, if one is known.
+        leader: Option<MemberId>,
+    },
+    /// The voters of the cluster.
+    Voters(Vec<MemberId>),
+    /// News of the watch table.
+    Changed {
+        /// Which node.
+        node: NodeId,
+        /// What.
+        change: Change,
+    },
+    /// The kernel of a node was asked.
+    Asked {
+        /// Which node.
+        node: NodeId,
+        /// True if any question was answered.
+        answers: bool,
+    },
+    /// A node's power was read.
+    PowerRead {
+        /// Which node.
+        node: NodeId,
+        /// The reading; `None`: no answer.
+        power: Option<Power>,
+    },
+    /// Another member's report.
+    Report(Report),
+    /// An effect has ended.
+    Ended {
+        /// Its token.
+        token: LogIndex,
+        /// How.
+        outcome: Outcome,
+    },
+    /// A proposal was answered: applied, rejected, or lost. Nothing more is said; the log tells what happened.
+    Answered {
+        /// Its ticket.
+        ticket: u64,
+        /// Where it stands in the log, if it got there: the matter is open until that entry was applied here.
+        index: Option<LogIndex>,
+    },
+}
+
+/// What the brain wants of the body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Put this into the log.
+    Propose {
+        /// For [`Input::Answered`].
+        ticket: u64,
+        /// What.
+        command: Command,
+    },
+    /// Carry this out, with the lease checked, within this time.
+    Execute {
+        /// What.
+        effect: Effect,
+        /// The time limit.
+        limit: Millis,
+    },
+    /// Ask the node's kernel.
+    Ask {
+        /// Which node.
+        node: NodeId,
+        /// How often at the most.
+        count: u32,
+        /// Pause between two questions.
+        interval: Millis,
+    },
+    /// Read the node's power.
+    ReadPower {
+        /// Which node.
+        node: NodeId,
+    },
+    /// Send this report to all other members.
+    Broadcast(Report),
+    /// Watch this node, with these limits. Replaces earlier ones.
+    Watch {
+        /// Which node.
+        node: NodeId,
+        /// Deadlines.
+        limits: Limits,
+    },
+    /// Watch it no longer.
+    Unwatch {
+        /// Which node.
+        node: NodeId,
+    },
+}
+
+/// The brain of one member.
+#[derive(Debug)]
+pub struct Engine {
+    me: MemberId,
+    boot: BootId,
+    domain: String,
+    state: ClusterState,
+    /// Who leads, as the store knows.
+    leader: Option<MemberId>,
+    /// Our leadership, from our committed `TookOver` until we hear of another's (R10).
+    leads: Option<LeaderEpoch>,
+    memory: Memory,
+    sights: Sights,
+    watched: BTreeMap<NodeId, Limits>,
+    tickets: BTreeMap<u64, (Command, Option<LogIndex>)>,
+    next_ticket: u64,
+    reported: Option<(Report, Mono)>,
+    power_due: BTreeMap<NodeId, Mono>,
+    waiting: BTreeMap<Subject, Vec<Waiting>>,
+}
+
+impl Engine {
+    /// A brain that knows nothing yet. `domain`: the failure domain this member stands in; `boot`: drawn at random for
+    /// each start of the process.
+    pub fn new(me: MemberId, boot: BootId, domain: &str) -> Self {
+        Engine {
+            me,
+            boot,
+            domain: domain.to_owned(),
+            state: ClusterState::default(),
+            leader: None,
+            leads: None,
+            memory: Memory::default(),
+            sights: Sights::default(),
+            watched: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            next_ticket: 1,
+            reported: None,
+            power_due: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+        }
+    }
+
+    /// The committed state, as this member knows it.
+    pub fn state(&self) -> &ClusterState {
+        &self.state
+    }
+
+    /// The leadership under which this member acts, if it does.
+    pub fn leads(&self) -> Option<LeaderEpoch> {
+        self.leads
+    }
+
+    /// Takes one input and says what to do. The only entrance.
+    pub fn handle(&mut self, now: Now, input: Input) -> Vec<Output> {
+        let mut outputs = vec![];
+        self.take(now.mono, input, &mut outputs);
+        self.report(now.mono, &mut outputs);
+        self.lead(now.mono, &mut outputs);
+        outputs
+    }
+
+    fn take(&mut self, now: Mono, input: Input, outputs: &mut Vec<Output>) {
+        match input {
+            Input::Tick => {
+                for node in self.sights.due_again(now) {
+                    self.ask(node, outputs);
+                }
+            }
+            Input::Applied { index, proposal } => self.applied(now, index, &proposal, outputs),
+            Input::Installed(state) => self.installed(now, *state, outputs),
+            Input::Leader { leader } => {
+                self.leader = leader;
+                if leader != Some(self.me) {
+                    self.leads = None;
+                    self.waiting.clear();
+                }
+                self.tickets.clear();
+            }
+            Input::Voters(voters) => {
+                self.memory.voters = voters.into_iter().collect();
+                let voters = &self.memory.voters;
+                self.memory.reports.retain(|member, _| voters.contains(member));
+            }
+            Input::Changed { node, change } => {
+                let Some(record) = self.state.nodes.get(&node) else { return };
+                let has_probe = !record.node.probe.is_empty();
+                if self.sights.change(&node, &change, has_probe, now) {
+                    self.ask(node.clone(), outputs);
+                }
+                if self.sights.heard_in(&node).is_none() && self.leads().is_some() {
+                    self.read_power(&node, now, outputs);
+                }
+            }
+            Input::Asked { node, answers } => self.sights.answered(&node, answers, now),
+            Input::PowerRead { node, power } => {
+                self.memory.powers.insert(node, (power, now));
+            }
+            Input::Report(report) => {
+                if self.memory.voters.contains(&report.member) && report.member != self.me {
+                    self.memory.reports.insert(report.member, (report, now));
+                }
+            }
+            Input::Ended { token, outcome } => self.ended(token, outcome, outputs),
+            Input::Answered { ticket, index } => match index.filter(|index| *index > self.state.applied) {
+                Some(index) => {
+                    self.tickets.entry(ticket).and_modify(|open| open.1 = Some(index));
+                }
+                None => {
+                    self.tickets.remove(&ticket);
+                }
+            },
+        }
+    }
+
+    fn ask(&self, node: NodeId, outputs: &mut Vec<Output>) {
+        let Some((_, policy)) = self.state.policy_of_node(&node) else { return };
+        let rules = &policy.policy.detection;
+        let (count, interval) = (rules.reprobe_count, rules.reprobe_interval);
+        outputs.push(Output::Ask { node, count, interval });
+    }
+
+    fn read_power(&mut self, node: &NodeId, now: Mono, outputs: &mut Vec<Output>) {
+        let fenceable = self.state.nodes.get(node).is_some_and(|record| !record.node.fencing.is_empty());
+        if fenceable {
+            self.power_due.insert(node.clone(), now + POWER_POLL);
+            outputs.push(Output::ReadPower { node: node.clone() });
+        }
+    }
+
+    fn installed(&mut self, now: Mono, state: ClusterState, outputs: &mut Vec<Output>) {
+        for plan in state.plans.values() {
+            self.memory.phases.entry(plan.id).or_insert(now);
+            for intent in &plan.intents {
+                let times = self.memory.intents.entry(intent.token).or_insert((now, None));
+                if intent.end.is_some() {
+                    times.1.get_or_insert(now);
+                }
+            }
+        }
+        self.state = state;
+        self.rewatch(outputs);
+    }
+
+    fn applied(&mut self, now: Mono, index: LogIndex, proposal: &Proposal, outputs: &mut Vec<Output>) {
+        let result = self.state.apply(index, proposal);
+        self.tickets.retain(|_, (_, at)| at.is_none_or(|at| at > index));
+        // A rejection changed nothing; whoever proposed it is told by the store.
+        if result.is_err() {
+            return;
+        }
+        match &proposal.command {
+            Command::TookOver { member, boot } if *member == self.me && *boot == self.boot => {
+                self.leads = Some(LeaderEpoch(index.0));
+                self.memory.took_over = now;
+                self.memory.in_flight.clear();
+                self.power_due.clear();
+            }
+            Command::TookOver { .. } => self.leads = None,
+            Command::Lead { step, .. } => self.remember(now, index, step, outputs),
+            Command::Describe(_) | Command::SetPolicy { .. } => self.rewatch(outputs),
+            Command::Note { .. }
+            | Command::Arm { .. }
+            | Command::Disarm { .. }
+            | Command::Cordon { .. }
+            | Command::Maintain { .. }
+            | Command::Evacuate { .. }
+            | Command::Fence { .. }
+            | Command::ConfirmOff { .. }
+            | Command::Cancel { .. }
+            | Command::Release { .. } => {}
+        }
+    }
+
+    fn remember(&mut self, now: Mono, index: LogIndex, step: &Step, outputs: &mut Vec<Output>) {
+        match step {
+            Step::Begin(_) => {
+                self.memory.phases.insert(PlanId(index.0), now);
+            }
+            Step::Replace { .. } => {
+                self.memory.phases.insert(PlanId(index.0), now);
+            }
+            Step::Intend { plan, .. } => {
+                self.memory.intents.insert(index, (now, None));
+                let is_new = |phase: Phase| self.state.plans.get(plan).is_some_and(|p| p.phase == phase);
+                let first = self.state.plans.get(plan).is_some_and(|p| p.intents.len() == 1);
+                if first || is_new(Phase::Starting) && self.is_first_start(*plan, index) {
+                    self.memory.phases.insert(*plan, now);
+                }
+            }
+            Step::Resolve { token, .. } => {
+                self.memory.in_flight.remove(token);
+                if let Some(times) = self.memory.intents.get_mut(token) {
+                    times.1 = Some(now);
+                }
+            }
+            Step::Place { plan, .. } => {
+                self.memory.phases.insert(*plan, now);
+                self.rewatch(outputs);
+            }
+            Step::Judge { .. }
+            | Step::Withhold { .. }
+            | Step::Finish { .. }
+            | Step::Stick { .. }
+            | Step::Cleaned { .. } => {}
+        }
+        if self.memory.intents.len() > INTENTS_REMEMBERED_MAX {
+            self.forget_intents();
+        }
+    }
+
+    /// True if this intent is the one that moved its plan into its start phase.
+    fn is_first_start(&self, plan: PlanId, index: LogIndex) -> bool {
+        let Some(plan) = self.state.plans.get(&plan) else { return false };
+        let start = self.state.start_action(plan);
+        let mut starts = plan.intents.iter().filter(|intent| Some(&intent.action) == start.as_ref());
+        starts.next().is_some_and(|intent| intent.token == index)
+    }
+
+    /// Drops the times of intents whose plans are no longer kept.
+    fn forget_intents(&mut self) {
+        let state = &self.state;
+        let kept: std::collections::BTreeSet<LogIndex> =
+            state.plans.values().flat_map(|plan| &plan.intents).map(|intent| intent.token).collect();
+        self.memory.intents.retain(|token, _| kept.contains(token));
+        self.memory.phases.retain(|plan, _| state.plans.contains_key(plan));
+    }
+
+    /// Brings the watch table in line with the state.
+    fn rewatch(&mut self, outputs: &mut Vec<Output>) {
+        let mut wanted = BTreeMap::new();
+        for (name, record) in &self.state.nodes {
+            if record.node.agent_key.is_none() && record.node.probe.is_empty() {
+                continue;
+            }
+            let Some((_, policy)) = self.state.policy_of_node(name) else { continue };
+            let rules = &policy.policy.detection;
+            let limits =
+                Limits { suspect_after: rules.suspect_after, write_stale_after: rules.write_stale_after };
+            wanted.insert(name.clone(), limits);
+        }
+        for (node, limits) in &wanted {
+            if self.watched.get(node) != Some(limits) {
+                outputs.push(Output::Watch { node: node.clone(), limits: *limits });
+            }
+        }
+        for node in self.watched.keys().filter(|node| !wanted.contains_key(*node)) {
+            self.sights.forget(node);
+            outputs.push(Output::Unwatch { node: node.clone() });
+        }
+        self.watched = wanted;
+    }
+
+    fn ended(&mut self, token: LogIndex, outcome: Outcome, outputs: &mut Vec<Output>) {
+        let Some(leader) = self.leads else {
+            self.memory.in_flight.remove(&token);
+            return;
+        };
+        self.propose(Command::Lead { leader, step: Step::Resolve { token, outcome } }, outputs);
+    }
+
+    /// Sends our report when it says something new, and once in a while.
+    fn report(&mut self, now: Mono, outputs: &mut Vec<Output>) {
+        let state = &self.state;
+        let expected = self.watched.keys().filter(|name| {
+            let record = state.nodes.get(*name);
+            record.is_some_and(|record| is_expected_alive(state, record) && record.maintenance.is_none())
+        });
+        let report = self.sights.report(self.me, &self.domain, expected.cloned(), now);
+        let fresh = match &self.reported {
+            Some((last, at)) => *last != report || now.since(*at) >= REPORT_EVERY,
+            None => true,
+        };
+        if fresh {
+            self.memory.reports.insert(self.me, (report.clone(), now));
+            self.reported = Some((report.clone(), now));
+            outputs.push(Output::Broadcast(report));
+        }
+    }
+
+    /// A leader's work: judge, plan, propose, act.
+    fn lead(&mut self, now: Mono, outputs: &mut Vec<Output>) {
+        if self.leader != Some(self.me) {
+            return;
+        }
+        let Some(leader) = self.leads else {
+            let command = Command::TookOver { member: self.me, boot: self.boot };
+            return self.propose(command, outputs);
+        };
+        self.poll_power(now, outputs);
+        self.memory.refresh(now);
+        let mut waiting = BTreeMap::new();
+        for command in self.judge_all(leader, now, &mut waiting) {
+            self.propose(command, outputs);
+        }
+        let desk = Desk { state: &self.state, memory: &self.memory, sights: &self.sights, leader, now };
+        let Wishes { commands, effects, waiting: planned } = plan(&desk);
+        for (subject, reasons) in planned {
+            waiting.entry(subject).or_insert_with(Vec::new).extend(reasons);
+        }
+        self.waiting = waiting;
+        for command in commands {
+            self.propose(command, outputs);
+        }
+        for (effect, limit) in effects {
+            if self.memory.in_flight.insert(effect.token) {
+                outputs.push(Output::Execute { effect, limit });
+            }
+        }
+    }
+
+    fn poll_power(&mut self, now: Mono, outputs: &mut Vec<Output>) {
+        let due = |name: &&NodeId| self.power_due.get(*name).is_none_or(|due| now >= *due);
+        let nodes: Vec<NodeId> = self.state.nodes.keys().filter(due).cloned().collect();
+        for node in nodes {
+            self.power_due.insert(node.clone(), now + POWER_POLL);
+            self.read_power(&node, now, outputs);
+        }
+    }
+
+    fn judge_all(
+        &mut self,
+        leader: LeaderEpoch,
+        now: Mono,
+        waiting: &mut BTreeMap<Subject, Vec<Waiting>>,
+    ) -> Vec<Command> {
+        let mut commands = vec![];
+        for (name, record) in &self.state.nodes {
+            // A spare that was never seen alive is expected to be off; it can only become healthy.
+            let may_be_off = record.state == NodeState::Spare && record.verdict == Verdict::Unknown;
+            if !self.watched.contains_key(name) || !may_be_off && !is_expected_alive(&self.state, record) {
+                continue;
+            }
+            let Some((_, policy)) = self.state.policy_of_node(name) else { continue };
+            let judgement = judge(record, &policy.policy.detection, &self.memory, now);
+            if may_be_off && judgement.verdict != Some(Verdict::Healthy) {
+                continue;
+            }
+            match &judgement.waiting {
+                Some(Waiting::Gray { .. }) => {
+                    self.memory.gray_since.entry(name.clone()).or_insert(now);
+                }
+                Some(_) => {}
+                None => {
+                    self.memory.gray_since.remove(name);
+                }
+            }
+            if let Some(why) = judgement.waiting {
+                waiting.entry(Subject::Node(name.clone())).or_default().push(why);
+            }
+            if let Some(verdict) = judgement.verdict {
+                let (node, evidence) = (name.clone(), judgement.evidence);
+                commands.push(Command::Lead { leader, step: Step::Judge { node, verdict, evidence } });
+            }
+        }
+        commands
+    }
+
+    /// Proposes a command unless the same one, or one about the same thing, is on its way.
+    fn propose(&mut self, command: Command, outputs: &mut Vec<Output>) {
+        if self.tickets.values().any(|(open, _)| same_matter(open, &command)) {
+            return;
+        }
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.tickets.insert(ticket, (command.clone(), None));
+        outputs.push(Output::Propose { ticket, command });
+    }
+
+    /// Why nothing more happens, as of the last input.
+    pub fn waiting(&self) -> &BTreeMap<Subject, Vec<Waiting>> {
+        &self.waiting
+    }
+
+    /// Why this member does not act, if it does not.
+    pub fn not_acting(&self) -> Option<Waiting> {
+        match (self.leader == Some(self.me), self.leads) {
+            (false, _) => Some(Waiting::NotLeader { leader: self.leader }),
+            (true, None) => Some(Waiting::TakingOver),
+            (true, Some(_)) => None,
+        }
+    }
+
+    pub(crate) fn reports(&self) -> impl Iterator<Item = (&Report, Mono)> {
+        self.memory.reports.values().map(|(report, at)| (report, *at))
+    }
+
+    pub(crate) fn last_power(&self, node: &NodeId) -> Option<(Option<Power>, Mono)> {
+        self.memory.powers.get(node).copied()
+    }
+
+    pub(crate) fn me(&self) -> MemberId {
+        self.me
+    }
+}
+
+/// Times of intents that are remembered before those of forgotten plans are dropped.
+const INTENTS_REMEMBERED_MAX: usize = 20_000;
+
+/// True for a node whose silence means something: it carries an instance, and no plan has begun to cut it off or is
+/// starting it.
+fn is_expected_alive(state: &ClusterState, record: &NodeRecord) -> bool {
+    let carries = match &record.state {
+        NodeState::Active { .. } => true,
+        NodeState::Spare => record.verdict != Verdict::Unknown,
+        NodeState::Reserved { .. }
+        | NodeState::Fencing { .. }
+        | NodeState::Quarantined { .. }
+        | NodeState::Cleaning { .. } => false,
+    };
+    let plan = state.plan_of_node(&record.node.name);
+    carries && plan.is_none_or(|plan| plan.phase == Phase::Reserved && plan.decision.from == record.node.name)
+}
+
+/// True if two commands are about the same matter, so that the second waits for the first.
+fn same_matter(a: &Command, b: &Command) -> bool {
+    match (a, b) {
+        (Command::Lead { step: a, .. }, Command::Lead { step: b, .. }) => match (a, b) {
+            (Step::Judge { node: a, .. }, Step::Judge { node: b, .. }) => a == b,
+            (Step::Withhold { node: a, .. }, Step::Withhold { node: b, .. }) => a == b,
+            // One plan at a time: the second is decided on the state that the first has left (brakes, spares).
+            (Step::Begin(_) | Step::Replace { .. }, Step::Begin(_) | Step::Replace { .. }) => true,
+            (Step::Stick { plan: a, .. }, Step::Stick { plan: b, .. }) => a == b,
+            (Step::Resolve { token: a, .. }, Step::Resolve { token: b, .. }) => a == b,
+            (Step::Place { plan: a, .. }, Step::Place { plan: b, .. }) => a == b,
+            (Step::Finish { plan: a, .. }, Step::Finish { plan: b, .. }) => a == b,
+            (a, b) => a == b,
+        },
+        (a, b) => a == b,
+    }
+}

@@ -1,0 +1,88 @@
+//! From what members see to what the cluster believes. One node at a time, a pure function.
+
+use crate::memory::Memory;
+use crate::observation::{LastGasp, Meaning, Power, Sight};
+use crate::plan::{Cause, Evidence, Verdict};
+use crate::policy::Detection;
+use crate::state::NodeRecord;
+use crate::waiting::Waiting;
+use crate::words::*;
+use std::collections::BTreeSet;
+
+/// A report that is older than this is no opinion. Members report once a second and at each change.
+pub const REPORT_AGE_MAX: Millis = Millis(3000);
+
+/// What follows from the members' sights of one node.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Judgement {
+    /// The new verdict; `None`: the old one stands.
+    pub(crate) verdict: Option<Verdict>,
+    /// Why the node is not (yet) failed, if something is wrong with it.
+    pub(crate) waiting: Option<Waiting>,
+    /// What it rests on.
+    pub(crate) evidence: Evidence,
+}
+
+/// Judges one node that is expected to be alive.
+pub(crate) fn judge(record: &NodeRecord, rules: &Detection, memory: &Memory, now: Mono) -> Judgement {
+    let node = &record.node.name;
+    // What the cluster once believed alive counts as known even to a member that has just started.
+    let known = !matches!(record.verdict, Verdict::Unknown);
+    let needed = rules.members_min.unwrap_or(memory.majority());
+    let mut evidence = Evidence { power: memory.power(node), needed, ..Evidence::default() };
+    let (mut dead, mut limps, mut lives, mut unclear) = (0, 0, 0, 0);
+    let mut domains = BTreeSet::new();
+    let mut panicked = false;
+    for (member, (report, at)) in &memory.reports {
+        if now.since(*at) > REPORT_AGE_MAX {
+            continue;
+        }
+        if let Some(doubt) = &report.doubt {
+            evidence.doubts.insert(*member, doubt.clone());
+            continue;
+        }
+        let Some(sight) = report.sights.get(node) else { continue };
+        evidence.members.insert(*member, sight.clone());
+        match sight.meaning(known) {
+            Meaning::Dead => {
+                dead += 1;
+                domains.insert(report.domain.as_str());
+                panicked |= *sight == Sight::Gasped(LastGasp::Panic);
+            }
+            Meaning::Limps => limps += 1,
+            Meaning::Lives => lives += 1,
+            Meaning::Unclear => unclear += 1,
+        }
+    }
+    evidence.dead = dead;
+    let domains = u32::try_from(domains.len()).unwrap_or(u32::MAX);
+    let doubting = u32::try_from(evidence.doubts.len()).unwrap_or(u32::MAX);
+    let doubt = evidence.doubts.iter().next().map(|(member, doubt)| format!("{member}: {doubt}"));
+    let is_off =
+        evidence.power == Some(Power::Off) && known && lives == 0 && dead + limps + unclear >= needed;
+    let (verdict, waiting) = if is_off {
+        (Some(Verdict::Failed(Cause::PowerOff)), None)
+    } else if dead >= needed && domains < rules.domains_min {
+        (None, Some(Waiting::DomainsTooFew { domains, needed: rules.domains_min }))
+    } else if dead >= needed {
+        (Some(Verdict::Failed(if panicked { Cause::Gasped } else { Cause::Silent })), None)
+    } else if dead + limps >= needed {
+        let since = memory.gray_since.get(node).copied().unwrap_or(now);
+        if now.since(since) >= rules.gray_after {
+            (Some(Verdict::Failed(Cause::GrayTooLong)), None)
+        } else {
+            (Some(Verdict::Gray), Some(Waiting::Gray { after: rules.gray_after }))
+        }
+    } else if unclear > 0 && dead + limps + unclear >= needed {
+        (None, known.then_some(Waiting::AskingKernel))
+    } else if let Some(why) = doubt.filter(|_| lives == 0 && dead + limps + unclear < needed) {
+        (None, Some(Waiting::MembersDoubt { doubting, needed, why }))
+    } else if dead + limps > 0 {
+        (None, Some(Waiting::MembersDisagree { dead: dead + limps, needed }))
+    } else if lives > 0 {
+        (Some(Verdict::Healthy), None)
+    } else {
+        (None, None)
+    };
+    Judgement { verdict: verdict.filter(|verdict| *verdict != record.verdict), waiting, evidence }
+}

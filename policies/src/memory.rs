@@ -1,0 +1,118 @@
+//! What a leader knows beside the committed state: reports, readings, and when it saw what on its own clock.
+//! All of it can be lost: a new leader begins with nothing and is only slower (R5), never less safe.
+
+use crate::effect::Action;
+use crate::observation::{Power, Report};
+use crate::plan::Intent;
+use crate::policy::Policy;
+use crate::words::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A BMC reading older than this is no evidence.
+pub(crate) const POWER_AGE_MAX: Millis = Millis(2000);
+/// The window of the brake `fences_per_10min_max`, and of counting fenced nodes as failed.
+pub(crate) const BRAKE_WINDOW: Millis = Millis(600_000);
+
+/// Leader-local beliefs and times.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    /// The voters of the Raft cluster.
+    pub(crate) voters: BTreeSet<MemberId>,
+    /// The newest report of each member, our own included, and when it came.
+    pub(crate) reports: BTreeMap<MemberId, (Report, Mono)>,
+    /// The newest answer of each BMC (`None`: it did not answer), and when it came.
+    pub(crate) powers: BTreeMap<NodeId, (Option<Power>, Mono)>,
+    /// The present moment's view of `powers`: readings that are fresh enough to be evidence.
+    pub(crate) fresh_powers: BTreeMap<NodeId, Power>,
+    /// Since when enough members see a node gray.
+    pub(crate) gray_since: BTreeMap<NodeId, Mono>,
+    /// When each intent was applied here, and when its end was.
+    pub(crate) intents: BTreeMap<LogIndex, (Mono, Option<Mono>)>,
+    /// When each plan entered its present phase, as applied here.
+    pub(crate) phases: BTreeMap<PlanId, Mono>,
+    /// Effects that this process is carrying out.
+    pub(crate) in_flight: BTreeSet<LogIndex>,
+    /// When this member took over; older intents may be in flight until then and longer.
+    pub(crate) took_over: Mono,
+}
+
+impl Memory {
+    /// More than half of the voters.
+    pub(crate) fn majority(&self) -> u32 {
+        u32::try_from(self.voters.len() / 2 + 1).unwrap_or(u32::MAX)
+    }
+
+    /// Fresh power reading of a node.
+    pub(crate) fn power(&self, node: &NodeId) -> Option<Power> {
+        self.fresh_powers.get(node).copied()
+    }
+
+    /// Recomputes which power readings are fresh enough to be evidence.
+    pub(crate) fn refresh(&mut self, now: Mono) {
+        let fresh = |(power, at): &(Option<Power>, Mono)| power.filter(|_| now.since(*at) <= POWER_AGE_MAX);
+        self.fresh_powers =
+            self.powers.iter().filter_map(|(node, reading)| Some((node.clone(), fresh(reading)?))).collect();
+    }
+
+    /// True if the last question to the node's BMC found no answer.
+    pub(crate) fn bmc_is_mute(&self, node: &NodeId) -> bool {
+        matches!(self.powers.get(node), Some((None, _)))
+    }
+
+    /// True once no copy of this intent's effect can still take effect: it has ended, or its leader has lost the
+    /// right to send, longer ago than `effect_max` of its device class (R5). Even an effect that was seen done may
+    /// have a late duplicate on the way.
+    pub(crate) fn is_drained(
+        &self,
+        intent: &Intent,
+        leader: LeaderEpoch,
+        policy: &Policy,
+        now: Mono,
+    ) -> bool {
+        if self.in_flight.contains(&intent.token) {
+            return false;
+        }
+        let Some((began, ended)) = self.intents.get(&intent.token) else { return false };
+        let sent_until = match (ended, intent.leader == leader) {
+            (Some(ended), true) => *ended,
+            (Some(ended), false) => (*ended).max(self.took_over),
+            // Not in flight and never ended under this leadership: it was not sent and will not be.
+            (None, true) => *began,
+            (None, false) => (*began).max(self.took_over),
+        };
+        now.since(sent_until) >= effect_max(&intent.action, policy)
+    }
+
+    /// Fences begun within the window: the first power-off or isolation of each plan, as applied here.
+    pub(crate) fn is_recent(&self, token: LogIndex, now: Mono) -> bool {
+        self.intents.get(&token).is_none_or(|(began, _)| now.since(*began) < BRAKE_WINDOW)
+    }
+
+    /// How long ago the intent was applied here.
+    pub(crate) fn age(&self, token: LogIndex, now: Mono) -> Millis {
+        self.intents.get(&token).map_or(Millis(0), |(began, _)| now.since(*began))
+    }
+
+    /// How long ago the intent's end was applied here.
+    pub(crate) fn ended_ago(&self, token: LogIndex, now: Mono) -> Millis {
+        let ended = self.intents.get(&token).and_then(|(_, ended)| *ended);
+        ended.map_or(Millis(0), |ended| now.since(ended))
+    }
+
+    /// How long ago the plan entered its phase, as applied here.
+    pub(crate) fn in_phase(&self, plan: PlanId, now: Mono) -> Millis {
+        self.phases.get(&plan).map_or(Millis(0), |since| now.since(*since))
+    }
+}
+
+/// The latest that an action may take effect after it was sent, by device class.
+fn effect_max(action: &Action, policy: &Policy) -> Millis {
+    match action {
+        Action::PowerOff { .. } | Action::PowerOn { .. } => policy.fencing.power_effect_max,
+        Action::Revoke { .. }
+        | Action::ClosePort { .. }
+        | Action::Attach { .. }
+        | Action::OpenPort { .. }
+        | Action::SetBoot { .. } => policy.fencing.provider_effect_max,
+    }
+}

@@ -1,0 +1,408 @@
+//! What to do next: a function of the committed state and the leader's memory. Says why, wherever it does nothing.
+//! Never acts, never remembers: a new leader that calls it goes on where the old one stopped.
+
+use crate::brake::may_begin;
+use crate::command::{Command, Step};
+use crate::effect::{Action, Effect};
+use crate::memory::Memory;
+use crate::placement::choose;
+use crate::plan::*;
+use crate::policy::Policy;
+use crate::sights::Sights;
+use crate::state::{ClusterState, InstanceRecord, NodeRecord, NodeState};
+use crate::waiting::Waiting;
+use crate::words::*;
+use std::collections::BTreeMap;
+
+/// What a reason is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// A node.
+    Node(NodeId),
+    /// An instance.
+    Instance(InstanceId),
+    /// A failover.
+    Plan(PlanId),
+}
+
+/// What the planner wants, and why it wants no more.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes {
+    /// Entries for the log.
+    pub(crate) commands: Vec<Command>,
+    /// Committed intents that are not being carried out by this process, each with its time limit.
+    pub(crate) effects: Vec<(Effect, Millis)>,
+    /// Why nothing more happens.
+    pub(crate) waiting: BTreeMap<Subject, Vec<Waiting>>,
+}
+
+/// Everything that a decision may look at.
+pub(crate) struct Desk<'a> {
+    pub(crate) state: &'a ClusterState,
+    pub(crate) memory: &'a Memory,
+    pub(crate) sights: &'a Sights,
+    pub(crate) leader: LeaderEpoch,
+    pub(crate) now: Mono,
+}
+
+/// Plans for the whole cluster.
+pub(crate) fn plan(desk: &Desk) -> Wishes {
+    let mut wishes = Wishes::default();
+    for plan in desk.state.running() {
+        desk.advance(plan, &mut wishes);
+    }
+    for record in desk.state.nodes.values() {
+        desk.node(record, &mut wishes);
+    }
+    for record in desk.state.instances.values() {
+        desk.instance(record, &mut wishes);
+    }
+    wishes
+}
+
+impl Wishes {
+    fn lead(&mut self, leader: LeaderEpoch, step: Step) {
+        self.commands.push(Command::Lead { leader, step });
+    }
+    fn wait(&mut self, subject: Subject, why: Waiting) {
+        self.waiting.entry(subject).or_default().push(why);
+    }
+}
+
+impl Desk<'_> {
+    /// A node: an order to fence it, a release that drains, or the reason why it stays as it is.
+    fn node(&self, record: &NodeRecord, wishes: &mut Wishes) {
+        let node = &record.node.name;
+        let subject = Subject::Node(node.clone());
+        match &record.state {
+            NodeState::Quarantined { .. } if self.sights.heard_in(node).is_some() => {
+                wishes.wait(subject.clone(), Waiting::QuarantinedButAlive { node: node.clone() });
+            }
+            NodeState::Quarantined { .. } => wishes.wait(subject.clone(), Waiting::Quarantined),
+            NodeState::Cleaning { .. } => match self.undrained(|_, intent| intent.action.node() == node) {
+                Some(older) => wishes.wait(subject.clone(), older),
+                None => wishes.lead(self.leader, Step::Cleaned { node: node.clone() }),
+            },
+            NodeState::Spare if matches!(record.verdict, Verdict::Failed(_)) => {
+                wishes.wait(subject.clone(), Waiting::NothingToMove);
+            }
+            NodeState::Spare
+            | NodeState::Reserved { .. }
+            | NodeState::Active { .. }
+            | NodeState::Fencing { .. } => {}
+        }
+        let Some(_) = &record.fence_order else { return };
+        if let Some(plan) = self.state.plan_of_node(node) {
+            return wishes.wait(subject, Waiting::PlanRunning { plan: plan.id });
+        }
+        let Some((name, policy)) = self.state.policy_of_node(node) else { return };
+        match may_begin(
+            self.state,
+            self.memory,
+            self.sights,
+            record,
+            &Cause::Ordered,
+            &policy.policy.brakes,
+            self.now,
+        ) {
+            Err(why) => wishes.wait(subject, why),
+            Ok(gates) => {
+                let decision = Decision {
+                    instance: None,
+                    from: node.clone(),
+                    spare: None,
+                    cause: Cause::Ordered,
+                    evidence: record.evidence.clone(),
+                    policy: (name.clone(), policy.version),
+                    gates,
+                    runners_up: vec![],
+                };
+                wishes.lead(self.leader, Step::Begin(Box::new(decision)));
+            }
+        }
+    }
+
+    /// An instance without a running plan: must it move?
+    fn instance(&self, record: &InstanceRecord, wishes: &mut Wishes) {
+        let (name, node) = (&record.instance.name, &record.node);
+        if let Some(plan) = self.state.plan_of_instance(name).or_else(|| self.state.plan_of_node(node)) {
+            return wishes.wait(Subject::Instance(name.clone()), Waiting::PlanRunning { plan: plan.id });
+        }
+        let Some(from) = self.state.nodes.get(node) else { return };
+        let Some(cause) = must_move(record, from) else { return };
+        match self.decide(record, from, cause) {
+            Ok(decision) => wishes.lead(self.leader, Step::Begin(Box::new(decision))),
+            Err(why) => {
+                // A refusal is committed once per kind; numbers in it may change without a new entry.
+                let kind = std::mem::discriminant(&why);
+                if from.withheld.as_ref().map(std::mem::discriminant) != Some(kind) {
+                    wishes.lead(self.leader, Step::Withhold { node: node.clone(), why: why.clone() });
+                }
+                wishes.wait(Subject::Instance(name.clone()), why);
+            }
+        }
+    }
+
+    fn decide(&self, record: &InstanceRecord, from: &NodeRecord, cause: Cause) -> Result<Decision, Waiting> {
+        let instance = &record.instance;
+        let no_policy = || Waiting::Disarmed { reason: format!("policy {} is missing", instance.policy) };
+        let policy = self.state.policies.get(&instance.policy).ok_or_else(no_policy)?;
+        let gates =
+            may_begin(self.state, self.memory, self.sights, from, &cause, &policy.policy.brakes, self.now)?;
+        let (spare, runners_up) = choose(self.state, self.memory, instance, from)
+            .map_err(|missing| Waiting::NoFittingSpare { missing })?;
+        Ok(Decision {
+            instance: Some(instance.name.clone()),
+            from: from.node.name.clone(),
+            spare: Some(spare),
+            cause,
+            evidence: from.evidence.clone(),
+            policy: (instance.policy.clone(), policy.version),
+            gates,
+            runners_up,
+        })
+    }
+
+    /// A running plan: its next steps.
+    fn advance(&self, plan: &Plan, wishes: &mut Wishes) {
+        let Some(record) = self.state.policies.get(&plan.decision.policy.0) else { return };
+        let policy = &record.policy;
+        match plan.phase {
+            Phase::Reserved if self.has_recovered(plan) => {
+                let reason = format!("{} is healthy again, and nothing was done yet", plan.decision.from);
+                wishes.commands.push(Command::Cancel { plan: plan.id, reason });
+            }
+            Phase::Reserved | Phase::Fencing => self.fence(plan, policy, wishes),
+            Phase::Moving => self.hand_over(plan, policy, wishes),
+            Phase::Starting => self.start(plan, policy, wishes),
+            Phase::Done | Phase::Replaced | Phase::Cancelled => {}
+        }
+        self.stick(plan, policy, wishes);
+    }
+
+    fn has_recovered(&self, plan: &Plan) -> bool {
+        let from = self.state.nodes.get(&plan.decision.from);
+        plan.decision.cause != Cause::Ordered && from.is_some_and(|from| from.verdict == Verdict::Healthy)
+    }
+
+    /// Cuts the old node off: power, volumes and ports in parallel; places the instance when it is proven.
+    fn fence(&self, plan: &Plan, policy: &Policy, wishes: &mut Wishes) {
+        let Some(from) = self.state.nodes.get(&plan.decision.from) else { return };
+        let instance = self.state.carried(plan).map(|record| &record.instance);
+        if let Some(action) = power_off(plan, from) {
+            self.take(plan, policy, &action, policy.fencing.level_deadline, wishes);
+        }
+        for action in isolation(&from.node, instance) {
+            self.take(plan, policy, &action, policy.takeover.step_deadline, wishes);
+        }
+        let is_power = |intent: &&Intent| matches!(intent.action, Action::PowerOff { .. });
+        let tried = match plan.intents.iter().find(is_power).or(plan.intents.first()) {
+            Some(first) => self.memory.age(first.token, self.now),
+            None => Millis(0),
+        };
+        let vouched = from.confirmed_off.as_ref().map(|order| (order.by.as_str(), order.reason.as_str()));
+        match prove(plan, &from.node, instance, policy, tried, vouched) {
+            Ok(_) => wishes.lead(self.leader, Step::Place { plan: plan.id, tried }),
+            Err(why) => wishes.wait(Subject::Plan(plan.id), why),
+        }
+    }
+
+    /// Gives the spare everything, then starts it.
+    fn hand_over(&self, plan: &Plan, policy: &Policy, wishes: &mut Wishes) {
+        let actions = self.state.move_actions(plan);
+        for action in &actions {
+            self.take(plan, policy, action, policy.takeover.step_deadline, wishes);
+        }
+        let done = |action: &Action| plan.intents.iter().any(|i| i.action == *action && i.is_done());
+        if actions.iter().all(done) {
+            self.start(plan, policy, wishes);
+        } else if self.memory.in_phase(plan.id, self.now) >= policy.takeover.start_deadline {
+            self.give_up(plan, wishes);
+        }
+    }
+
+    /// Starts the spare and waits for its first sign of life in the new epoch.
+    fn start(&self, plan: &Plan, policy: &Policy, wishes: &mut Wishes) {
+        let Some(action) = self.state.start_action(plan) else { return };
+        let spare = action.node().clone();
+        let started = plan.intents.iter().any(|i| i.action == action && i.is_done());
+        let has_agent = self.state.nodes.get(&spare).is_some_and(|record| record.node.agent_key.is_some());
+        match self.sights.heard_in(&spare) {
+            Some(epoch) if epoch == plan.epoch => {
+                let seen = format!("{spare} beats in {epoch}");
+                if plan.phase == Phase::Starting {
+                    return wishes.lead(self.leader, Step::Finish { plan: plan.id, seen });
+                }
+            }
+            Some(_) | None if started && !has_agent && self.sights.kernel_answers(&spare) => {
+                let seen = format!("the kernel of {spare} answers");
+                return wishes.lead(self.leader, Step::Finish { plan: plan.id, seen });
+            }
+            Some(_) | None => {}
+        }
+        self.take(plan, policy, &action, policy.takeover.step_deadline, wishes);
+        if started {
+            let why = Waiting::FirstHeartbeat { node: spare, epoch: plan.epoch };
+            wishes.wait(Subject::Plan(plan.id), why);
+        }
+        if plan.phase == Phase::Starting
+            && self.memory.in_phase(plan.id, self.now) >= policy.takeover.start_deadline
+        {
+            self.give_up(plan, wishes);
+        }
+    }
+
+    /// R4: a spare that does not come up is fenced like any failed node, and the next one is taken.
+    fn give_up(&self, plan: &Plan, wishes: &mut Wishes) {
+        let instance = plan.decision.instance.as_ref().and_then(|name| self.state.instances.get(name));
+        let spare = plan.decision.spare.as_ref().and_then(|name| self.state.nodes.get(name));
+        let (Some(record), Some(spare)) = (instance, spare) else { return };
+        match choose(self.state, self.memory, &record.instance, spare) {
+            Err(missing) => wishes.wait(Subject::Plan(plan.id), Waiting::NoFittingSpare { missing }),
+            Ok((next, runners_up)) => {
+                let decision = Decision {
+                    from: spare.node.name.clone(),
+                    spare: Some(next),
+                    cause: Cause::DidNotStart,
+                    evidence: spare.evidence.clone(),
+                    runners_up,
+                    ..plan.decision.clone()
+                };
+                let decision = Box::new(decision);
+                wishes.lead(self.leader, Step::Replace { plan: plan.id, decision });
+            }
+        }
+    }
+
+    /// One action of a plan: record the intent, carry it out, or say why not.
+    fn take(&self, plan: &Plan, policy: &Policy, action: &Action, limit: Millis, wishes: &mut Wishes) {
+        let subject = Subject::Plan(plan.id);
+        let step = action.to_string();
+        let last = plan.intents.iter().rev().find(|intent| intent.action == *action);
+        match last {
+            Some(intent) if intent.is_done() => {}
+            Some(intent) if intent.end.is_none() => {
+                if !self.memory.in_flight.contains(&intent.token) {
+                    let effect = Effect { token: intent.token, plan: plan.id, action: action.clone() };
+                    wishes.effects.push((effect, limit));
+                }
+                wishes.wait(subject, Waiting::InFlight { steps: vec![step] });
+            }
+            Some(intent) if self.memory.ended_ago(intent.token, self.now) < policy.fencing.retry_after => {
+                let last = intent.trouble().unwrap_or_default();
+                wishes.wait(subject, Waiting::Retrying { step, last });
+            }
+            Some(_) | None => match self.contradiction(plan, action) {
+                Some(older) => wishes.wait(subject, older),
+                None => wishes.lead(self.leader, Step::Intend { plan: plan.id, action: action.clone() }),
+            },
+        }
+    }
+
+    /// R5, drain: what gives the instance to a node, or starts one, waits for every older command that could still
+    /// give it to another node, or cut this one off.
+    fn contradiction(&self, plan: &Plan, action: &Action) -> Option<Waiting> {
+        match action {
+            Action::PowerOff { .. } | Action::Revoke { .. } | Action::ClosePort { .. } => return None,
+            Action::Attach { .. }
+            | Action::OpenPort { .. }
+            | Action::SetBoot { .. }
+            | Action::PowerOn { .. } => {}
+        }
+        let target = action.node();
+        self.undrained(|other, intent| {
+            let node = intent.action.node();
+            let same_instance = other.decision.instance == plan.decision.instance;
+            other.id != plan.id
+                && match &intent.action {
+                    Action::PowerOff { .. } | Action::Revoke { .. } | Action::ClosePort { .. } => {
+                        node == target
+                    }
+                    Action::Attach { .. }
+                    | Action::OpenPort { .. }
+                    | Action::SetBoot { .. }
+                    | Action::PowerOn { .. } => same_instance && node != target,
+                }
+        })
+    }
+
+    /// The first intent of this kind that may still take effect.
+    fn undrained(&self, concerns: impl Fn(&Plan, &Intent) -> bool) -> Option<Waiting> {
+        for plan in self.state.plans.values() {
+            let Some(record) = self.state.policies.get(&plan.decision.policy.0) else { continue };
+            for intent in plan.intents.iter().filter(|intent| concerns(plan, intent)) {
+                let open = plan_reruns(plan, intent);
+                if open || !self.memory.is_drained(intent, self.leader, &record.policy, self.now) {
+                    return Some(Waiting::Draining { older: intent.action.to_string(), token: intent.token });
+                }
+            }
+        }
+        None
+    }
+
+    /// Makes a plan's trouble visible once its phase takes longer than it should, and takes that back.
+    fn stick(&self, plan: &Plan, policy: &Policy, wishes: &mut Wishes) {
+        let limit = match plan.phase {
+            Phase::Reserved | Phase::Fencing => policy.fencing.level_deadline,
+            Phase::Moving => policy.takeover.step_deadline,
+            Phase::Starting => policy.takeover.start_deadline,
+            Phase::Done | Phase::Replaced | Phase::Cancelled => return,
+        };
+        let in_flight =
+            |why: &&Waiting| !matches!(why, Waiting::InFlight { .. } | Waiting::FirstHeartbeat { .. });
+        let reasons = wishes.waiting.get(&Subject::Plan(plan.id));
+        let why = reasons.and_then(|reasons| reasons.iter().rev().find(in_flight)).map(Waiting::to_string);
+        let overdue = self.memory.in_phase(plan.id, self.now) >= limit;
+        match (overdue, &plan.stuck, why) {
+            (true, None, Some(why)) => {
+                wishes.lead(self.leader, Step::Stick { plan: plan.id, why: Some(why) });
+            }
+            (false, Some(_), _) => wishes.lead(self.leader, Step::Stick { plan: plan.id, why: None }),
+            (_, _, _) => {}
+        }
+    }
+}
+
+/// True if a running plan would still carry this open intent out.
+fn plan_reruns(plan: &Plan, intent: &Intent) -> bool {
+    let phase = match intent.action {
+        Action::PowerOff { .. } | Action::Revoke { .. } | Action::ClosePort { .. } => Phase::Fencing,
+        Action::Attach { .. } | Action::OpenPort { .. } | Action::SetBoot { .. } => Phase::Moving,
+        Action::PowerOn { .. } => Phase::Starting,
+    };
+    intent.end.is_none() && plan.phase == phase
+}
+
+/// The next power-off to try: one level at a time, the next level after each failure, round and round.
+fn power_off(plan: &Plan, from: &NodeRecord) -> Option<Action> {
+    let tries: Vec<&Intent> =
+        plan.intents.iter().filter(|i| matches!(i.action, Action::PowerOff { .. })).collect();
+    match tries.last() {
+        Some(last) if last.end.is_none() || last.is_done() => Some(last.action.clone()),
+        Some(_) | None => {
+            let level = tries.len().checked_rem(from.node.fencing.len())?;
+            Some(Action::PowerOff { node: from.node.name.clone(), level })
+        }
+    }
+}
+
+/// Why an instance must leave its node, if it must.
+fn must_move(record: &InstanceRecord, from: &NodeRecord) -> Option<Cause> {
+    if record.evacuate.is_some() {
+        return Some(Cause::Ordered);
+    }
+    match (&from.verdict, &from.state) {
+        (Verdict::Failed(cause), _) => Some(cause.clone()),
+        (Verdict::Unknown | Verdict::Healthy | Verdict::Gray, NodeState::Quarantined { .. }) => {
+            Some(Cause::Ordered)
+        }
+        (
+            Verdict::Unknown | Verdict::Healthy | Verdict::Gray,
+            NodeState::Spare
+            | NodeState::Reserved { .. }
+            | NodeState::Active { .. }
+            | NodeState::Fencing { .. }
+            | NodeState::Cleaning { .. },
+        ) => None,
+    }
+}

@@ -1,0 +1,140 @@
+//! What this member sees: changes of the watch table and answers of kernels, folded into one sight a node.
+//! Never compares members and never decides.
+
+use crate::observation::{Kernel, LastGasp, Report, SelfDoubt, Sight};
+use crate::watch::Change;
+use crate::words::*;
+use std::collections::BTreeMap;
+
+/// A member doubts itself when more than half of its nodes, and at least this many, are silent for it. Lower: two
+/// nodes that die together make a small cluster doubt itself. Higher: a member that lost its network reports deaths.
+pub(crate) const DOUBT_SILENT_MIN: u32 = 3;
+/// Pause between two rounds of questions to a silent node's kernel; finds the end of a gray node.
+pub(crate) const ASK_AGAIN_AFTER: Millis = Millis(1000);
+
+/// One member's eyes.
+#[derive(Debug, Default)]
+pub(crate) struct Sights {
+    nodes: BTreeMap<NodeId, Local>,
+}
+
+#[derive(Debug)]
+struct Local {
+    last: Last,
+    kernel: Kernel,
+    asked: Mono,
+}
+
+#[derive(Debug)]
+enum Last {
+    Alive { epoch: Epoch, write_stale: Option<Millis> },
+    Silent { since: Mono, never: bool },
+    Gasped(LastGasp),
+}
+
+impl Sights {
+    /// Takes a change of the watch table. True if the node's kernel must be asked now.
+    pub(crate) fn change(&mut self, node: &NodeId, change: &Change, has_probe: bool, now: Mono) -> bool {
+        let kernel = if has_probe { Kernel::Asking } else { Kernel::NoProbe };
+        let local = self.nodes.entry(node.clone()).or_insert(Local {
+            last: Last::Silent { since: now, never: true },
+            kernel,
+            asked: now,
+        });
+        match (change, &mut local.last) {
+            (Change::Heard { epoch, .. }, last) => *last = Last::Alive { epoch: *epoch, write_stale: None },
+            (Change::WriteStale { age }, Last::Alive { write_stale, .. }) => *write_stale = Some(*age),
+            (Change::WriteFresh, Last::Alive { write_stale, .. }) => *write_stale = None,
+            (Change::WriteStale { .. } | Change::WriteFresh, Last::Silent { .. } | Last::Gasped(_)) => {}
+            // After an orderly farewell, silence is what was announced.
+            (Change::Silent { .. }, Last::Gasped(_)) => {}
+            (Change::Silent { since }, last @ (Last::Alive { .. } | Last::Silent { .. })) => {
+                *last = Last::Silent { since: *since, never: false };
+            }
+            (Change::NeverHeard { since }, last) => *last = Last::Silent { since: *since, never: true },
+            (Change::LastGasp(gasp), last) => *last = Last::Gasped(*gasp),
+        }
+        let silent = matches!(local.last, Last::Silent { .. });
+        if silent {
+            local.kernel = kernel;
+            local.asked = now;
+        }
+        silent && has_probe
+    }
+
+    /// Takes the answer, or the missing one, of a node's kernel.
+    pub(crate) fn answered(&mut self, node: &NodeId, answers: bool, now: Mono) {
+        if let Some(local) = self.nodes.get_mut(node) {
+            local.kernel = if answers { Kernel::Answers } else { Kernel::Mute };
+            local.asked = now;
+        }
+    }
+
+    /// Silent nodes whose kernel answered the last time and is to be asked again.
+    pub(crate) fn due_again(&mut self, now: Mono) -> Vec<NodeId> {
+        let due = |local: &Local| {
+            let answered = matches!(local.kernel, Kernel::Answers | Kernel::Mute);
+            answered && matches!(local.last, Last::Silent { .. }) && now.since(local.asked) >= ASK_AGAIN_AFTER
+        };
+        let mut nodes = vec![];
+        for (node, local) in self.nodes.iter_mut().filter(|(_, local)| due(local)) {
+            local.asked = now;
+            nodes.push(node.clone());
+        }
+        nodes
+    }
+
+    /// Forgets a node that is no longer watched.
+    pub(crate) fn forget(&mut self, node: &NodeId) {
+        self.nodes.remove(node);
+    }
+
+    /// The epoch in which this node is heard now.
+    pub(crate) fn heard_in(&self, node: &NodeId) -> Option<Epoch> {
+        match self.nodes.get(node).map(|local| &local.last) {
+            Some(Last::Alive { epoch, .. }) => Some(*epoch),
+            Some(Last::Silent { .. } | Last::Gasped(_)) | None => None,
+        }
+    }
+
+    /// True if the node was heard once and is silent now.
+    pub(crate) fn fell_silent(&self, node: &NodeId) -> bool {
+        matches!(self.nodes.get(node).map(|local| &local.last), Some(Last::Silent { never: false, .. }))
+    }
+
+    /// True if the kernel of this silent node answers.
+    pub(crate) fn kernel_answers(&self, node: &NodeId) -> bool {
+        self.nodes.get(node).is_some_and(|local| local.kernel == Kernel::Answers)
+    }
+
+    /// The report for the other members. `expected`: nodes that should be alive; only they cast doubt on the member.
+    pub(crate) fn report(
+        &self,
+        member: MemberId,
+        domain: &str,
+        expected: impl Iterator<Item = NodeId>,
+        now: Mono,
+    ) -> Report {
+        let sight = |local: &Local| match &local.last {
+            Last::Alive { epoch, write_stale } => Sight::Alive { epoch: *epoch, write_stale: *write_stale },
+            Last::Silent { since, never } => {
+                // Whole seconds, so that a report changes only when something happened.
+                let lasting = Millis::secs(now.since(*since).0 / 1000);
+                Sight::Silent { lasting, never: *never, kernel: local.kernel }
+            }
+            Last::Gasped(gasp) => Sight::Gasped(*gasp),
+        };
+        let sights: BTreeMap<NodeId, Sight> =
+            self.nodes.iter().map(|(node, local)| (node.clone(), sight(local))).collect();
+        let (mut watched, mut silent) = (0u32, 0u32);
+        for node in expected {
+            watched += 1;
+            if let Some(Sight::Silent { never: false, .. }) = sights.get(&node) {
+                silent += 1;
+            }
+        }
+        let doubts = silent >= DOUBT_SILENT_MIN && silent * 2 > watched;
+        let doubt = doubts.then_some(SelfDoubt::MostNodesSilent { silent, watched });
+        Report { member, domain: domain.to_owned(), doubt, sights }
+    }
+}
