@@ -1,0 +1,42 @@
+# The two commands of the README, and what they are made of. `make help` lists them.
+
+CARGO ?= cargo
+# How many failovers `make bench` does.
+RUNS ?= 10
+DEMO_FLAGS = $(if $(filter 1,$(ONCE)),--once) $(if $(BMC),--bmc $(BMC))
+
+.PHONY: help demo bench build test tools fmt-check clippy unit fix agent-static
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: build ## Watch a hung server come back on other hardware (ONCE=1: every kind of failure; BMC=ipmi_sim: Debian's BMC)
+	@target/release/demo $(DEMO_FLAGS)
+
+bench: build ## Measure failovers; prints medians and ranges (RUNS=10)
+	@target/release/demo --bench $(RUNS)
+
+build: ## Build everything that runs, optimised
+	@$(CARGO) build --release --quiet --bins --workspace
+
+test: tools fmt-check clippy unit ## Format, lints, all tests; installs openipmi and ipmitool if they are missing
+
+tools:
+	@.ci/tools
+
+fmt-check:
+	$(CARGO) fmt --all --check
+
+clippy:
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+unit:
+	$(CARGO) test --workspace --locked
+
+fix: ## Format, and take the expected outputs as they are now (read the diff)
+	$(CARGO) fmt --all
+	UPDATE_EXPECT=1 $(CARGO) test --workspace
+
+agent-static: ## ha-agent as one static file for any Linux of this architecture
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --package ha-agent \
+		--target "$$(rustc -vV | sed -n 's/^host: //p')"
