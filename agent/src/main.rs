@@ -1,0 +1,224 @@
+//! The agent's process: reads its arguments, paces the heartbeats, says farewell.
+//!
+//! Why it exists: a small static binary that a node can run with nothing else installed.
+//! What it never does: it does not fork, listen, or write anything but lines on its standard error.
+
+use ha_agent::beacon::Beacon;
+use ha_agent::config::Config;
+use ha_agent::wire::NodeTag;
+use nix::sys::signal::{SigSet, Signal};
+use policies::LastGasp;
+use std::error::Error;
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+const HELP: &str = "\
+Heartbeats of this node for the failover supervisor.
+
+Usage:
+  ha-agent run --config FILE               send heartbeats until a signal comes
+                                           SIGTERM, SIGINT: say farewell, end; SIGHUP: end without a word
+  ha-agent gasp --panic --config FILE      say once that the kernel panicked (for a crash kernel's hook)
+  ha-agent gasp --shutdown --config FILE   say once that the system is shutting down
+  ha-agent check --config FILE             read and check the configuration, send nothing
+  ha-agent --help | --version
+";
+
+/// A farewell is sent this often, for there is no second chance and a datagram may be lost.
+const GASPS: u32 = 3;
+/// Between the farewells: more than the gap of one lost burst frame, less than anyone waits for.
+const GASP_PAUSE: Duration = Duration::from_millis(20);
+
+/// What the arguments ask for.
+#[derive(Debug, PartialEq, Eq)]
+enum Ask {
+    Help,
+    Version,
+    Run(PathBuf),
+    Gasp(LastGasp, PathBuf),
+    Check(PathBuf),
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match parse(&arguments) {
+        Ok(Ask::Help) => print(HELP),
+        Ok(Ask::Version) => print(concat!("ha-agent ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Ask::Run(file)) => run(&file),
+        Ok(Ask::Gasp(why, file)) => read(&file).and_then(|config| {
+            farewell(&mut Beacon::new(config)?, why);
+            Ok(())
+        }),
+        Ok(Ask::Check(file)) => check(&file),
+        Err(wrong) => {
+            say(format_args!("{wrong}\n\n{HELP}"));
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+            say(format_args!("{error}{source}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(arguments: &[String]) -> Result<Ask, String> {
+    let (mut verb, mut file, mut gasp) = (None, None, None);
+    let mut rest = arguments.iter().map(String::as_str);
+    while let Some(argument) = rest.next() {
+        match argument {
+            "--help" | "-h" | "help" => return Ok(Ask::Help),
+            "--version" | "-V" => return Ok(Ask::Version),
+            "--config" => file = Some(PathBuf::from(rest.next().ok_or("--config needs a file")?)),
+            "--panic" => gasp = Some(LastGasp::Panic),
+            "--shutdown" => gasp = Some(LastGasp::Shutdown),
+            "run" | "gasp" | "check" if verb.is_none() => verb = Some(argument),
+            unknown => return Err(format!("unknown argument {unknown:?}")),
+        }
+    }
+    let verb = verb.ok_or("say what to do: run, gasp or check")?;
+    let file = file.ok_or_else(|| format!("{verb} needs --config FILE"))?;
+    match (verb, gasp) {
+        ("run", None) => Ok(Ask::Run(file)),
+        ("check", None) => Ok(Ask::Check(file)),
+        ("gasp", Some(why)) => Ok(Ask::Gasp(why, file)),
+        ("gasp", None) => Err("gasp needs --panic or --shutdown".into()),
+        (verb, _) => Err(format!("{verb} takes no --panic or --shutdown")),
+    }
+}
+
+fn read(file: &Path) -> Result<Config, Box<dyn Error>> {
+    Ok(Config::read(file)?)
+}
+
+fn check(file: &Path) -> Result<(), Box<dyn Error>> {
+    let config = read(file)?;
+    let members: usize = config.paths.iter().map(|path| path.members.len()).sum();
+    print(&format!(
+        "node {} (tag {}), a heartbeat every {} over {} paths to {members} addresses\n",
+        config.node,
+        NodeTag::of(config.node.as_str()),
+        config.interval,
+        config.paths.len(),
+    ))
+}
+
+fn run(file: &Path) -> Result<(), Box<dyn Error>> {
+    // Blocked before the first thread starts, so that all threads leave the signals to the one that waits for them.
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+    signals.thread_block()?;
+    let config = read(file)?;
+    let interval = Duration::from_millis(config.interval.0);
+    say(format_args!("node {} {}: a heartbeat every {}", config.node, config.boot, config.interval));
+    let mut beacon = Beacon::new(config)?;
+    let signal = beat_until_signal(&mut beacon, interval, &wait_for(signals)?)?;
+    if signal == Signal::SIGHUP {
+        say(format_args!("{signal}: ending without a farewell"));
+    } else {
+        farewell(&mut beacon, LastGasp::Shutdown);
+        say(format_args!("{signal}: said farewell, ending"));
+    }
+    Ok(())
+}
+
+/// Keeps the beat on a grid, so that the time of sending adds up to nothing; beats that a stall has made late are
+/// left out, for only the newest says anything.
+fn beat_until_signal(
+    beacon: &mut Beacon,
+    interval: Duration,
+    signals: &Receiver<Signal>,
+) -> Result<Signal, Box<dyn Error>> {
+    let mut due = Instant::now();
+    loop {
+        for notice in beacon.send(None) {
+            say(format_args!("{notice}"));
+        }
+        due += interval;
+        let now = Instant::now();
+        if due < now {
+            due = now;
+        }
+        match signals.recv_timeout(due - now) {
+            Ok(signal) => return Ok(signal),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err("the thread that waits for signals ended".into());
+            }
+        }
+    }
+}
+
+/// Starts a thread that passes on the first of the signals.
+fn wait_for(signals: SigSet) -> io::Result<Receiver<Signal>> {
+    let (pass_on, received) = mpsc::channel();
+    let work = move || {
+        if let Ok(signal) = signals.wait() {
+            // Fails only if the main thread has ended, and with it the process.
+            pass_on.send(signal).ok();
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(work)?;
+    Ok(received)
+}
+
+fn farewell(beacon: &mut Beacon, why: LastGasp) {
+    for gasp in 0..GASPS {
+        if gasp > 0 {
+            std::thread::sleep(GASP_PAUSE);
+        }
+        for notice in beacon.send(Some(why)) {
+            say(format_args!("{notice}"));
+        }
+    }
+}
+
+/// A line for the journal. If nobody takes it, heartbeats matter more.
+fn say(line: fmt::Arguments<'_>) {
+    writeln!(io::stderr(), "ha-agent: {line}").ok();
+}
+
+fn print(text: &str) -> Result<(), Box<dyn Error>> {
+    Ok(io::stdout().write_all(text.as_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(line: &str) -> Result<Ask, String> {
+        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn arguments_are_read_in_any_order() {
+        assert_eq!(ask("run --config /c"), Ok(Ask::Run("/c".into())));
+        assert_eq!(ask("--config /c gasp --panic"), Ok(Ask::Gasp(LastGasp::Panic, "/c".into())));
+        assert_eq!(ask("gasp --shutdown --config /c"), Ok(Ask::Gasp(LastGasp::Shutdown, "/c".into())));
+        assert_eq!(ask("check --config /c"), Ok(Ask::Check("/c".into())));
+        assert_eq!(ask("run --help"), Ok(Ask::Help));
+        assert_eq!(ask("--version"), Ok(Ask::Version));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        for (line, expected) in [
+            ("", "say what to do"),
+            ("run", "run needs --config FILE"),
+            ("run --config", "--config needs a file"),
+            ("run --conf /c", "\"--conf\""),
+            ("run check --config /c", "\"check\""),
+            ("gasp --config /c", "gasp needs --panic or --shutdown"),
+            ("run --panic --config /c", "run takes no --panic"),
+        ] {
+            let error = ask(line).unwrap_err();
+            assert!(error.contains(expected), "{line}: {error}");
+        }
+    }
+}
