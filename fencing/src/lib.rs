@@ -6,4 +6,10 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod contract;
+mod fence;
 pub mod ipmi;
+mod power;
+
+pub use fence::{fence, power_on};
+pub use power::{Driver, DriverError, Look, PowerDriver};

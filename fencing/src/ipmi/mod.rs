@@ -4,7 +4,16 @@
 //! What it never does: cipher suite 0 or any other suite without encryption, authentication and integrity; changing
 //! the configured suite; taking a late or forged packet for an answer.
 
+mod bmc;
 pub mod codec;
+pub mod commands;
 pub mod crypto;
+mod live;
+mod open;
+mod port;
 pub mod rakp;
+mod session;
 pub mod window;
+
+pub use bmc::{BadSettings, Bmc, Privilege, Settings};
+pub use port::Port;

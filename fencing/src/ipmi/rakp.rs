@@ -16,6 +16,8 @@ impl Status {
     pub const NO_RESOURCES: Status = Status(0x01);
     /// The BMC knows no session of that id.
     pub const INVALID_SESSION: Status = Status(0x02);
+    /// The session is not active.
+    pub const INACTIVE_SESSION: Status = Status(0x08);
     /// The role is not one.
     pub const INVALID_ROLE: Status = Status(0x09);
     /// The user may not have that role.

@@ -1,0 +1,170 @@
+//! The one algorithm that proves a node off, and its smaller sister that sees a node on.
+//!
+//! Why it exists: "accepted" is not "off". Every driver goes through here, so that the proof means the same for all.
+//! What it never does: believing an acknowledgement, resetting or cycling, reporting Refused once the command may
+//! have reached the device.
+
+use crate::power::{DriverError, Look, PowerDriver};
+use policies::{Doubt, Identity, Millis, Outcome, Permit, Power, Refusal, Seen};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A look comes at the latest this fraction of the time waited so far after the one before: what we add to the
+/// device's own delay is at most 1.6 % of it. Smaller: the reading is older when it comes. Larger: more load on the
+/// BMC.
+const LOOK_FRACTION: u32 = 64;
+/// Shortest time between two looks. With [`LOOK_FRACTION`] a driver sees at most 64 looks in the first 256 ms and
+/// then fewer; a BMC's processor is small.
+const LOOK_PAUSE_MIN: Duration = Duration::from_millis(4);
+/// Longest time between two looks, reached after 16 s.
+const LOOK_PAUSE_MAX: Duration = Duration::from_millis(250);
+
+/// Proves the node off: identity first, off seen twice, the second time in a fresh exchange; already off is success.
+///
+/// `Refused` means that the power-off command certainly had no effect; `Unknown` that it may have. Ends at the
+/// deadline at the latest.
+pub async fn fence(
+    driver: &impl PowerDriver,
+    expected: &Identity,
+    permit: &dyn Permit,
+    deadline: Instant,
+) -> Outcome {
+    let first = match look_first(driver, expected, permit, deadline).await {
+        Ok(look) => look,
+        Err(refusal) => return Outcome::Refused(refusal),
+    };
+    if first.power == Power::Off {
+        // A failed second look proves nothing; the command below then does no harm to a node that is off.
+        if let Ok(second) = driver.look(deadline).await
+            && second == first
+        {
+            return Outcome::Done(Seen::OffTwice { already: true, took: Millis(0) });
+        }
+    }
+    switch(driver, &first.identity, Power::Off, permit, deadline).await
+}
+
+/// Switches the node on: identity first; on is read back; already on is success.
+///
+/// `Refused` means that the power-on command certainly had no effect; `Unknown` that it may have. Ends at the
+/// deadline at the latest.
+pub async fn power_on(
+    driver: &impl PowerDriver,
+    expected: &Identity,
+    permit: &dyn Permit,
+    deadline: Instant,
+) -> Outcome {
+    let first = match look_first(driver, expected, permit, deadline).await {
+        Ok(look) => look,
+        Err(refusal) => return Outcome::Refused(refusal),
+    };
+    match first.power {
+        Power::On => Outcome::Done(Seen::On),
+        Power::Off => switch(driver, &first.identity, Power::On, permit, deadline).await,
+    }
+}
+
+/// The look before anything is done. Nothing was sent yet, so every failure is a refusal.
+async fn look_first(
+    driver: &impl PowerDriver,
+    expected: &Identity,
+    permit: &dyn Permit,
+    deadline: Instant,
+) -> Result<Look, Refusal> {
+    permit.check()?;
+    let look = driver.look(deadline).await?;
+    match &expected.guid {
+        Some(guid) if !same_guid(guid, look.identity.guid.as_deref()) => Err(Refusal::WrongIdentity {
+            expected: guid.clone(),
+            found: look.identity.guid.unwrap_or_else(|| "none".to_owned()),
+        }),
+        Some(_) | None => Ok(look),
+    }
+}
+
+fn same_guid(expected: &str, found: Option<&str>) -> bool {
+    found.is_some_and(|found| found.eq_ignore_ascii_case(expected))
+}
+
+/// Sends the command, then looks until the wish was seen often enough.
+async fn switch(
+    driver: &impl PowerDriver,
+    identity: &Identity,
+    wish: Power,
+    permit: &dyn Permit,
+    deadline: Instant,
+) -> Outcome {
+    let started = Instant::now();
+    // Half of the time for the command: a device that does it but never answers must still be looked at.
+    let act_deadline = started + deadline.saturating_duration_since(started) / 2;
+    let acted = match permit.check() {
+        Ok(()) => driver.act(wish, permit, act_deadline).await,
+        Err(refusal) => Err(DriverError::NotPermitted(refusal)),
+    };
+    match acted {
+        Ok(()) => {}
+        Err(error) if error.may_have_happened() => tracing::debug!(%error, "switch power, looking on"),
+        Err(error) => return Outcome::Refused(error.into()),
+    }
+    look_until(driver, identity, wish, started, deadline).await
+}
+
+/// Looks until `wish` was read twice in a row (off) or once (on), each time in an exchange of its own.
+async fn look_until(
+    driver: &impl PowerDriver,
+    identity: &Identity,
+    wish: Power,
+    started: Instant,
+    deadline: Instant,
+) -> Outcome {
+    let waited = || millis(started.elapsed());
+    let mut last: Option<String> = None;
+    let mut seen_before = false;
+    loop {
+        match driver.look(deadline).await {
+            Ok(look) if look.identity != *identity => {
+                last = Some("another machine's BMC".to_owned());
+                seen_before = false;
+            }
+            Ok(look) if look.power == wish => match (wish, seen_before) {
+                (Power::On, _) => return Outcome::Done(Seen::On),
+                (Power::Off, true) => {
+                    return Outcome::Done(Seen::OffTwice { already: false, took: waited() });
+                }
+                (Power::Off, false) => {
+                    last = Some("off once, not confirmed".to_owned());
+                    seen_before = true;
+                    // The confirming look comes at once.
+                    if Instant::now() < deadline {
+                        continue;
+                    }
+                }
+            },
+            Ok(look) => {
+                last = Some(name(look.power).to_owned());
+                seen_before = false;
+            }
+            Err(error) => tracing::debug!(%error, "look at power, trying again"),
+        }
+        let pause = (started.elapsed() / LOOK_FRACTION).clamp(LOOK_PAUSE_MIN, LOOK_PAUSE_MAX);
+        if Instant::now() + pause >= deadline {
+            return Outcome::Unknown(match last {
+                Some(last) => Doubt::NotSeen { waited: waited(), last },
+                None => Doubt::NoAnswer { waited: waited() },
+            });
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+fn name(power: Power) -> &'static str {
+    match power {
+        Power::On => "on",
+        Power::Off => "off",
+    }
+}
+
+/// Whole milliseconds, begun ones counted.
+pub(crate) fn millis(length: Duration) -> Millis {
+    Millis(u64::try_from(length.as_micros().div_ceil(1000)).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,415 @@
+//! A BMC: its settings, its queue, its warm session.
+//!
+//! Why it exists: on the fence path a command must cost one round trip, so a session is opened once, kept alive and
+//! replaced when it is lost. A BMC is asked one thing at a time; most of them can do no more.
+//! What it never does: changing the configured cipher suite, showing the password, sending a command that changes
+//! something without asking the permit right before the write.
+
+use super::codec::{self, LanMessage};
+use super::commands::{ChassisControl, GetChassisStatus, GetSelRecord, Read, SelRecord, Write};
+use super::crypto::{Key, SECRET_MAX, Suite, USER_MAX, UserName};
+use super::live::{Failed, Live};
+use super::open::{self, Login};
+use super::port::{Port, lock};
+use super::session::Answer;
+use crate::fence::millis;
+use crate::power::{DriverError, Look, PowerDriver};
+use ipmi_rs_core::app::GetDeviceId;
+use ipmi_rs_core::connection::{CompletionErrorCode, IpmiCommand, Message};
+use policies::{Identity, Permit, Power};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+use tokio::net::lookup_host;
+use tokio::sync::{Mutex as Queue, MutexGuard};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// How long a warm session may be silent before a new one is tried. Long enough for three transmissions (100 + 200 +
+/// 400 ms), short enough that a BMC which has forgotten us costs less than a second.
+const PATIENCE: Duration = Duration::from_millis(700);
+/// A slow BMC has not forgotten us: a warm session may be silent for this many times its slowest answer.
+const PATIENCE_FACTOR: u32 = 4;
+/// How long opening a session may take before it is begun anew; doubles. A BMC that does not answer a repeated RAKP 3
+/// needs the new beginning, one that takes 500 ms a step must not be disturbed by it.
+const OPEN_PATIENCE: Duration = Duration::from_secs(3);
+/// Pause before a BMC that lost a half-open session is tried again.
+const RESTART_PAUSE: Duration = Duration::from_millis(50);
+/// Addresses of one name that are tried in turn.
+const ADDRESSES_MAX: usize = 4;
+/// How often the idle sessions are looked for.
+const KEEP_ALIVE_TICKS: u32 = 5;
+/// How long a kept-alive session may take to answer; then it is given up and opened again when it is needed.
+const KEEP_ALIVE_WAIT: Duration = Duration::from_secs(2);
+/// Sessions that are kept alive at the same moment.
+const KEEP_ALIVES_IN_FLIGHT_MAX: usize = 64;
+/// Record id after the last one (IPMI 2.0 §31.5).
+const SEL_END: u16 = 0xffff;
+
+/// Privilege levels that a session can ask for (IPMI 2.0 table 13-9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privilege {
+    /// Reads only; cannot fence.
+    User,
+    /// Enough for power, boot device and watchdog (IPMI 2.0 appendix G).
+    Operator,
+    /// Everything. Some BMCs want it for power, against the specification.
+    Administrator,
+}
+
+/// How to reach and enter one BMC.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    address: String,
+    login: Login,
+}
+
+/// Why settings cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadSettings {
+    /// The user name is too long for the protocol.
+    #[error("user: a BMC user name has at most {USER_MAX} bytes")]
+    User,
+    /// The password is too long for the protocol.
+    #[error("password: a BMC password has at most {SECRET_MAX} bytes")]
+    Password,
+    /// K_g is too long for the protocol.
+    #[error("k_g: a BMC key has at most {SECRET_MAX} bytes")]
+    Kg,
+    /// A suite that we do not speak.
+    #[error("cipher_suite: {0} is not spoken here; use 17, or 3 for a BMC that lacks 17")]
+    CipherSuite(u8),
+    /// No host in the address.
+    #[error("address: write host:port; the usual port is 623")]
+    Address,
+}
+
+impl Settings {
+    /// Settings with privilege [`Privilege::Operator`] and without K_g. `address` is `host:port` or `host`.
+    ///
+    /// # Errors
+    /// [`BadSettings`] naming the field.
+    pub fn new(
+        address: &str,
+        user: &str,
+        password: &[u8],
+        cipher_suite: u8,
+    ) -> Result<Settings, BadSettings> {
+        if address.is_empty() || address.starts_with(':') {
+            return Err(BadSettings::Address);
+        }
+        let login = Login {
+            user: UserName::new(user.as_bytes()).ok_or(BadSettings::User)?,
+            password: Key::from_secret(password).ok_or(BadSettings::Password)?,
+            k_g: None,
+            suite: Suite::from_number(cipher_suite).ok_or(BadSettings::CipherSuite(cipher_suite))?,
+            privilege: privilege_number(Privilege::Operator),
+        };
+        Ok(Settings { address: address.to_owned(), login })
+    }
+
+    /// The same with the BMC's own key K_g.
+    ///
+    /// # Errors
+    /// [`BadSettings::Kg`] if it is too long.
+    pub fn with_k_g(mut self, k_g: &[u8]) -> Result<Settings, BadSettings> {
+        self.login.k_g = Some(Key::from_secret(k_g).ok_or(BadSettings::Kg)?);
+        Ok(self)
+    }
+
+    /// The same with another privilege level.
+    pub fn with_privilege(mut self, privilege: Privilege) -> Settings {
+        self.login.privilege = privilege_number(privilege);
+        self
+    }
+}
+
+fn privilege_number(privilege: Privilege) -> u8 {
+    match privilege {
+        Privilege::User => 2,
+        Privilege::Operator => 3,
+        Privilege::Administrator => 4,
+    }
+}
+
+/// One BMC. Cheap to clone; all clones share one session and one queue.
+#[derive(Clone)]
+pub struct Bmc(Arc<Shared>);
+
+/// What the clones of one [`Bmc`] share.
+pub(super) struct Shared {
+    settings: Settings,
+    port: Arc<Port>,
+    /// Whoever holds it may send. Fair: first come, first served.
+    session: Queue<Option<Live>>,
+}
+
+impl fmt::Debug for Bmc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bmc({})", self.0.settings.address)
+    }
+}
+
+impl Bmc {
+    /// A handle; nothing is sent before it is needed.
+    pub fn new(settings: Settings, port: &Arc<Port>) -> Bmc {
+        let shared = Arc::new(Shared { settings, port: Arc::clone(port), session: Queue::new(None) });
+        port.keep(Arc::downgrade(&shared));
+        Bmc(shared)
+    }
+
+    /// Asks something that changes nothing.
+    ///
+    /// # Errors
+    /// [`DriverError`]; at the latest at the deadline.
+    pub async fn ask<C: Read>(&self, command: C, deadline: Instant) -> Result<C::Output, DriverError>
+    where
+        C::Error: fmt::Debug,
+    {
+        let answered = self.0.run(&command.into(), None, true, deadline).await?;
+        answered.read::<C>(&self.0.settings.address)
+    }
+
+    /// Tells the BMC to change something, if the permit allows it at the moment of each write. `Ok` means that the
+    /// BMC accepted.
+    ///
+    /// # Errors
+    /// [`DriverError`]; at the latest at the deadline.
+    pub async fn tell<C: Write>(
+        &self,
+        command: C,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<C::Output, DriverError>
+    where
+        C::Error: fmt::Debug,
+    {
+        let repeatable = command.repeatable();
+        let answered = self.0.run(&command.into(), Some(permit), repeatable, deadline).await?;
+        answered.read::<C>(&self.0.settings.address)
+    }
+
+    /// Records of the system event log from `first` (0: the oldest) on, at most `records_max`.
+    ///
+    /// # Errors
+    /// [`DriverError`]; at the latest at the deadline.
+    pub async fn event_log(
+        &self,
+        first: u16,
+        records_max: usize,
+        deadline: Instant,
+    ) -> Result<Vec<SelRecord>, DriverError> {
+        let mut records = Vec::new();
+        let mut id = first;
+        while id != SEL_END && records.len() < records_max {
+            let record = self.ask(GetSelRecord { id }, deadline).await?;
+            id = record.next;
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    /// Ends the session, if there is one, so that the BMC frees its slot. The next request opens another.
+    pub async fn close(&self) {
+        *self.0.session.lock().await = None;
+    }
+}
+
+impl PowerDriver for Bmc {
+    async fn look(&self, deadline: Instant) -> Result<Look, DriverError> {
+        let answered = self.0.run(&GetChassisStatus.into(), None, true, deadline).await?;
+        let status = answered.read::<GetChassisStatus>(&self.0.settings.address)?;
+        Ok(Look { power: status.power, identity: answered.identity })
+    }
+
+    async fn act(&self, power: Power, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {
+        let control = match power {
+            Power::On => ChassisControl::On,
+            Power::Off => ChassisControl::Off,
+        };
+        self.tell(control, permit, deadline).await
+    }
+}
+
+/// An answer and how it was got.
+struct Answered {
+    answer: Answer,
+    /// Whose BMC it is.
+    identity: Identity,
+    /// How many datagrams carried the request.
+    sent: u32,
+}
+
+impl Answered {
+    /// The answer as the command reads it.
+    fn read<C: IpmiCommand>(&self, address: &str) -> Result<C::Output, DriverError>
+    where
+        C::Error: fmt::Debug,
+    {
+        let Answer { completion, data } = &self.answer;
+        if let Ok(code) = CompletionErrorCode::try_from(*completion) {
+            let text = format!("the BMC at {address} answered {code:?} (completion code {completion:#04x})");
+            // After a repetition the code may speak of the second datagram, and the first may have worked.
+            return Err(if did_nothing(*completion) && self.sent <= 1 {
+                DriverError::Refused(text)
+            } else {
+                DriverError::Unclear(text)
+            });
+        }
+        C::parse_success_response(data).map_err(|error| {
+            DriverError::Unclear(format!(
+                "the BMC at {address} gave an answer that cannot be read: {error:?}"
+            ))
+        })
+    }
+}
+
+/// True for the completion codes that mean "not carried out" without a doubt (IPMI 2.0 table 5-2): invalid command,
+/// invalid for this LUN, wrong length, too long, parameter out of range, invalid field, insufficient privilege,
+/// disabled. Others, such as a time-out inside the BMC or "not in this state", leave it open.
+fn did_nothing(completion: u8) -> bool {
+    matches!(completion, 0xc1 | 0xc2 | 0xc7 | 0xc8 | 0xc9 | 0xcc | 0xd4 | 0xd6)
+}
+
+impl Shared {
+    /// One request, one answer, over as many sessions as it takes.
+    async fn run(
+        &self,
+        message: &Message,
+        permit: Option<&dyn Permit>,
+        repeatable: bool,
+        deadline: Instant,
+    ) -> Result<Answered, DriverError> {
+        let started = Instant::now();
+        let mut request = LanMessage::request(message.netfn_raw(), message.cmd(), 0, message.data().to_vec());
+        let Ok(mut slot) = timeout_at(deadline, self.session.lock()).await else {
+            return Err(self.unreachable("wait for earlier requests", started));
+        };
+        let mut sent = 0;
+        for attempt in 0.. {
+            let failed = match self.session(&mut slot, attempt, deadline).await {
+                Ok((live, until)) => {
+                    let until = if repeatable { until } else { deadline };
+                    match live.exchange(&mut request, permit, repeatable, &mut sent, until).await {
+                        Ok(answer) => {
+                            return Ok(Answered { answer, identity: live.identity().clone(), sent });
+                        }
+                        Err(failed) => failed,
+                    }
+                }
+                Err(failed) => failed,
+            };
+            // The BMC may have forgotten the session, so the next attempt opens another.
+            *slot = None;
+            let over = Instant::now() >= deadline || (sent > 0 && !repeatable);
+            match failed {
+                Failed::For(error) if sent == 0 || permit.is_none() => return Err(error),
+                Failed::Silent | Failed::Restart if !over => {}
+                Failed::Silent | Failed::Restart if sent == 0 || permit.is_none() => {
+                    return Err(self.unreachable("ask", started));
+                }
+                Failed::Silent | Failed::Restart | Failed::For(_) => {
+                    let what = format!("command the BMC at {}", self.settings.address);
+                    return Err(DriverError::NoAnswer { what, waited: millis(started.elapsed()) });
+                }
+            }
+            if matches!(failed, Failed::Restart) {
+                sleep(RESTART_PAUSE).await;
+            }
+        }
+        Err(self.unreachable("ask", started))
+    }
+
+    fn unreachable(&self, doing: &str, started: Instant) -> DriverError {
+        let (address, waited) = (&self.settings.address, millis(started.elapsed()));
+        let what = format!("{doing}: no answer from the BMC at {address} in {waited}");
+        DriverError::Unreachable { what, source: None }
+    }
+
+    /// The session to use, opened if there is none, and until when it may be silent.
+    async fn session<'a>(
+        &self,
+        slot: &'a mut Option<Live>,
+        attempt: u32,
+        deadline: Instant,
+    ) -> Result<(&'a mut Live, Instant), Failed> {
+        if let Some(live) = slot {
+            let patience = PATIENCE.max(live.slowest() * PATIENCE_FACTOR);
+            let until = deadline.min(Instant::now() + patience);
+            return Ok((live, until));
+        }
+        let patience = OPEN_PATIENCE.saturating_mul(1 << attempt.min(8));
+        let until = deadline.min(Instant::now() + patience);
+        let to = timeout_at(until, self.resolve(attempt)).await.map_err(|_| Failed::Silent)??;
+        let line = self.port.line(to).map_err(|source| self.no_way("open a socket for", source))?;
+        let live = open::open(line, &self.settings.login, until).await?;
+        // It has just answered; if it is silent now, then it is slow and not forgetful.
+        Ok((slot.insert(live), deadline))
+    }
+
+    /// The address; of several, another one at each attempt.
+    async fn resolve(&self, attempt: u32) -> Result<SocketAddr, Failed> {
+        let address = &self.settings.address;
+        if let Ok(to) = address.parse::<SocketAddr>() {
+            return Ok(to);
+        }
+        if let Ok(ip) = address.parse::<IpAddr>() {
+            return Ok(SocketAddr::new(ip, codec::PORT));
+        }
+        let found = if address.contains(':') {
+            lookup_host(address.as_str()).await.map(|found| found.take(ADDRESSES_MAX).collect())
+        } else {
+            let found = lookup_host((address.as_str(), codec::PORT)).await;
+            found.map(|found| found.take(ADDRESSES_MAX).collect())
+        };
+        let found: Vec<SocketAddr> = found.map_err(|source| self.no_way("look up the address of", source))?;
+        let turn = usize::try_from(attempt).unwrap_or(0) % found.len().max(1);
+        let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        found.get(turn).copied().ok_or_else(|| self.no_way("look up the address of", none()))
+    }
+
+    fn no_way(&self, doing: &str, source: io::Error) -> Failed {
+        let what = format!("{doing} the BMC at {}", self.settings.address);
+        Failed::For(DriverError::Unreachable { what, source: Some(source) })
+    }
+
+    /// The queue, if its session is idle for at least that long and nobody is using it.
+    fn idle(&self, at_least: Duration) -> Option<MutexGuard<'_, Option<Live>>> {
+        let slot = self.session.try_lock().ok()?;
+        let idle = slot.as_ref().is_some_and(|live| live.last_used().elapsed() >= at_least);
+        idle.then_some(slot)
+    }
+
+    /// Asks something small; a session that does not answer is given up.
+    async fn keep_alive(&self, idle_max: Duration) {
+        let Some(mut slot) = self.idle(idle_max) else { return };
+        let Some(live) = slot.as_mut() else { return };
+        let message: Message = GetDeviceId.into();
+        let mut request = LanMessage::request(message.netfn_raw(), message.cmd(), 0, Vec::new());
+        let deadline = Instant::now() + KEEP_ALIVE_WAIT;
+        if let Err(why) = live.exchange(&mut request, None, true, &mut 0, deadline).await {
+            tracing::debug!(bmc = self.settings.address, ?why, "idle session lost");
+            *slot = None;
+        }
+    }
+}
+
+/// Keeps the idle sessions of all BMCs alive, for ever; ends when the port is dropped.
+pub(super) async fn keep_alive(bmcs: Arc<Mutex<Vec<Weak<Shared>>>>, idle_max: Duration) {
+    let mut ticks = tokio::time::interval((idle_max / KEEP_ALIVE_TICKS).max(Duration::from_millis(1)));
+    loop {
+        ticks.tick().await;
+        lock(&bmcs).retain(|bmc| bmc.strong_count() > 0);
+        let known: Vec<_> = lock(&bmcs).iter().filter_map(Weak::upgrade).collect();
+        let mut asking = JoinSet::new();
+        for bmc in known.into_iter().filter(|bmc| bmc.idle(idle_max).is_some()) {
+            if asking.len() >= KEEP_ALIVES_IN_FLIGHT_MAX {
+                asking.join_next().await;
+            }
+            asking.spawn(async move { bmc.keep_alive(idle_max).await });
+        }
+        while asking.join_next().await.is_some() {}
+    }
+}

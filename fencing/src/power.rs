@@ -1,0 +1,138 @@
+//! What a driver is, and why it could not do what it was asked.
+//!
+//! Why it exists: the fencing algorithm sees every device through two methods, look and act.
+//! What it never does: deciding from an error; [`crate::fence`] does that.
+
+use crate::ipmi;
+use policies::{FenceDevice, Identity, Millis, Permit, Power, Refusal};
+use std::future::Future;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// What one look at a device showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Power, as the device says.
+    pub power: Power,
+    /// Which machine the device says it belongs to.
+    pub identity: Identity,
+}
+
+/// A device that reads and sets the power of one node.
+pub trait PowerDriver: Send + Sync {
+    /// Reads power and identity in an exchange that begins now; a reading from before is never given.
+    ///
+    /// # Errors
+    /// [`DriverError`]; at the latest at the deadline.
+    fn look(&self, deadline: Instant) -> impl Future<Output = Result<Look, DriverError>> + Send;
+
+    /// Asks the device to switch. `Ok` means that the device accepted, nothing more. The permit is checked right
+    /// before each write to the device, after the last await.
+    ///
+    /// # Errors
+    /// [`DriverError`]; at the latest at the deadline. [`DriverError::may_have_happened`] tells what it means.
+    fn act(
+        &self,
+        power: Power,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<(), DriverError>> + Send;
+}
+
+/// Why a driver has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The permit said no before anything was sent.
+    #[error("not sent: {0}")]
+    NotPermitted(Refusal),
+    /// The device could not be asked. The request itself was not sent, or it changes nothing.
+    #[error("{what}")]
+    Unreachable {
+        /// What was being done, with the address.
+        what: String,
+        /// What the operating system said, if it said anything.
+        source: Option<std::io::Error>,
+    },
+    /// The device does not let us in.
+    #[error("{0}")]
+    NotAdmitted(String),
+    /// The device said no, and that certainly means that it did nothing.
+    #[error("{0}")]
+    Refused(String),
+    /// The device answered, but not so that we would know whether it did it.
+    #[error("{0}")]
+    Unclear(String),
+    /// The command was sent at least once and not answered.
+    #[error("{what}: no answer in {waited}")]
+    NoAnswer {
+        /// What was being done, with the address.
+        what: String,
+        /// Since the command was first wanted.
+        waited: Millis,
+    },
+}
+
+impl DriverError {
+    /// True if the device may have done what it was asked, although there was no good answer.
+    pub fn may_have_happened(&self) -> bool {
+        match self {
+            DriverError::NoAnswer { .. } | DriverError::Unclear(_) => true,
+            DriverError::NotPermitted(_)
+            | DriverError::Unreachable { .. }
+            | DriverError::NotAdmitted(_)
+            | DriverError::Refused(_) => false,
+        }
+    }
+}
+
+impl From<DriverError> for Refusal {
+    /// The refusal that stands for this error where nothing can have happened.
+    fn from(error: DriverError) -> Refusal {
+        match error {
+            DriverError::NotPermitted(refusal) => refusal,
+            DriverError::Unreachable { what, source } => match source {
+                Some(source) => Refusal::Unreachable(format!("{what}: {source}")),
+                None => Refusal::Unreachable(what),
+            },
+            DriverError::NotAdmitted(why) => Refusal::NotAdmitted(why),
+            DriverError::Refused(why) | DriverError::Unclear(why) => Refusal::DeviceRefused(why),
+            error @ DriverError::NoAnswer { .. } => Refusal::Unreachable(error.to_string()),
+        }
+    }
+}
+
+/// Every kind of fencing device. Closed: a new driver is a new variant, and the compiler shows the rest.
+pub enum Driver {
+    /// IPMI 2.0 over LAN.
+    Ipmi(ipmi::Bmc),
+}
+
+impl Driver {
+    /// The driver for a device of the inventory. `password` is the opened secret; it is copied and wiped on drop.
+    ///
+    /// # Errors
+    /// [`Refusal::NotConfigured`] if the description cannot work, naming the field.
+    pub fn from(device: &FenceDevice, password: &[u8], port: &Arc<ipmi::Port>) -> Result<Driver, Refusal> {
+        match device {
+            FenceDevice::Ipmi { address, user, password: _sealed, cipher_suite } => {
+                let settings = ipmi::Settings::new(address, user, password, *cipher_suite);
+                let settings = settings.map_err(|wrong| Refusal::NotConfigured(wrong.to_string()))?;
+                Ok(Driver::Ipmi(ipmi::Bmc::new(settings, port)))
+            }
+        }
+    }
+}
+
+impl PowerDriver for Driver {
+    async fn look(&self, deadline: Instant) -> Result<Look, DriverError> {
+        match self {
+            Driver::Ipmi(bmc) => bmc.look(deadline).await,
+        }
+    }
+
+    async fn act(&self, power: Power, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {
+        match self {
+            Driver::Ipmi(bmc) => bmc.act(power, permit, deadline).await,
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The fencing algorithm itself against the contract table: a scripted device, virtual time.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use fencing::contract::{self, GUID, Lease, Mood, Rig};
+use fencing::{DriverError, Look, PowerDriver, fence, power_on};
+use policies::{Doubt, Identity, Millis, Outcome, Permit, Power, Refusal, Seen};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// A device that follows its mood without any wire.
+struct Scripted {
+    mood: Mood,
+    commands: Arc<AtomicU32>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    looks: u32,
+    commanded_at: Option<Instant>,
+    looks_since: u32,
+}
+
+impl Scripted {
+    fn new(mood: Mood) -> Scripted {
+        Scripted { mood, commands: Arc::default(), state: Mutex::default() }
+    }
+
+    fn power(&self) -> Power {
+        let mut state = self.state.lock().unwrap();
+        state.looks += 1;
+        let Some(at) = state.commanded_at else {
+            let off = self.mood == Mood::AlreadyOff || (self.mood == Mood::OffOnce && state.looks == 1);
+            return if off { Power::Off } else { Power::On };
+        };
+        state.looks_since += 1;
+        let off = match self.mood {
+            Mood::ObeysLate => at.elapsed() >= Duration::from_millis(200),
+            Mood::Wavers => state.looks_since != 2,
+            Mood::Lies => state.looks_since % 2 == 1,
+            Mood::Ignores => false,
+            Mood::AlreadyOff
+            | Mood::Obeys
+            | Mood::ObeysMute
+            | Mood::OffOnce
+            | Mood::FallsSilent
+            | Mood::Deaf
+            | Mood::Refuses
+            | Mood::OtherIdentity
+            | Mood::NoIdentity => true,
+        };
+        if off { Power::Off } else { Power::On }
+    }
+}
+
+async fn silence(deadline: Instant) -> DriverError {
+    sleep_until(deadline).await;
+    DriverError::Unreachable { what: "ask the scripted device".to_owned(), source: None }
+}
+
+impl PowerDriver for Scripted {
+    async fn look(&self, deadline: Instant) -> Result<Look, DriverError> {
+        let commanded = self.state.lock().unwrap().commanded_at.is_some();
+        if self.mood == Mood::Deaf || (self.mood == Mood::FallsSilent && commanded) {
+            return Err(silence(deadline).await);
+        }
+        let guid = match self.mood {
+            Mood::OtherIdentity => Some("ff".repeat(16)),
+            Mood::NoIdentity => None,
+            _ => Some(GUID.to_owned()),
+        };
+        Ok(Look { power: self.power(), identity: Identity { guid } })
+    }
+
+    async fn act(&self, _: Power, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {
+        permit.check().map_err(DriverError::NotPermitted)?;
+        self.commands.fetch_add(1, Ordering::SeqCst);
+        match self.mood {
+            Mood::Refuses => return Err(DriverError::Refused("insufficient privilege".to_owned())),
+            Mood::ObeysMute => {
+                self.state.lock().unwrap().commanded_at = Some(Instant::now());
+                sleep_until(deadline).await;
+                return Err(DriverError::NoAnswer { what: "command".to_owned(), waited: Millis(0) });
+            }
+            _ => {}
+        }
+        self.state.lock().unwrap().commanded_at = Some(Instant::now());
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct ScriptedRig(Mutex<Arc<AtomicU32>>);
+
+impl Rig for ScriptedRig {
+    type Driver = Scripted;
+
+    async fn device(&self, mood: Mood) -> Scripted {
+        let device = Scripted::new(mood);
+        *self.0.lock().unwrap() = Arc::clone(&device.commands);
+        device
+    }
+
+    fn commands(&self) -> u32 {
+        self.0.lock().unwrap().load(Ordering::SeqCst)
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_algorithm_keeps_the_contract() {
+    contract::check(&ScriptedRig::default()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_identity_is_not_compared_but_must_not_change() {
+    let device = Scripted::new(Mood::OtherIdentity);
+    let outcome = fence(&device, &Identity::default(), &Lease::endless(), soon()).await;
+    assert!(matches!(outcome, Outcome::Done(Seen::OffTwice { already: false, .. })), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_off_node_is_proved_off_in_two_looks() {
+    let device = Scripted::new(Mood::AlreadyOff);
+    let outcome = fence(&device, &Identity::default(), &Lease::endless(), soon()).await;
+    assert_eq!(outcome, Outcome::Done(Seen::OffTwice { already: true, took: Millis(0) }));
+    assert_eq!(device.state.lock().unwrap().looks, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn doubt_names_the_last_reading_and_the_time() {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let outcome =
+        fence(&Scripted::new(Mood::Ignores), &Identity::default(), &Lease::endless(), deadline).await;
+    let Outcome::Unknown(Doubt::NotSeen { waited, last }) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(last, "on");
+    assert!((29_000..=30_000).contains(&waited.0), "{waited}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_is_looked_at_often_at_first_and_seldom_later() {
+    let device = Scripted::new(Mood::Ignores);
+    fence(&device, &Identity::default(), &Lease::endless(), Instant::now() + Duration::from_millis(256))
+        .await;
+    let in_the_first_moments = device.state.lock().unwrap().looks;
+    assert!((32..=66).contains(&in_the_first_moments), "{in_the_first_moments}");
+    let device = Scripted::new(Mood::Ignores);
+    fence(&device, &Identity::default(), &Lease::endless(), soon()).await;
+    let in_a_minute = device.state.lock().unwrap().looks;
+    assert!(in_a_minute < 600, "{in_a_minute}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_late_device_costs_us_is_a_small_part_of_its_own_delay() {
+    let device = Scripted::new(Mood::ObeysLate);
+    let outcome = fence(&device, &Identity::default(), &Lease::endless(), soon()).await;
+    let Outcome::Done(Seen::OffTwice { already: false, took }) = outcome else { panic!("{outcome:?}") };
+    assert!((200..=206).contains(&took.0), "{took}");
+}
+
+/// A device whose power is what it was last told.
+struct Switch(Mutex<Power>);
+
+impl PowerDriver for Switch {
+    async fn look(&self, _: Instant) -> Result<Look, DriverError> {
+        Ok(Look { power: *self.0.lock().unwrap(), identity: Identity { guid: Some(GUID.to_owned()) } })
+    }
+
+    async fn act(&self, power: Power, permit: &dyn Permit, _: Instant) -> Result<(), DriverError> {
+        permit.check().map_err(DriverError::NotPermitted)?;
+        *self.0.lock().unwrap() = power;
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn power_on_looks_first_and_reads_back() {
+    let expected = Identity { guid: Some(GUID.to_uppercase()) };
+    let switch = Switch(Mutex::new(Power::Off));
+    assert_eq!(
+        power_on(&switch, &expected, &Lease::of(1), soon()).await,
+        Outcome::Refused(Refusal::LeaseEnded)
+    );
+    assert_eq!(power_on(&switch, &expected, &Lease::endless(), soon()).await, Outcome::Done(Seen::On));
+    assert_eq!(*switch.0.lock().unwrap(), Power::On);
+    // Already on: one check, no command.
+    assert_eq!(power_on(&switch, &expected, &Lease::of(1), soon()).await, Outcome::Done(Seen::On));
+    let other = Identity { guid: Some("ff".repeat(16)) };
+    let outcome = power_on(&switch, &other, &Lease::endless(), soon()).await;
+    assert!(matches!(outcome, Outcome::Refused(Refusal::WrongIdentity { .. })), "{outcome:?}");
+}
