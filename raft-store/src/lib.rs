@@ -1,1 +1,48 @@
-//! Not yet written.
+//! The memory of a member: the replicated log, the state that it makes, and the history of it.
+//!
+//! Why it exists: what one member decided, all members must remember, through any crash. Raft (openraft) agrees on the
+//! log, redb keeps it on disk, sled keeps a searchable copy of what happened. Only this crate names the three.
+//! What it never does: decide anything about nodes. What a log entry means is `policies::ClusterState::apply`'s
+//! business.
+//!
+//! ```text
+//! store    propose, read, barrier, lease_end, members      the interface
+//!   members  learner, voter, removal, transfer
+//! openraft  <- log (redb), machine (policies), network     what openraft asks for
+//! disk     one writer thread, one fsync for all that waits
+//! identity whose directory; never an empty start by mistake
+//! lease    until when nobody else can lead; gate: which votes we may give
+//! network -> peers -> link  ===TLS===>  listen             four connections per pair, heartbeats on their own
+//! frame    the bytes between members;  seal: the bytes on disk;  types: both without openraft's structs
+//! history  sled, one database a day, may be lost
+//! ```
+
+#![deny(clippy::wildcard_enum_match_arm)]
+
+mod clock;
+mod config;
+mod disk;
+mod frame;
+mod gate;
+mod history;
+mod identity;
+mod lease;
+mod link;
+mod listen;
+mod log;
+mod machine;
+mod members;
+mod network;
+mod peers;
+mod seal;
+mod store;
+mod types;
+
+pub use config::{BadConfig, Config, Snapshots, Timing, Tls};
+pub use history::{History, HistoryError, QUERY_EVENTS_MAX, Query};
+pub use identity::OpenError;
+pub use members::MemberError;
+pub use store::{
+    BarrierError, BootstrapError, MESSAGE_BYTES_MAX, PROPOSAL_BYTES_MAX, ProposeError, Store, StoreEvent,
+};
+pub use types::Member;
