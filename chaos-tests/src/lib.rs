@@ -1,1 +1,9 @@
-//! Not yet written.
+//! The world that lies: everything that the supervisor is tried against.
+//!
+//! What this is: the emulated rack of machines, BMCs, storage array, switch and boot service.
+//! Why it exists: a failover is proved by whoever stores the data, on machines that hang, lie and come back.
+//! What it never does: no part of the product depends on it, and it knows nothing of the supervisor's insides.
+
+#![deny(clippy::wildcard_enum_match_arm)]
+
+pub mod rack;

@@ -1,1 +1,148 @@
-//! Not yet written.
+//! The hand that moves: volumes, networks, boot.
+//!
+//! What this is: the back ends that give a node its volumes, switch ports and boot source and take them away, and
+//! [`carry_out`], the one algorithm by which every such change is made.
+//! Why it exists: a storage array that says "accepted" has not changed anything yet. Here an effect ends as done only
+//! when the wished-for state was read back, as refused only when it certainly did not happen, and else as unknown.
+//! What it never does: it decides nothing, retries no change on its own, and undoes nothing.
+
+mod carry_out;
+pub mod rack;
+mod wish;
+
+pub use carry_out::carry_out;
+pub use wish::Wish;
+
+use policies::{Doubt, LogIndex, Millis, Outcome, Permit, ProviderKind, Refusal};
+use tokio::time::Instant;
+
+/// A configured back end. Closed, so that adding a kind makes the compiler show every place that has to know it.
+/// Cheap to clone; clones share their connections, so build one per configured provider and keep it.
+#[derive(Clone, Debug)]
+pub enum Backend {
+    /// The emulated rack.
+    Rack(rack::Rack),
+}
+
+/// What a back end read of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// True if it is as wished.
+    pub holds: bool,
+    /// The reading, in the provider's words, for people.
+    pub reading: String,
+}
+
+/// Why a back end could not look or act.
+#[derive(Debug, thiserror::Error)]
+pub enum ProviderError {
+    /// No connection: nothing was sent.
+    #[error("{doing}: cannot connect")]
+    Unreachable {
+        /// What we were doing.
+        doing: String,
+        /// Why not.
+        source: reqwest::Error,
+    },
+    /// The request may have been received, but no answer came.
+    #[error("{doing}: no answer")]
+    NoAnswer {
+        /// What we were doing.
+        doing: String,
+        /// How the wait ended; absent if it was the deadline.
+        source: Option<reqwest::Error>,
+    },
+    /// There was an answer, but it says neither yes nor no.
+    #[error("{doing}: cannot understand the answer: {why}")]
+    Garbled {
+        /// What we were doing.
+        doing: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It did not happen.
+    #[error("{doing}: {why}")]
+    Refused {
+        /// What we were doing.
+        doing: String,
+        /// Why not.
+        why: Refusal,
+    },
+    /// The configuration of the provider cannot be used.
+    #[error("configure provider: {0}")]
+    Configuration(String),
+}
+
+impl ProviderError {
+    /// The refusal to report if this error ended an exchange that changes nothing (a look).
+    fn into_refusal(self) -> Refusal {
+        match self {
+            ProviderError::Refused { why, .. } => why,
+            ProviderError::Unreachable { .. }
+            | ProviderError::NoAnswer { .. }
+            | ProviderError::Garbled { .. } => Refusal::Unreachable(describe(&self)),
+            ProviderError::Configuration(why) => Refusal::NotConfigured(why),
+        }
+    }
+}
+
+/// An error and its sources in one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+impl Backend {
+    /// Builds the back end for a configured provider. `secret` is the opened secret of its configuration.
+    ///
+    /// # Errors
+    /// [`ProviderError::Configuration`] if the address or the secret cannot be used.
+    pub fn from_config(kind: &ProviderKind, secret: &[u8]) -> Result<Self, ProviderError> {
+        match kind {
+            ProviderKind::Rack { url, token: _ } => Ok(Backend::Rack(rack::Rack::new(url, secret)?)),
+        }
+    }
+
+    /// Reads whether the wished-for state holds. Changes nothing.
+    ///
+    /// # Errors
+    /// [`ProviderError`] if it could not be read by the deadline.
+    pub async fn look(&self, wish: &Wish, deadline: Instant) -> Result<State, ProviderError> {
+        match self {
+            Backend::Rack(rack) => rack.look(wish, deadline).await,
+        }
+    }
+
+    /// Asks once for the wished-for state. `Ok` is an acknowledgement and proves nothing.
+    /// The permit is asked right before the request is handed to the connection (R5); the token goes with it (R8).
+    ///
+    /// # Errors
+    /// [`ProviderError::Refused`] and [`ProviderError::Unreachable`] if it certainly did not happen;
+    /// the others if we cannot tell.
+    pub async fn act(
+        &self,
+        wish: &Wish,
+        token: LogIndex,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<(), ProviderError> {
+        match self {
+            Backend::Rack(rack) => rack.act(wish, token, permit, deadline).await,
+        }
+    }
+}
+
+/// Time since `start` in our unit.
+fn waited(start: Instant) -> Millis {
+    Millis(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The outcome when nothing told us whether the change happened.
+fn no_answer(start: Instant) -> Outcome {
+    Outcome::Unknown(Doubt::NoAnswer { waited: waited(start) })
+}

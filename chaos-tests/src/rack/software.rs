@@ -1,0 +1,222 @@
+//! What runs on a machine: the real agent and a workload.
+//!
+//! What this is: how a machine that boots asks what it may run, and the processes that come of it.
+//! Why it exists: a machine must learn its instance and epoch from the boot service at each start, or a fenced one
+//! that is switched on again would become its instance a second time.
+//! What it never does: it decides nothing about power.
+
+use super::offspring::Offspring;
+use super::world::World;
+use super::{hex, locked};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use policies::{Epoch, Millis, NodeId};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fs, io};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+use tracing::warn;
+
+/// How to start a machine's processes.
+#[derive(Debug)]
+pub struct Software {
+    /// The machine.
+    pub node: NodeId,
+    /// Where its files are.
+    pub dir: PathBuf,
+    /// The `rack` binary, which is also the workload.
+    pub rack: PathBuf,
+    /// The `ha-agent` binary; without one the machine has no agent.
+    pub agent: Option<PathBuf>,
+    /// The agent's key, 64 hexadecimal digits.
+    pub agent_key: String,
+    /// Time between heartbeats.
+    pub heartbeat: Millis,
+    /// Time between writes.
+    pub write_every: Millis,
+    /// Per network path: its name and where the agent sends its heartbeats, one address a member.
+    pub paths: Vec<(String, Vec<String>)>,
+    /// The array's address.
+    pub array: String,
+    /// The name by which the array knows this machine.
+    pub initiator: String,
+    /// Who forks.
+    pub offspring: Offspring,
+    /// Whom to ask what to boot.
+    pub world: Arc<World>,
+}
+
+/// The agent's configuration file (docs/agent.md).
+#[derive(Serialize)]
+struct AgentConfig<'a> {
+    node: &'a str,
+    key: &'a str,
+    boot_id: String,
+    epoch: u64,
+    interval: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write_probe: Option<WriteProbe>,
+    paths: Vec<AgentPath<'a>>,
+}
+
+#[derive(Serialize)]
+struct WriteProbe {
+    file: PathBuf,
+    mode: &'static str,
+}
+
+#[derive(Serialize)]
+struct AgentPath<'a> {
+    name: &'a str,
+    members: &'a [String],
+}
+
+impl Software {
+    /// Asks the boot service and starts what it allows: an idle agent, or the agent of an instance and its workloads.
+    ///
+    /// # Errors
+    /// If a file cannot be written or a process not be started.
+    pub async fn start(&self) -> io::Result<Programs> {
+        let assignment = locked(&self.world.boot).answer(&self.node).cloned();
+        let written = self.dir.join("written");
+        match fs::remove_file(&written) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let mut programs = Programs::default();
+        if let Some(assignment) = &assignment {
+            for volume in self.world.volumes(&assignment.instance) {
+                let mut command = self.child(&self.rack);
+                command.arg("workload").args(["--array", &self.array, "--initiator", &self.initiator]);
+                command.args(["--volume", volume.as_str(), "--every", &self.write_every.to_string()]);
+                command.arg("--touch").arg(&written);
+                programs.workloads.push(self.offspring.spawn(command).await?);
+            }
+        }
+        if let Some(agent) = &self.agent {
+            let epoch = assignment.as_ref().map_or(Epoch(0), |assignment| assignment.epoch);
+            fs::write(self.agent_config(), self.agent_toml(epoch, assignment.is_some())?)?;
+            let mut command = self.child(agent);
+            command.args(["run", "--config"]).arg(self.agent_config());
+            programs.agent = Some(self.offspring.spawn(command).await?);
+        }
+        Ok(programs)
+    }
+
+    /// Lets the agent send the farewell of a panicked kernel, as a crash kernel's hook would.
+    pub async fn gasp(&self) {
+        let Some(agent) = &self.agent else { return };
+        let mut command = self.child(agent);
+        command.args(["gasp", "--panic", "--config"]).arg(self.agent_config());
+        let ended = match self.offspring.spawn(command).await {
+            Ok(mut child) => child.wait().await,
+            Err(error) => Err(error),
+        };
+        match ended {
+            Ok(status) if status.success() => {}
+            Ok(status) => warn!(node = %self.node, %status, "the farewell failed"),
+            Err(error) => warn!(node = %self.node, %error, "the farewell failed"),
+        }
+    }
+
+    fn agent_config(&self) -> PathBuf {
+        self.dir.join("agent.toml")
+    }
+
+    fn agent_toml(&self, epoch: Epoch, writes: bool) -> io::Result<String> {
+        let config = AgentConfig {
+            node: self.node.as_str(),
+            key: &self.agent_key,
+            boot_id: hex(&rand::random::<[u8; 8]>()),
+            epoch: epoch.0,
+            interval: self.heartbeat.to_string(),
+            write_probe: writes.then(|| WriteProbe { file: self.dir.join("written"), mode: "age-of-file" }),
+            paths: self.paths.iter().map(|(name, members)| AgentPath { name, members }).collect(),
+        };
+        toml::to_string(&config).map_err(io::Error::other)
+    }
+
+    /// A program that ends when the rack ends, however the rack ends.
+    fn child(&self, program: &PathBuf) -> Command {
+        let mut command = Command::new(&self.rack);
+        command.args(["child", "--parent", &std::process::id().to_string(), "--"]).arg(program);
+        command.stdin(std::process::Stdio::null());
+        command
+    }
+}
+
+/// The running processes of a machine.
+#[derive(Debug, Default)]
+pub struct Programs {
+    agent: Option<Child>,
+    workloads: Vec<Child>,
+}
+
+impl Programs {
+    fn all(&mut self) -> impl Iterator<Item = &mut Child> {
+        self.workloads.iter_mut().chain(self.agent.as_mut())
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        self.all().for_each(|child| send(child, signal));
+    }
+
+    /// Stops all (SIGSTOP).
+    pub fn stop(&mut self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets all go on (SIGCONT).
+    pub fn go_on(&mut self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// Stops the agent only.
+    pub fn stop_agent(&mut self) {
+        if let Some(agent) = &self.agent {
+            send(agent, Signal::SIGSTOP);
+        }
+    }
+
+    /// Asks all to end and waits for it, at most this long.
+    pub async fn end(&mut self, wait_max: Duration) {
+        self.signal(Signal::SIGTERM);
+        let all_ended = async {
+            for child in self.all() {
+                report(child.wait().await.map(drop));
+            }
+        };
+        if timeout(wait_max, all_ended).await.is_err() {
+            warn!("processes of a machine did not end when asked to");
+        }
+    }
+
+    /// Kills all and reaps them. SIGKILL also ends what is stopped.
+    pub async fn kill(&mut self) {
+        for child in self.all() {
+            report(child.start_kill());
+        }
+        for child in self.all() {
+            report(child.wait().await.map(drop));
+        }
+        *self = Programs::default();
+    }
+}
+
+fn send(child: &Child, signal: Signal) {
+    // A child without a pid has been reaped.
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+    if let Some(pid) = pid {
+        report(kill(Pid::from_raw(pid), signal).map_err(io::Error::from));
+    }
+}
+
+fn report(result: io::Result<()>) {
+    if let Err(error) = result {
+        warn!(%error, "cannot control a process of a machine");
+    }
+}

@@ -1,0 +1,392 @@
+//! The emulated rack as a provider: its storage array, switch and boot service.
+//!
+//! What this is: the client of the rack's HTTP interface, and the words of that interface, which the rack itself uses.
+//! Why it exists: the demo, the tests and a newcomer need storage, a switch and a boot service without owning any.
+//! What it never does: it trusts no acknowledgement and follows no redirect, and shows its token to nobody.
+
+use crate::{ProviderError, State, Wish};
+use policies::{Epoch, InstanceId, LogIndex, Permit, Refusal};
+use reqwest::{Client, Method, Response, StatusCode, Url};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+use zeroize::Zeroizing;
+
+/// Longest time for a connection. Loopback connects in microseconds; what takes this long is not there.
+const CONNECT_MAX: Duration = Duration::from_millis(500);
+/// Longest time for one request, whatever the deadline: a device that hangs must not hold a connection for ever.
+const REQUEST_MAX: Duration = Duration::from_secs(30);
+/// Largest answer that is read, in bytes. The rack's answers have a few hundred.
+const ANSWER_MAX: usize = 64 * 1024;
+
+/// What the array says of a volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeState {
+    /// Initiators with a right to the volume; an exclusive array has one at most.
+    pub holders: Vec<String>,
+    /// Initiators with live sessions.
+    pub sessions: Vec<String>,
+    /// The newest token seen for it.
+    pub newest: LogIndex,
+}
+
+/// A change of a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "change", deny_unknown_fields)]
+pub enum VolumeChange {
+    /// Give the initiator the exclusive right.
+    Attach {
+        /// Who gets it.
+        initiator: String,
+        /// Token of the change.
+        token: LogIndex,
+    },
+    /// Take the initiator's right and drop its sessions.
+    Revoke {
+        /// Who loses it.
+        initiator: String,
+        /// Token of the change.
+        token: LogIndex,
+    },
+}
+
+/// How a switch port is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state", deny_unknown_fields)]
+pub enum PortSetting {
+    /// Nothing passes.
+    #[default]
+    Closed,
+    /// The VLAN passes.
+    Open {
+        /// VLAN id.
+        vlan: u16,
+        /// The MAC address expected behind the port.
+        mac: Option<String>,
+    },
+}
+
+/// What the switch says of a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortState {
+    /// Its setting.
+    pub setting: PortSetting,
+    /// The newest token seen for it.
+    pub newest: LogIndex,
+}
+
+/// A change of a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortChange {
+    /// The new setting.
+    pub setting: PortSetting,
+    /// Token of the change.
+    pub token: LogIndex,
+}
+
+/// What a node boots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Assignment {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The boot source.
+    pub image: String,
+    /// The placement for which it is valid.
+    pub epoch: Epoch,
+}
+
+/// What the boot service says of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootState {
+    /// Its assignment.
+    pub assignment: Option<Assignment>,
+    /// The newest token seen for it.
+    pub newest: LogIndex,
+}
+
+/// A change of a node's assignment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootChange {
+    /// The new assignment.
+    pub assignment: Assignment,
+    /// Token of the change.
+    pub token: LogIndex,
+}
+
+/// Why the rack did not change anything (HTTP 409).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case", tag = "conflict")]
+pub enum Conflict {
+    /// A newer token was seen.
+    #[error("a newer command was seen: {newest}")]
+    TokenTooOld {
+        /// That token.
+        newest: LogIndex,
+    },
+    /// Another initiator has the exclusive right.
+    #[error("held by {holder}")]
+    HeldByOther {
+        /// Who.
+        holder: String,
+    },
+}
+
+/// Client of one rack.
+#[derive(Clone)]
+pub struct Rack {
+    base: Url,
+    token: Arc<Zeroizing<String>>,
+    http: Client,
+}
+
+impl fmt::Debug for Rack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rack").field("base", &self.base.as_str()).finish_non_exhaustive()
+    }
+}
+
+impl Rack {
+    /// A client for the rack at `url` (`http://host:port`); `token` is its bearer token.
+    ///
+    /// # Errors
+    /// [`ProviderError::Configuration`] if the address is no plain HTTP address or the token is no text.
+    pub fn new(url: &str, token: &[u8]) -> Result<Self, ProviderError> {
+        let unusable = |why: String| ProviderError::Configuration(format!("rack at {url}: {why}"));
+        let base = Url::parse(url).map_err(|error| unusable(error.to_string()))?;
+        if base.scheme() != "http" || base.host_str().is_none() || base.cannot_be_a_base() {
+            return Err(unusable("the address has to be http://host:port".to_owned()));
+        }
+        let token = std::str::from_utf8(token).map_err(|_| unusable("its token is not a text".to_owned()))?;
+        let http = plain_client(REQUEST_MAX).map_err(|error| unusable(crate::describe(error.as_ref())))?;
+        Ok(Rack { base, token: Arc::new(Zeroizing::new(token.to_owned())), http })
+    }
+
+    pub(crate) async fn look(&self, wish: &Wish, deadline: Instant) -> Result<State, ProviderError> {
+        let doing = format!("look whether to {wish}");
+        let path = place(wish);
+        match wish {
+            Wish::Revoked { initiator, .. } => {
+                let state: VolumeState = self.read(&doing, path, deadline).await?;
+                Ok(State { holds: is_revoked(&state, initiator), reading: read_volume(&state) })
+            }
+            Wish::Attached { initiator, .. } => {
+                let state: VolumeState = self.read(&doing, path, deadline).await?;
+                Ok(State { holds: is_attached(&state, initiator), reading: read_volume(&state) })
+            }
+            Wish::PortClosed { .. } => {
+                let state: PortState = self.read(&doing, path, deadline).await?;
+                Ok(State { holds: state.setting == PortSetting::Closed, reading: read_port(&state) })
+            }
+            Wish::PortOpen { vlan, mac, .. } => {
+                let state: PortState = self.read(&doing, path, deadline).await?;
+                let wished = PortSetting::Open { vlan: *vlan, mac: mac.clone() };
+                Ok(State { holds: state.setting == wished, reading: read_port(&state) })
+            }
+            Wish::Boots { instance, image, epoch, .. } => {
+                let state: BootState = self.read(&doing, path, deadline).await?;
+                let wished = Assignment { instance: instance.clone(), image: image.clone(), epoch: *epoch };
+                Ok(State { holds: state.assignment.as_ref() == Some(&wished), reading: read_boot(&state) })
+            }
+        }
+    }
+
+    pub(crate) async fn act(
+        &self,
+        wish: &Wish,
+        token: LogIndex,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<(), ProviderError> {
+        let doing = wish.to_string();
+        let body = encode(wish, token)
+            .map_err(|error| ProviderError::Configuration(format!("{doing}: {error}")))?;
+        let request = self.request(Method::PUT, place(wish)).body(body);
+        permit.check().map_err(|why| ProviderError::Refused { doing: doing.clone(), why })?;
+        let response = self.answer(&doing, request, deadline).await?;
+        accepted(&doing, token, response, deadline).await
+    }
+
+    /// Paths are built from segments, so that a port named `sw1/3` stays one segment.
+    fn request(&self, method: Method, path: [&str; 2]) -> reqwest::RequestBuilder {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().push("v1").extend(path);
+        }
+        self.http
+            .request(method, url)
+            .bearer_auth(self.token.as_str())
+            .header(reqwest::header::CONTENT_TYPE, "application/json")
+    }
+
+    async fn read<T: DeserializeOwned>(
+        &self,
+        doing: &str,
+        path: [&str; 2],
+        deadline: Instant,
+    ) -> Result<T, ProviderError> {
+        let response = self.answer(doing, self.request(Method::GET, path), deadline).await?;
+        let status = response.status();
+        let body = body(doing, response, deadline).await?;
+        if status != StatusCode::OK {
+            return Err(not_ok(doing, LogIndex(0), status, &body));
+        }
+        serde_json::from_slice(&body)
+            .map_err(|error| ProviderError::Garbled { doing: doing.to_owned(), why: error.to_string() })
+    }
+
+    async fn answer(
+        &self,
+        doing: &str,
+        request: reqwest::RequestBuilder,
+        deadline: Instant,
+    ) -> Result<Response, ProviderError> {
+        match timeout_at(deadline, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(source)) if source.is_connect() => {
+                Err(ProviderError::Unreachable { doing: doing.to_owned(), source })
+            }
+            Ok(Err(source)) => Err(ProviderError::NoAnswer { doing: doing.to_owned(), source: Some(source) }),
+            Err(_) => Err(ProviderError::NoAnswer { doing: doing.to_owned(), source: None }),
+        }
+    }
+}
+
+/// An HTTP client for the rack, whose requests take `request_max` at most. The rack lives on loopback: no proxy, no
+/// redirect, and a TLS set-up that trusts nobody, which only spares the process-wide choice of a TLS provider.
+///
+/// # Errors
+/// If TLS or the client cannot be set up.
+pub fn plain_client(request_max: Duration) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let client = Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_MAX)
+        .timeout(request_max)
+        .tcp_nodelay(true)
+        .build()?;
+    Ok(client)
+}
+
+/// Where the object of a wish is found.
+fn place(wish: &Wish) -> [&str; 2] {
+    match wish {
+        Wish::Revoked { volume, .. } | Wish::Attached { volume, .. } => ["volumes", volume.as_str()],
+        Wish::PortClosed { port } | Wish::PortOpen { port, .. } => ["ports", port],
+        Wish::Boots { node, .. } => ["boot", node.as_str()],
+    }
+}
+
+/// The request that asks for the wish.
+fn encode(wish: &Wish, token: LogIndex) -> Result<Vec<u8>, serde_json::Error> {
+    match wish {
+        Wish::Revoked { initiator, .. } => {
+            serde_json::to_vec(&VolumeChange::Revoke { initiator: initiator.clone(), token })
+        }
+        Wish::Attached { initiator, .. } => {
+            serde_json::to_vec(&VolumeChange::Attach { initiator: initiator.clone(), token })
+        }
+        Wish::PortClosed { .. } => serde_json::to_vec(&PortChange { setting: PortSetting::Closed, token }),
+        Wish::PortOpen { vlan, mac, .. } => {
+            let setting = PortSetting::Open { vlan: *vlan, mac: mac.clone() };
+            serde_json::to_vec(&PortChange { setting, token })
+        }
+        Wish::Boots { instance, image, epoch, .. } => {
+            let assignment = Assignment { instance: instance.clone(), image: image.clone(), epoch: *epoch };
+            serde_json::to_vec(&BootChange { assignment, token })
+        }
+    }
+}
+
+async fn accepted(
+    doing: &str,
+    token: LogIndex,
+    response: Response,
+    deadline: Instant,
+) -> Result<(), ProviderError> {
+    let status = response.status();
+    if status == StatusCode::OK {
+        return Ok(());
+    }
+    let body = body(doing, response, deadline).await?;
+    Err(not_ok(doing, token, status, &body))
+}
+
+/// Reads an answer, at most [`ANSWER_MAX`] bytes of it.
+async fn body(doing: &str, mut response: Response, deadline: Instant) -> Result<Vec<u8>, ProviderError> {
+    let mut body = Vec::new();
+    loop {
+        match timeout_at(deadline, response.chunk()).await {
+            Ok(Ok(Some(chunk))) if body.len() + chunk.len() <= ANSWER_MAX => body.extend_from_slice(&chunk),
+            Ok(Ok(Some(_))) => {
+                let why = format!("it is longer than {ANSWER_MAX} bytes");
+                return Err(ProviderError::Garbled { doing: doing.to_owned(), why });
+            }
+            Ok(Ok(None)) => return Ok(body),
+            Ok(Err(source)) => {
+                return Err(ProviderError::NoAnswer { doing: doing.to_owned(), source: Some(source) });
+            }
+            Err(_) => return Err(ProviderError::NoAnswer { doing: doing.to_owned(), source: None }),
+        }
+    }
+}
+
+/// What an answer other than 200 means. The rack gives 4xx only if it changed nothing; a 5xx says nothing.
+fn not_ok(doing: &str, token: LogIndex, status: StatusCode, body: &[u8]) -> ProviderError {
+    let doing = doing.to_owned();
+    let text = || format!("{status}: {}", String::from_utf8_lossy(body).chars().take(200).collect::<String>());
+    let why = match status {
+        StatusCode::CONFLICT => match serde_json::from_slice::<Conflict>(body) {
+            Ok(Conflict::TokenTooOld { newest }) => Refusal::TokenTooOld { ours: token, newest },
+            Ok(Conflict::HeldByOther { holder }) => Refusal::HeldByOther(holder),
+            Err(_) => Refusal::DeviceRefused(text()),
+        },
+        StatusCode::UNAUTHORIZED => Refusal::NotAdmitted("the rack does not know the token".to_owned()),
+        StatusCode::NOT_FOUND => Refusal::NotConfigured(text()),
+        status if status.is_client_error() => Refusal::DeviceRefused(text()),
+        _ => return ProviderError::Garbled { doing, why: text() },
+    };
+    ProviderError::Refused { doing, why }
+}
+
+/// A right without a session is as bad as a session without a right: both must be gone (R3).
+fn is_revoked(state: &VolumeState, initiator: &str) -> bool {
+    !state.holders.iter().chain(&state.sessions).any(|name| name == initiator)
+}
+
+fn is_attached(state: &VolumeState, initiator: &str) -> bool {
+    state.holders == [initiator] && state.sessions.iter().all(|session| session == initiator)
+}
+
+fn read_volume(state: &VolumeState) -> String {
+    let names = |names: &[String]| if names.is_empty() { "nobody".to_owned() } else { names.join(" ") };
+    let (holders, sessions) = (names(&state.holders), names(&state.sessions));
+    format!("held by {holders}, sessions of {sessions}, token {}", state.newest)
+}
+
+fn read_port(state: &PortState) -> String {
+    match &state.setting {
+        PortSetting::Closed => format!("closed, token {}", state.newest),
+        PortSetting::Open { vlan, mac: None } => format!("open in vlan {vlan}, token {}", state.newest),
+        PortSetting::Open { vlan, mac: Some(mac) } => {
+            format!("open in vlan {vlan} for {mac}, token {}", state.newest)
+        }
+    }
+}
+
+fn read_boot(state: &BootState) -> String {
+    match &state.assignment {
+        None => format!("boots nothing, token {}", state.newest),
+        Some(a) => format!("boots {} {} from {}, token {}", a.instance, a.epoch, a.image, state.newest),
+    }
+}

@@ -1,0 +1,116 @@
+//! What is wished for at a provider.
+//!
+//! What this is: an action of a plan in the words that storage, networks and boot services understand.
+//! Why it exists: actions name nodes, storage names initiators; both are brought together once, at the edge.
+//! What it never does: it knows no particular provider.
+
+use policies::{Action, Epoch, InstanceId, NodeId, Refusal, VolumeId};
+use std::fmt;
+
+/// A state that a provider is to be in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// The initiator has no right to the volume and no live session with it (R3).
+    Revoked {
+        /// The volume.
+        volume: VolumeId,
+        /// Who must not have it.
+        initiator: String,
+    },
+    /// The initiator, and no other, has the right to the volume.
+    Attached {
+        /// The volume.
+        volume: VolumeId,
+        /// Who must have it.
+        initiator: String,
+    },
+    /// The port passes nothing (R9).
+    PortClosed {
+        /// The port's name at the provider.
+        port: String,
+    },
+    /// The port passes the instance's network.
+    PortOpen {
+        /// The port's name at the provider.
+        port: String,
+        /// VLAN id.
+        vlan: u16,
+        /// The MAC address that moves along.
+        mac: Option<String>,
+    },
+    /// The node's next start boots the instance in this epoch.
+    Boots {
+        /// The node.
+        node: NodeId,
+        /// The instance.
+        instance: InstanceId,
+        /// The boot source.
+        image: String,
+        /// The placement for which it is valid.
+        epoch: Epoch,
+    },
+}
+
+impl Wish {
+    /// Translates an action. `initiator` is the name by which storage knows the action's node.
+    ///
+    /// # Errors
+    /// [`Refusal::NotConfigured`] if the action is no provider's work, or the node has no initiator and needs one.
+    pub fn new(action: &Action, initiator: Option<&str>) -> Result<Self, Refusal> {
+        let initiator = |node: &NodeId| match initiator {
+            Some(name) => Ok(name.to_owned()),
+            None => Err(Refusal::NotConfigured(format!("node {node} has no initiator for its volumes"))),
+        };
+        match action {
+            Action::Revoke { node, volume, .. } => {
+                Ok(Wish::Revoked { volume: volume.clone(), initiator: initiator(node)? })
+            }
+            Action::Attach { node, volume, .. } => {
+                Ok(Wish::Attached { volume: volume.clone(), initiator: initiator(node)? })
+            }
+            Action::ClosePort { port, .. } => Ok(Wish::PortClosed { port: port.clone() }),
+            Action::OpenPort { port, vlan, mac, .. } => {
+                Ok(Wish::PortOpen { port: port.clone(), vlan: *vlan, mac: mac.clone() })
+            }
+            Action::SetBoot { node, instance, image, epoch, .. } => Ok(Wish::Boots {
+                node: node.clone(),
+                instance: instance.clone(),
+                image: image.clone(),
+                epoch: *epoch,
+            }),
+            Action::PowerOff { .. } | Action::PowerOn { .. } => {
+                Err(Refusal::NotConfigured(format!("no provider can {action}")))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Wish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wish::Revoked { volume, initiator } => write!(f, "revoke {volume} from {initiator}"),
+            Wish::Attached { volume, initiator } => write!(f, "attach {volume} to {initiator}"),
+            Wish::PortClosed { port } => write!(f, "close port {port}"),
+            Wish::PortOpen { port, vlan, .. } => write!(f, "open port {port} into vlan {vlan}"),
+            Wish::Boots { node, instance, epoch, .. } => write!(f, "let {node} boot {instance} {epoch}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policies::ProviderId;
+
+    #[test]
+    fn volumes_need_an_initiator_and_power_is_no_providers_work() {
+        let node: NodeId = "n1".parse().unwrap();
+        let provider: ProviderId = "array".parse().unwrap();
+        let volume: VolumeId = "v1".parse().unwrap();
+        let revoke = Action::Revoke { node: node.clone(), provider, volume: volume.clone() };
+        let wish = Wish::new(&revoke, Some("iqn.n1")).unwrap();
+        assert_eq!(wish, Wish::Revoked { volume, initiator: "iqn.n1".to_owned() });
+        assert!(matches!(Wish::new(&revoke, None), Err(Refusal::NotConfigured(why)) if why.contains("n1")));
+        assert!(matches!(Wish::new(&Action::PowerOn { node }, Some("x")), Err(Refusal::NotConfigured(_))));
+    }
+}
