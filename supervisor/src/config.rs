@@ -149,6 +149,9 @@ pub struct Cluster {
 pub struct Member {
     /// Its number. Never used again for another store.
     pub id: u64,
+    /// The failure domain it stands in (a site, a room, a rack): policies may ask for verdicts from several.
+    #[serde(default = "one_domain")]
+    pub domain: String,
     /// `host:port` where other members reach it (TCP, mutual TLS).
     pub member_addr: String,
     /// `host:port` where operators and members reach its HTTPS API.
@@ -164,6 +167,10 @@ pub struct Member {
     /// Where it listens for heartbeats, if not at `heartbeat_addr`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat_listen: Option<SocketAddr>,
+}
+
+fn one_domain() -> String {
+    "default".to_owned()
 }
 
 /// Times of the replicated log. The same at every member, or the lease (R5) is not safe.
@@ -325,6 +332,9 @@ impl Member {
     fn validate(&self) -> Result<(), (&'static str, String)> {
         if self.id == 0 {
             return Err(("member.id", "must be 1 or more".to_owned()));
+        }
+        if !(1..=63).contains(&self.domain.len()) {
+            return Err(("member.domain", "must have 1 to 63 bytes".to_owned()));
         }
         self.member_socket()?;
         self.api_socket()?;

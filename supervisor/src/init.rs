@@ -86,7 +86,7 @@ impl Drop for Bundle {
     }
 }
 
-/// Addresses of a member as given on the command line: each `host:port`.
+/// Where a new member is, as given on the command line: addresses are `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
     /// For other members.
@@ -95,6 +95,8 @@ pub struct Addresses {
     pub api: String,
     /// For heartbeats.
     pub heartbeat: String,
+    /// The failure domain that the member stands in.
+    pub domain: String,
 }
 
 impl Addresses {
@@ -107,6 +109,7 @@ impl Addresses {
         };
         Member {
             id: id.0,
+            domain: self.domain,
             member_listen: everywhere(&self.member),
             api_listen: everywhere(&self.api),
             heartbeat_listen: everywhere(&self.heartbeat),
@@ -314,6 +317,7 @@ mod tests {
             member: format!("127.0.0.1:{}", base + 1),
             api: format!("127.0.0.1:{}", base + 2),
             heartbeat: format!("127.0.0.1:{}", base + 3),
+            domain: "default".into(),
         }
     }
 

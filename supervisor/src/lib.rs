@@ -4,10 +4,14 @@
 //! screens, probes, the executor, the loop that feeds the brain. Why it exists: `policies` decides and does nothing;
 //! someone has to do. What it never does: decide. Each choice that matters is a value that `policies` returned.
 
+pub mod api;
 pub mod auth;
+pub mod client;
+pub mod clock;
 pub mod config;
 pub mod document;
 pub mod files;
+pub mod ingest;
 pub mod init;
 pub mod metrics;
 pub mod notify;
@@ -16,3 +20,15 @@ pub mod render;
 pub mod seal;
 pub mod telemetry;
 pub mod tls;
+
+/// An error with all its sources, for a log line or an answer.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text
+}

@@ -127,11 +127,15 @@ struct Addrs {
     /// host:port for heartbeats (UDP).
     #[arg(long)]
     heartbeat_addr: String,
+    /// The failure domain that the member stands in (a site, a room, a rack).
+    #[arg(long, default_value = "default")]
+    domain: String,
 }
 
 impl From<Addrs> for Addresses {
     fn from(addrs: Addrs) -> Self {
-        Addresses { member: addrs.member_addr, api: addrs.api_addr, heartbeat: addrs.heartbeat_addr }
+        let Addrs { member_addr, api_addr, heartbeat_addr, domain } = addrs;
+        Addresses { member: member_addr, api: api_addr, heartbeat: heartbeat_addr, domain }
     }
 }
 

@@ -1,0 +1,367 @@
+//! Requests that change: each becomes one proposal in the caller's name, and the answer says what was committed.
+//!
+//! Why it exists: everything that an operator orders must be in the log with who ordered it and why. What it never
+//! does: change anything itself, or leave half of a request done.
+
+use super::answers::{Committed, Described, compare, duplicate};
+use super::read::parse;
+use super::{ApiState, Code, Problem};
+use crate::auth::Caller;
+use crate::document;
+use crate::clock;
+use crate::seal::Seal;
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Path, Request, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use policies::{ClusterState, Command, Documents, LogIndex, Policy, PolicyId, Proposal};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::time::Instant;
+use utoipa::ToSchema;
+
+/// An order with its reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reason {
+    /// Why; kept for ever.
+    pub reason: String,
+}
+
+/// An order to switch something on or off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Switch {
+    /// On or off.
+    pub on: bool,
+    /// Why; needed to switch maintenance on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A change of a policy: single keys, or the whole content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Policing {
+    /// `section.key` and its new value, in order. On a policy that does not exist they change the default preset.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<(String, String)>,
+    /// The whole content, instead of changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub policy: Option<Policy>,
+    /// The version that was read; the change is refused if it is another now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub check: Option<LogIndex>,
+}
+
+/// Documents to apply. The same form as in TOML: `provider`, `node`, `instance`, `policy`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+pub struct Applying {
+    /// The documents; a sealed field holds the plain secret.
+    #[schema(value_type = Object)]
+    pub documents: Documents,
+}
+
+/// A JSON body whose errors name the key.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<ApiState> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, Problem> {
+        let bytes = Bytes::from_request(request, state).await.map_err(|error| {
+            let code = if error.status() == StatusCode::PAYLOAD_TOO_LARGE { Code::TooLarge } else { Code::BadRequest };
+            Problem::new(code, format!("read the body: {error}"), "nothing was changed")
+        })?;
+        read_json(&bytes).map(Body)
+    }
+}
+
+fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let key = error.path().to_string();
+        bad_body(&format!("key {key}: "), &error.into_inner())
+    })?;
+    json.end().map(|()| read).map_err(|error| bad_body("", &error))
+}
+
+fn bad_body(key: &str, error: &serde_json::Error) -> Problem {
+    let message = error.to_string();
+    let meant = document::unknown_key(&message)
+        .and_then(|unknown| document::nearest(unknown, document::expected_keys(&message)));
+    let hint = match meant {
+        Some(meant) => format!("did you mean `{meant}`? Nothing was changed"),
+        None => "/openapi.json describes the body; nothing was changed".to_owned(),
+    };
+    Problem::bad_request(format!("{key}{message}"), hint)
+}
+
+/// Proposes in the caller's name and says what was committed.
+pub(super) async fn propose(state: &ApiState, caller: &Caller, command: Command) -> Result<Json<Committed>, Problem> {
+    let proposal = Proposal { at: clock::wall(), by: caller.name.clone(), command };
+    let began = Instant::now();
+    let answer = state.store.propose(proposal).await;
+    let result = match &answer {
+        Ok((_, Ok(_))) => "applied",
+        Ok((_, Err(_))) => "rejected",
+        Err(_) => "failed",
+    };
+    state.metrics.proposed(result, began.elapsed());
+    match answer {
+        Ok((index, Ok(applied))) => Ok(Json(Committed { index, events: applied.events })),
+        Ok((_, Err(why))) => Err(Problem::rejected(&why)),
+        Err(error) => Err(Problem::of_propose(&error)),
+    }
+}
+
+/// Longest reason in bytes: it is kept in the log for ever.
+const REASON_BYTES_MAX: usize = 1000;
+
+fn checked(reason: String) -> Result<String, Problem> {
+    let reason = reason.trim().to_owned();
+    match reason.len() {
+        1..=REASON_BYTES_MAX => Ok(reason),
+        _ => Err(Problem::bad_request(
+            format!("key reason: must have 1 to {REASON_BYTES_MAX} bytes; nothing was changed"),
+            "say in a few words why, for those who read it later",
+        )),
+    }
+}
+
+/// Cordons a node, or lifts it.
+#[utoipa::path(post, path = "/v1/nodes/{name}/cordon", params(("name" = String, Path)), request_body = Switch, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+pub(super) async fn cordon(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Body(Switch { on, .. }): Body<Switch>,
+) -> Result<Json<Committed>, Problem> {
+    let node = parse(&name)?;
+    propose(&state, &caller, Command::Cordon { node, on }).await
+}
+
+/// Puts a node into maintenance, or ends it.
+#[utoipa::path(post, path = "/v1/nodes/{name}/maintenance", params(("name" = String, Path)), request_body = Switch, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+pub(super) async fn maintenance(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Body(Switch { on, reason }): Body<Switch>,
+) -> Result<Json<Committed>, Problem> {
+    let node = parse(&name)?;
+    let reason = if on { Some(checked(reason.unwrap_or_default())?) } else { None };
+    propose(&state, &caller, Command::Maintain { node, reason }).await
+}
+
+/// Fences a node, whatever its health.
+#[utoipa::path(post, path = "/v1/nodes/{name}/fence", params(("name" = String, Path)), request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+pub(super) async fn fence(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Body(Reason { reason }): Body<Reason>,
+) -> Result<Json<Committed>, Problem> {
+    let node = parse(&name)?;
+    propose(&state, &caller, Command::Fence { node, reason: checked(reason)? }).await
+}
+
+/// Vouches that a node is off.
+#[utoipa::path(post, path = "/v1/nodes/{name}/confirm-off", params(("name" = String, Path)), request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+pub(super) async fn confirm_off(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Body(Reason { reason }): Body<Reason>,
+) -> Result<Json<Committed>, Problem> {
+    let node = parse(&name)?;
+    propose(&state, &caller, Command::ConfirmOff { node, reason: checked(reason)? }).await
+}
+
+/// Lets a quarantined node become a spare again.
+#[utoipa::path(post, path = "/v1/nodes/{name}/release", params(("name" = String, Path)), request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+pub(super) async fn release(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Body(Reason { reason }): Body<Reason>,
+) -> Result<Json<Committed>, Problem> {
+    let node = parse(&name)?;
+    propose(&state, &caller, Command::Release { node, reason: checked(reason)? }).await
+}
+
+/// Moves an instance after a fence of its node.
+#[utoipa::path(post, path = "/v1/instances/{name}/evacuate", params(("name" = String, Path)), request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+pub(super) async fn evacuate(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Body(Reason { reason }): Body<Reason>,
+) -> Result<Json<Committed>, Problem> {
+    let instance = parse(&name)?;
+    propose(&state, &caller, Command::Evacuate { instance, reason: checked(reason)? }).await
+}
+
+/// Calls a failover off before anything was done.
+#[utoipa::path(post, path = "/v1/failovers/{id}/cancel", params(("id" = String, Path)), request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+pub(super) async fn cancel(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    Body(Reason { reason }): Body<Reason>,
+) -> Result<Json<Committed>, Problem> {
+    let plan = parse(&id)?;
+    propose(&state, &caller, Command::Cancel { plan, reason: checked(reason)? }).await
+}
+
+/// Lets the cluster act by itself.
+#[utoipa::path(post, path = "/v1/arm", request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+pub(super) async fn arm(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Body(Reason { reason }): Body<Reason>,
+) -> Result<Json<Committed>, Problem> {
+    propose(&state, &caller, Command::Arm { reason: checked(reason)? }).await
+}
+
+/// Lets the cluster only watch.
+#[utoipa::path(post, path = "/v1/disarm", request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+pub(super) async fn disarm(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Body(Reason { reason }): Body<Reason>,
+) -> Result<Json<Committed>, Problem> {
+    propose(&state, &caller, Command::Disarm { reason: checked(reason)? }).await
+}
+
+/// Changes a policy.
+#[utoipa::path(put, path = "/v1/policies/{name}", params(("name" = String, Path)), request_body = Policing, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+pub(super) async fn set_policy(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Body(policing): Body<Policing>,
+) -> Result<Json<Committed>, Problem> {
+    let name: PolicyId = parse(&name)?;
+    let (policy, check) = state.store.read(|committed| new_policy(committed, &name, policing))?;
+    propose(&state, &caller, Command::SetPolicy { name, policy: Box::new(policy), check }).await
+}
+
+/// The whole new content, and the version on which it rests.
+fn new_policy(
+    state: &ClusterState,
+    name: &PolicyId,
+    policing: Policing,
+) -> Result<(Policy, Option<LogIndex>), Problem> {
+    let bad = |why: &dyn std::fmt::Display| Problem::bad_request(why.to_string(), "nothing was changed");
+    let Policing { changes, policy, check } = policing;
+    match (policy, changes.is_empty()) {
+        (Some(policy), true) => {
+            policy.validate().map_err(|why| bad(&why))?;
+            Ok((policy, check))
+        }
+        (None, false) => {
+            let default = || Policy::presets().into_iter().next().map(|(_, policy)| (policy, None));
+            let old = state.policies.get(name).map(|record| (record.policy.clone(), Some(record.version)));
+            let (old, version) = old.or_else(default).ok_or_else(|| bad(&"there is no policy to change"))?;
+            let changes = changes.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+            let policy = old.with(changes).map_err(|why| bad(&why))?;
+            // Two operators who change different keys at once must not undo each other.
+            Ok((policy, check.or(version)))
+        }
+        (Some(_), false) | (None, true) => Err(bad(&"give either `policy` or at least one of `changes`")),
+    }
+}
+
+/// Describes providers, nodes, instances and policies: all of it or nothing.
+#[utoipa::path(post, path = "/v1/apply", request_body = Applying, responses((status = 200, body = Described), (status = 400, body = Problem), (status = 409, body = Problem)))]
+pub(super) async fn apply(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Body(Applying { mut documents }): Body<Applying>,
+) -> Result<Json<Described>, Problem> {
+    // What is compared must be the newest state, or "unchanged" may be wrong.
+    state.store.barrier().await.map_err(|_| Problem::no_quorum())?;
+    let objects = state.store.read(|committed| prepare(committed, &state.seal, &mut documents))?;
+    if documents == Documents::default() {
+        return Ok(Json(Described { objects, index: None }));
+    }
+    let Json(committed) = propose(&state, &caller, Command::Describe(Box::new(documents))).await?;
+    Ok(Json(Described { objects, index: Some(committed.index) }))
+}
+
+/// Seals the secrets, keeps what did not change out of the log, and says what will be done with each object.
+fn prepare(
+    state: &ClusterState,
+    seal: &Seal,
+    documents: &mut Documents,
+) -> Result<Vec<super::answers::ObjectChange>, Problem> {
+    let bad = |why: String| Problem::bad_request(why, "nothing was changed");
+    if let Some(twice) = duplicate(documents) {
+        return Err(bad(format!("{twice} is described twice")));
+    }
+    for node in &mut documents.nodes {
+        let old = state.nodes.get(&node.name).map(|record| &record.node);
+        seal.seal_node(node, old).map_err(|error| bad(error.to_string()))?;
+    }
+    for provider in &mut documents.providers {
+        let old = state.providers.get(&provider.name);
+        seal.seal_provider(provider, old).map_err(|error| bad(error.to_string()))?;
+    }
+    for instance in &documents.instances {
+        let Some(record) = state.instances.get(&instance.name) else { continue };
+        if instance.node != record.node && instance.node != record.instance.node {
+            return Err(Problem::bad_request(
+                format!("instance/{}: `node` says {}, but it is on {}", instance.name, instance.node, record.node),
+                format!("`node` is only where it is at first; `hactl instance evacuate {}` moves it", instance.name),
+            ));
+        }
+    }
+    Ok(compare(state, documents))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_body_names_the_key() {
+        let problem = read_json::<Reason>(br#"{"raeson":"x"}"#).unwrap_err();
+        assert!(problem.error.contains("unknown field `raeson`"), "{problem:?}");
+        assert!(problem.hint.starts_with("did you mean `reason`?"), "{problem:?}");
+        let problem = read_json::<Applying>(br#"{"node":[{"name":"n1"},{"name":"N 2"}]}"#).unwrap_err();
+        assert!(problem.error.starts_with("key node[1].name: "), "{problem:?}");
+        assert!(read_json::<Reason>(br#"{"reason":"x"} more"#).is_err());
+        assert_eq!(problem.code, Code::BadRequest);
+    }
+
+    #[test]
+    fn a_reason_is_needed() {
+        assert_eq!(checked("  dead disk ".into()), Ok("dead disk".to_owned()));
+        assert!(checked("   ".into()).is_err());
+        assert!(checked("x".repeat(REASON_BYTES_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn single_keys_change_the_version_that_was_read() {
+        let state = ClusterState::default();
+        let name: PolicyId = "quick".parse().unwrap();
+        let change = |key: &str, value: &str| Policing {
+            changes: vec![(key.into(), value.into())],
+            policy: None,
+            check: None,
+        };
+        let (policy, check) = new_policy(&state, &name, change("detection.suspect_after", "1s")).unwrap();
+        assert_eq!(policy.detection.suspect_after, policies::Millis::secs(1));
+        assert_eq!(check, Some(LogIndex(0)));
+        let problem = new_policy(&state, &name, change("detection.suspect_afetr", "1s")).unwrap_err();
+        assert!(problem.error.contains("detection.suspect_after"), "{problem:?}");
+        let nothing = Policing { changes: vec![], policy: None, check: None };
+        assert_eq!(new_policy(&state, &name, nothing).unwrap_err().code, Code::BadRequest);
+        let new: PolicyId = "mine".parse().unwrap();
+        assert_eq!(new_policy(&state, &new, change("detection.reprobe_count", "5")).unwrap().1, None);
+    }
+}

@@ -1,0 +1,50 @@
+//! The description of the API (OpenAPI 3.1), made from the handlers themselves.
+
+use super::{answers, change, events, explain, members, problem, read};
+use axum::Json;
+use utoipa::OpenApi;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Failover supervisor", description = "Every request needs a client certificate of the cluster's CA or a bearer token. Reading needs the role reader, everything else operator. What only the leader answers is redirected to it with 307."),
+    paths(
+        read::healthz, read::metrics, read::status, read::nodes, read::node, read::instances, read::instance,
+        read::failovers, read::failover, read::explanation, read::policies, read::policy,
+        change::cordon, change::maintenance, change::fence, change::confirm_off, change::release, change::evacuate,
+        change::cancel, change::arm, change::disarm, change::set_policy, change::apply,
+        members::list, members::add, members::promote, members::remove, members::transfer,
+        events::list, events::follow
+    ),
+    components(schemas(
+        answers::Status, answers::NodeLine, answers::InstanceLine, answers::FailoverLine, explain::Explanation,
+        problem::Problem
+    ))
+)]
+struct Description;
+
+/// This description.
+pub(super) async fn document() -> Json<utoipa::openapi::OpenApi> {
+    Json(Description::openapi())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_described() {
+        let described = Description::openapi();
+        let router = include_str!("mod.rs");
+        let routes: Vec<&str> = router
+            .split(".route(\"")
+            .skip(1)
+            .filter_map(|rest| rest.split('"').next())
+            .filter(|route| *route != "/openapi.json")
+            .collect();
+        assert!(routes.len() > 25, "{routes:?}");
+        for route in routes {
+            let route = route.replace("{*target}", "{target}");
+            assert!(described.paths.paths.contains_key(&route), "{route} is not described");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Requests that read. Each is one pure function of [`Facts`].
+
+use super::answers::{
+    Facts, FailoverDetail, FailoverLine, InstanceDetail, InstanceLine, NodeDetail, NodeLine, PolicyDetail, Status,
+};
+use super::explain::{Explanation, explain};
+use super::{ApiState, Code, Local, Problem, members};
+use crate::clock;
+use crate::metrics::Scene;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use policies::{InstanceId, NodeId, PlanId, PolicyId};
+use serde::{Deserialize, Serialize};
+use std::str::FromStr;
+use utoipa::ToSchema;
+
+/// How the answering member is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(super) struct Health {
+    /// The answering member.
+    member: u64,
+    /// The leader that it sees; absent: no quorum, nothing is done.
+    leader: Option<u64>,
+    /// Log index of the last applied entry.
+    applied: u64,
+}
+
+/// Answers with the committed state and the newest view.
+fn facts<T>(state: &ApiState, answer: impl FnOnce(Facts<'_>) -> T) -> T {
+    let view = state.view.borrow().clone();
+    let now = clock::wall();
+    state.store.read(|committed| answer(Facts { state: committed, view: &view, now }))
+}
+
+/// Reads a name of a path; a text that is no name is a 400 that says what a name is.
+pub(super) fn parse<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|error: T::Err| Problem::bad_request(error.to_string(), "give the name as in the list"))
+}
+
+/// Whether this member sees a leader.
+#[utoipa::path(get, path = "/healthz", responses((status = 200, body = Health), (status = 503, body = Health)))]
+pub(super) async fn healthz(State(state): State<ApiState>) -> Response {
+    let leader = state.store.leader().map(|leader| leader.id.0);
+    let applied = state.store.read(|committed| committed.applied.0);
+    let status = if leader.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Health { member: state.config.member.id, leader, applied })).into_response()
+}
+
+/// The metrics of this member in the Prometheus text form.
+#[utoipa::path(get, path = "/metrics", responses((status = 200, content_type = "text/plain", body = String)))]
+pub(super) async fn metrics(State(state): State<ApiState>) -> Result<Response, Problem> {
+    let leader = state.store.leader().map(|leader| leader.id);
+    let me = state.config.me();
+    let text = state.store.read(|committed| state.metrics.text(Scene { state: committed, me, leader }));
+    let text = text.map_err(|error| Problem::broken(crate::chain(&error)))?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+}
+
+/// The one-screen status.
+#[utoipa::path(get, path = "/v1/status", params(("local" = Option<bool>, Query)), responses((status = 200, body = Status)))]
+pub(super) async fn status(State(state): State<ApiState>, Extension(Local(local)): Extension<Local>) -> Json<Status> {
+    let members = members::lines(&state);
+    Json(facts(&state, |facts| Status {
+        cluster: state.config.cluster.name.clone(),
+        now: facts.now,
+        answered_by: state.config.me(),
+        local,
+        not_acting: facts.view.not_acting.as_ref().map(ToString::to_string),
+        armed: facts.state.armed.clone(),
+        members,
+        nodes: facts.node_counts(),
+        instances: facts.state.instances.len() as u64,
+        failovers: facts.failovers().into_iter().filter(|line| !line.phase.is_over()).collect(),
+        attention: facts.attention(),
+    }))
+}
+
+/// All nodes.
+#[utoipa::path(get, path = "/v1/nodes", responses((status = 200, body = Vec<NodeLine>)))]
+pub(super) async fn nodes(State(state): State<ApiState>) -> Json<Vec<NodeLine>> {
+    Json(facts(&state, |facts| facts.nodes()))
+}
+
+/// One node.
+#[utoipa::path(get, path = "/v1/nodes/{name}", params(("name" = String, Path)), responses((status = 200, body = NodeDetail), (status = 404, body = Problem)))]
+pub(super) async fn node(State(state): State<ApiState>, Path(name): Path<String>) -> Result<Json<NodeDetail>, Problem> {
+    let id: NodeId = parse(&name)?;
+    facts(&state, |facts| facts.node(&id)).map(Json).ok_or_else(|| Problem::not_there(&format!("node {id}"), "node list"))
+}
+
+/// All instances.
+#[utoipa::path(get, path = "/v1/instances", responses((status = 200, body = Vec<InstanceLine>)))]
+pub(super) async fn instances(State(state): State<ApiState>) -> Json<Vec<InstanceLine>> {
+    Json(facts(&state, |facts| facts.instances()))
+}
+
+/// One instance.
+#[utoipa::path(get, path = "/v1/instances/{name}", params(("name" = String, Path)), responses((status = 200, body = InstanceDetail), (status = 404, body = Problem)))]
+pub(super) async fn instance(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+) -> Result<Json<InstanceDetail>, Problem> {
+    let id: InstanceId = parse(&name)?;
+    let found = facts(&state, |facts| facts.instance(&id));
+    found.map(Json).ok_or_else(|| Problem::not_there(&format!("instance {id}"), "instance list"))
+}
+
+/// Failovers, newest first.
+#[utoipa::path(get, path = "/v1/failovers", responses((status = 200, body = Vec<FailoverLine>)))]
+pub(super) async fn failovers(State(state): State<ApiState>) -> Json<Vec<FailoverLine>> {
+    Json(facts(&state, |facts| facts.failovers()))
+}
+
+/// One failover.
+#[utoipa::path(get, path = "/v1/failovers/{id}", params(("id" = String, Path)), responses((status = 200, body = FailoverDetail), (status = 404, body = Problem)))]
+pub(super) async fn failover(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+) -> Result<Json<FailoverDetail>, Problem> {
+    let id: PlanId = parse(&id)?;
+    let found = facts(&state, |facts| facts.failover(id));
+    found.map(Json).ok_or_else(|| Problem::not_there(&format!("failover {id}"), "failover list"))
+}
+
+/// Seen? Judged? Planned? Attempted? Proved?
+#[utoipa::path(get, path = "/v1/explain/{target}", params(("target" = String, Path)), responses((status = 200, body = Explanation), (status = 404, body = Problem)))]
+pub(super) async fn explanation(
+    State(state): State<ApiState>,
+    Path(target): Path<String>,
+) -> Result<Json<Explanation>, Problem> {
+    let found = facts(&state, |facts| explain(facts, &target));
+    let hint = "`hactl node list`, `hactl instance list` and `hactl failover list` show what there is";
+    found.map(Json).map_err(|error| Problem::new(Code::NotThere, error.to_string(), hint))
+}
+
+/// All policies.
+#[utoipa::path(get, path = "/v1/policies", responses((status = 200, body = Vec<PolicyDetail>)))]
+pub(super) async fn policies(State(state): State<ApiState>) -> Json<Vec<PolicyDetail>> {
+    Json(facts(&state, |facts| facts.policies()))
+}
+
+/// One policy.
+#[utoipa::path(get, path = "/v1/policies/{name}", params(("name" = String, Path)), responses((status = 200, body = PolicyDetail), (status = 404, body = Problem)))]
+pub(super) async fn policy(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+) -> Result<Json<PolicyDetail>, Problem> {
+    let id: PolicyId = parse(&name)?;
+    let found = facts(&state, |facts| facts.policy(&id));
+    found.map(Json).ok_or_else(|| Problem::not_there(&format!("policy {id}"), "policy list"))
+}

@@ -1,0 +1,297 @@
+//! The client of the API: finds the member that can answer and says honestly what became of a request.
+//!
+//! Why it exists: there are several members, one of them leads, and any of them may be gone. What it never does: send
+//! a change a second time once the first may have arrived, follow a redirect away from TLS, or trust a certificate
+//! that is not of the cluster's CA.
+
+use crate::api::{Code, Problem};
+use crate::document::{self, DocumentError};
+use crate::files::{self, FileError};
+use crate::init::Context;
+use crate::tls::{self, Credentials, TlsError};
+use reqwest::{Method, Response, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
+
+/// Limit of one attempt to connect. A member in the same site answers within milliseconds; a dead one must not hold up
+/// the question to the next.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
+/// Redirects in one attempt. One is normal; a second happens when the leader changes meanwhile.
+const REDIRECTS_MAX: usize = 4;
+/// Pause before all members are asked again while there is no leader.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// Largest answer in bytes: a list of 10,000 nodes has some 4 MB.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The context file cannot be used.
+    #[error("{0}")]
+    Context(String),
+    /// A file of the context could not be read.
+    #[error("read the context")]
+    File(#[source] FileError),
+    /// The context is not one.
+    #[error("read the context")]
+    Document(#[source] DocumentError),
+    /// Its certificates cannot be used.
+    #[error("use the certificates of the context")]
+    Tls(#[source] TlsError),
+    /// No member could be asked; nothing was changed.
+    #[error("no member can be reached: {}", .0.join("; "))]
+    Unreachable(Vec<String>),
+    /// The cluster said no.
+    #[error("{}", .0.error)]
+    Refused(Problem),
+    /// What came is no answer of this API.
+    #[error("{endpoint} gave an answer that is not understood: {why}")]
+    BadAnswer {
+        /// Who answered.
+        endpoint: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// A way to the cluster.
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    endpoints: Vec<Url>,
+    token: Option<Zeroizing<String>>,
+    patience: Duration,
+}
+
+/// What became of one attempt.
+enum Attempt {
+    Answer(Response),
+    /// It certainly did not arrive.
+    NotSent(String),
+    /// It may have arrived.
+    NoAnswer(String),
+}
+
+impl Client {
+    /// From a context file. `patience`: how long to look for a member that can answer.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn open(path: &Path, patience: Duration) -> Result<Client, ClientError> {
+        let text = files::read_text(path).map_err(ClientError::File)?;
+        let context: Context = document::read(&path.display().to_string(), &text).map_err(ClientError::Document)?;
+        let dir = path.parent().unwrap_or(Path::new("."));
+        let ca = dir.join(&context.ca);
+        let tls = match (&context.cert, &context.key) {
+            (Some(cert), Some(key)) => Credentials::load(&ca, &dir.join(cert), &dir.join(key)).and_then(|c| c.client()),
+            (None, None) => tls::token_client(&ca),
+            (Some(_), None) | (None, Some(_)) => {
+                let why = format!("{}: `cert` and `key` belong together", path.display());
+                return Err(ClientError::Context(why));
+            }
+        };
+        let token = match &context.token_file {
+            Some(file) => {
+                let text = Zeroizing::new(files::read_text(&dir.join(file)).map_err(ClientError::File)?);
+                Some(Zeroizing::new(text.trim().to_owned()))
+            }
+            None => None,
+        };
+        let endpoints = context.endpoints.iter().map(|endpoint| endpoint_url(path, endpoint));
+        let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
+        Client::new(tls.map_err(ClientError::Tls)?, endpoints, token, patience)
+    }
+
+    fn new(
+        tls: rustls::ClientConfig,
+        endpoints: Vec<Url>,
+        token: Option<Zeroizing<String>>,
+        patience: Duration,
+    ) -> Result<Client, ClientError> {
+        if endpoints.is_empty() {
+            return Err(ClientError::Context("the context names no endpoints".to_owned()));
+        }
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(CONNECT_TIME_MAX.min(patience))
+            .build()
+            .map_err(|error| ClientError::Context(format!("set up HTTPS: {}", crate::chain(&error))))?;
+        Ok(Client { http, endpoints, token, patience })
+    }
+
+    /// Asks. Any member that can answer will do, so it is asked again until there is an answer.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, ClientError> {
+        let response = self.send(Method::GET, path, None).await?;
+        read_answer(response).await
+    }
+
+    /// Orders. Sent again only while it is certain that it did not arrive.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`Code::OutcomeUnknown`] if it may have happened.
+    pub async fn order<A: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<A, ClientError> {
+        let response = self.order_raw(method, path, body).await?;
+        read_answer(response).await
+    }
+
+    /// As [`Client::order`], for orders that are answered without a body.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn order_quietly(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<(), ClientError> {
+        self.order_raw(method, path, body).await.map(drop)
+    }
+
+    async fn order_raw(&self, method: Method, path: &str, body: &impl Serialize) -> Result<Response, ClientError> {
+        let body = serde_json::to_vec(body)
+            .map_err(|error| ClientError::Context(format!("write the request: {error}")))?;
+        self.send(method, path, Some(body)).await
+    }
+
+    /// Opens a stream of lines.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn stream(&self, path: &str) -> Result<Response, ClientError> {
+        self.send(Method::GET, path, None).await
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Response, ClientError> {
+        let began = Instant::now();
+        loop {
+            let mut failures = vec![];
+            let mut refused = None;
+            for endpoint in &self.endpoints {
+                let left = self.patience.saturating_sub(began.elapsed()).max(CONNECT_TIME_MAX.min(self.patience));
+                match self.attempt(endpoint, &method, path, body.as_deref(), left).await {
+                    Attempt::Answer(response) if response.status().is_success() => return Ok(response),
+                    Attempt::Answer(response) => {
+                        let problem = read_problem(response).await?;
+                        match problem.code {
+                            Code::NoQuorum | Code::NotYet | Code::Broken => refused = Some(problem),
+                            Code::BadRequest
+                            | Code::NotAuthenticated
+                            | Code::NotAllowed
+                            | Code::NotThere
+                            | Code::Rejected
+                            | Code::TooLarge
+                            | Code::OutcomeUnknown => return Err(ClientError::Refused(problem)),
+                        }
+                    }
+                    Attempt::NotSent(why) => failures.push(format!("{}: {why}", place(endpoint))),
+                    Attempt::NoAnswer(why) if method == Method::GET => {
+                        failures.push(format!("{}: {why}", place(endpoint)));
+                    }
+                    Attempt::NoAnswer(_) => return Err(ClientError::Refused(Problem::outcome_unknown())),
+                }
+            }
+            if began.elapsed() + AGAIN_AFTER >= self.patience {
+                return Err(match refused {
+                    Some(problem) => ClientError::Refused(problem),
+                    None => ClientError::Unreachable(failures),
+                });
+            }
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    }
+
+    /// One member, and where it sends us.
+    async fn attempt(
+        &self,
+        endpoint: &Url,
+        method: &Method,
+        path: &str,
+        body: Option<&[u8]>,
+        left: Duration,
+    ) -> Attempt {
+        let Ok(mut url) = endpoint.join(path) else {
+            return Attempt::NotSent(format!("{path:?} is not a path"));
+        };
+        for _ in 0..REDIRECTS_MAX {
+            let mut request = self.http.request(method.clone(), url.clone());
+            if let Some(token) = &self.token {
+                request = request.bearer_auth(token.as_str());
+            }
+            if let Some(body) = body {
+                request = request.header("content-type", "application/json").body(body.to_vec());
+            }
+            // Only the time to the answer's head is limited: a stream of events has no end.
+            let response = match tokio::time::timeout(left, request.send()).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(error)) if error.is_connect() => return Attempt::NotSent(root(&error)),
+                Ok(Err(error)) => return Attempt::NoAnswer(root(&error)),
+                Err(_) => return Attempt::NoAnswer(format!("no answer within {left:?}")),
+            };
+            if response.status() != reqwest::StatusCode::TEMPORARY_REDIRECT {
+                return Attempt::Answer(response);
+            }
+            let location = response.headers().get("location").and_then(|value| value.to_str().ok());
+            match location.and_then(|location| url.join(location).ok()) {
+                Some(next) if next.scheme() == "https" => url = next,
+                Some(_) | None => return Attempt::NotSent("it sends us nowhere".to_owned()),
+            }
+        }
+        Attempt::NotSent("the members send us to each other: the leader is changing".to_owned())
+    }
+}
+
+fn endpoint_url(file: &Path, endpoint: &str) -> Result<Url, ClientError> {
+    let url = Url::parse(endpoint).ok().filter(|url| url.scheme() == "https" && url.has_host());
+    url.ok_or_else(|| ClientError::Context(format!("{}: endpoint {endpoint:?} is not https://host:port", file.display())))
+}
+
+fn place(endpoint: &Url) -> String {
+    format!("{}:{}", endpoint.host_str().unwrap_or("?"), endpoint.port_or_known_default().unwrap_or(443))
+}
+
+/// The innermost reason: the outer ones only repeat the address.
+fn root(error: &reqwest::Error) -> String {
+    let mut reason: &dyn std::error::Error = error;
+    while let Some(source) = reason.source() {
+        reason = source;
+    }
+    reason.to_string()
+}
+
+async fn read_answer<A: DeserializeOwned>(response: Response) -> Result<A, ClientError> {
+    let endpoint = place(response.url());
+    let bad = |why: String| ClientError::BadAnswer { endpoint: endpoint.clone(), why };
+    let body = read_body(response).await.map_err(bad)?;
+    serde_json::from_slice(&body).map_err(|error| bad(format!("{error}; hactl and the member may be of different versions")))
+}
+
+async fn read_problem(response: Response) -> Result<Problem, ClientError> {
+    let (endpoint, status) = (place(response.url()), response.status());
+    let bad = |why: String| ClientError::BadAnswer { endpoint: endpoint.clone(), why };
+    let body = read_body(response).await.map_err(bad)?;
+    serde_json::from_slice(&body).map_err(|_| bad(format!("HTTP {status} without an explanation")))
+}
+
+async fn read_body(mut response: Response) -> Result<Vec<u8>, String> {
+    let mut body = vec![];
+    while let Some(chunk) = response.chunk().await.map_err(|error| root(&error))? {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err(format!("more than {ANSWER_BYTES_MAX} bytes"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
