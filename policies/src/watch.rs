@@ -51,7 +51,7 @@ pub struct Seen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// It is heard: for the first time, again after silence, in a new life, in a new epoch, or in spite of its
-    /// farewell.
+    /// farewell. Says nothing of the disk: one that is stale is told anew with the next heartbeat.
     Heard {
         /// Which life.
         boot: BootId,
@@ -183,7 +183,6 @@ impl Record {
             if let Some(newest) = self.displaced.first_mut() {
                 *newest = before.boot;
             }
-            self.write_stale = false;
         }
         self.at = now;
         self.boot = beat.boot;
@@ -197,6 +196,7 @@ impl Record {
         }
         self.phase = Phase::Alive;
         if !same_life || before.phase != Phase::Alive || before.epoch != beat.epoch {
+            self.write_stale = false;
             return Some(Change::Heard { boot: beat.boot, epoch: beat.epoch });
         }
         self.judge_write(beat.write_age)

@@ -118,6 +118,10 @@ fn a_stuck_disk_is_news_when_it_gets_stale_and_when_it_is_written_again() {
     assert_eq!(watch.beat(NODE, Mono(4), &written(Some(Millis(1000)))), Some(Change::WriteFresh));
     assert_eq!(watch.beat(NODE, Mono(5), &written(Some(Millis(1001)))), stale(1001));
     assert_eq!(watch.beat(NODE, Mono(6), &written(None)), Some(Change::WriteFresh));
+    assert_eq!(watch.beat(NODE, Mono(7), &written(Some(Millis(2000)))), stale(2000));
+    assert_eq!(tick(&mut watch, 600), vec![(NODE, Change::Silent { since: Mono(7) })]);
+    assert_eq!(watch.beat(NODE, Mono(601), &written(Some(Millis(2600)))), heard(7));
+    assert_eq!(watch.beat(NODE, Mono(602), &written(Some(Millis(2601)))), stale(2601), "told anew");
 }
 
 /// What one node is in the model.
@@ -170,7 +174,6 @@ impl Model {
                 return None;
             }
             node.displaced.insert(was.boot.0);
-            node.stale = false;
         }
         node.seen = Some(Seen { at: now, heartbeat: *beat });
         node.reported = false;
@@ -181,6 +184,7 @@ impl Model {
             return (!again).then_some(Change::LastGasp(gasp));
         }
         if !same || was.is_some_and(|was| was.last_gasp.is_some() || was.epoch != beat.epoch) {
+            node.stale = false;
             return Some(Change::Heard { boot: beat.boot, epoch: beat.epoch });
         }
         let stale = beat.write_age.is_some_and(|age| age > node.limits.write_stale_after);
