@@ -52,8 +52,8 @@ pub enum Input {
     Asked {
         /// Which node.
         node: NodeId,
-        /// True if any question was answered.
-        answers: bool,
+        /// True if any question was answered; `None` if we could not ask: our own trouble, no sign of death.
+        answers: Option<bool>,
     },
     /// A node's power was read.
     PowerRead {

@@ -234,7 +234,7 @@ impl Desk<'_> {
                     return wishes.lead(self.leader, Step::Finish { plan: plan.id, seen });
                 }
             }
-            Some(_) | None if started && !has_agent && self.sights.kernel_answers(&spare) => {
+            heard if started && !has_agent && (heard.is_some() || self.sights.kernel_answers(&spare)) => {
                 let seen = format!("the kernel of {spare} answers");
                 return wishes.lead(self.leader, Step::Finish { plan: plan.id, seen });
             }

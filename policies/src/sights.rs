@@ -62,19 +62,22 @@ impl Sights {
         silent && has_probe
     }
 
-    /// Takes the answer, or the missing one, of a node's kernel.
-    pub(crate) fn answered(&mut self, node: &NodeId, answers: bool, now: Mono) {
+    /// Takes the answer, or the missing one, of a node's kernel; `None`: we could not ask and will try again.
+    pub(crate) fn answered(&mut self, node: &NodeId, answers: Option<bool>, now: Mono) {
         if let Some(local) = self.nodes.get_mut(node) {
-            local.kernel = if answers { Kernel::Answers } else { Kernel::Mute };
+            local.kernel = match answers {
+                Some(true) => Kernel::Answers,
+                Some(false) => Kernel::Mute,
+                None => Kernel::Asking,
+            };
             local.asked = now;
         }
     }
 
-    /// Silent nodes whose kernel answered the last time and is to be asked again.
+    /// Silent nodes whose kernel is to be asked again: what it said last may have changed.
     pub(crate) fn due_again(&mut self, now: Mono) -> Vec<NodeId> {
         let due = |local: &Local| {
-            let answered = matches!(local.kernel, Kernel::Answers | Kernel::Mute);
-            answered && matches!(local.last, Last::Silent { .. }) && now.since(local.asked) >= ASK_AGAIN_AFTER
+            local.kernel != Kernel::NoProbe && matches!(local.last, Last::Silent { .. }) && now.since(local.asked) >= ASK_AGAIN_AFTER
         };
         let mut nodes = vec![];
         for (node, local) in self.nodes.iter_mut().filter(|(_, local)| due(local)) {

@@ -108,7 +108,7 @@ impl Counters {
             ("unknown_node", &self.unknown_node),
             ("malformed", &self.malformed),
         ]
-        .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
+        .map(|(name, counter)| (name, counter.load(Relaxed)))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Why it exists: one binary is all that a member needs. What it never does: hold logic; each verb calls the library.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 use policies::{MemberId, Wall};
@@ -13,7 +13,9 @@ use supervisor::auth::{Role, Tokens, create_token};
 use supervisor::config::{Config, Home};
 use supervisor::init::{self, Addresses};
 use supervisor::seal::Seal;
-use supervisor::{telemetry, tls};
+use supervisor::{daemon, telemetry, tls};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 /// Watches bare-metal servers, fences the dead and brings their instances back on spares.
 #[derive(Parser)]
@@ -226,7 +228,25 @@ fn check(home: &Home) -> Result<Config> {
 fn run(home: &Home) -> Result<()> {
     let config = check(home)?;
     telemetry::start(&config.log)?;
-    bail!("member {} cannot run yet", config.member.id)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("start the async runtime")?;
+    runtime.block_on(async {
+        let (stopper, stop) = watch::channel(false);
+        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        let signals = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            stopper.send_replace(true);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = daemon::run(home, config, stop) => ended.map_err(anyhow::Error::from),
+            () = signals => Ok(()),
+        }
+    })
 }
 
 fn after_init(home: &Home, config: &Config) -> String {

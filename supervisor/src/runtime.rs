@@ -1,0 +1,326 @@
+//! The loop that feeds the brain and carries out what it wants. One member, one loop, one closed set of inputs.
+//!
+//! Why it exists: the engine is a function; someone has to bring it the world and take its wishes to the world. What
+//! it never does: decide, or wait inside the loop. Work that takes time runs in a set of tasks that is watched: a
+//! panic in one of them ends the process, for half a supervisor is worse than none.
+
+use crate::executor::Executor;
+use crate::ingest::{self, Counters, Ingest, IngestError};
+use crate::metrics::Metrics;
+use crate::poll::Poll;
+use crate::seal::{Seal, Secret};
+use crate::{clock, probe};
+use ha_agent::key::Key;
+use policies::watch::Limits;
+use policies::{
+    BootId, Command, Engine, Input, LogIndex, MemberId, NodeId, Output, Proposal, Report, View,
+};
+use raft_store::{Store, StoreEvent};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+/// How often the brain sees time pass. All deadlines are found late by up to this; a heartbeat interval is 250 ms.
+const TICK: Duration = Duration::from_millis(20);
+/// How often the view for people is made anew. A pass over all nodes; nobody reads faster.
+const VIEW_EVERY: Duration = Duration::from_millis(100);
+/// Findings that wait for the loop. A full queue slows the tasks that wait for devices, never the loop.
+const FINDINGS_MAX: usize = 4096;
+/// Commands that wait for the ingest.
+const EAR_COMMANDS_MAX: usize = 64;
+/// Batches of news that wait for the loop; the ingest keeps further ones.
+const BATCHES_MAX: usize = 64;
+
+/// Why a member stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
+    /// Its memory is gone: a failed disk, or a dead Raft core. It must not live on half dead.
+    #[error("the store failed: {0}")]
+    Store(String),
+    /// Heartbeats are no longer read; without ears every node would seem dead.
+    #[error("the ingest of heartbeats ended")]
+    Ingest(#[source] Option<IngestError>),
+    /// A task of ours panicked.
+    #[error("a task failed")]
+    Task(#[source] JoinError),
+}
+
+/// What comes back from work beside the loop.
+enum Finding {
+    /// For the brain.
+    Input(Input),
+    /// The kernel of a node without an agent answered.
+    Answered(NodeId),
+}
+
+/// What a member is made of.
+pub struct Runtime {
+    /// Its memory.
+    pub store: Store,
+    /// What the memory says.
+    pub events: mpsc::UnboundedReceiver<StoreEvent>,
+    /// Its ears.
+    pub ingest: Ingest,
+    /// What its ears count.
+    pub heard: Arc<Counters>,
+    /// Its hands.
+    pub executor: Executor,
+    /// Opens secrets.
+    pub seal: Seal,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Where the view for people goes.
+    pub view: watch::Sender<Arc<View>>,
+    /// Who we are.
+    pub me: MemberId,
+    /// The failure domain we stand in.
+    pub domain: String,
+}
+
+struct Loop {
+    store: Store,
+    ears: mpsc::Sender<ingest::Command>,
+    poll: Poll,
+    executor: Executor,
+    seal: Seal,
+    metrics: Metrics,
+    heard: Arc<Counters>,
+    view: watch::Sender<Arc<View>>,
+    me: MemberId,
+    engine: Engine,
+    results: mpsc::Sender<Finding>,
+    tasks: JoinSet<()>,
+    voters: Vec<MemberId>,
+    viewed: Instant,
+}
+
+impl Runtime {
+    /// Runs the member until `stop` says so.
+    ///
+    /// # Errors
+    /// [`Stopped`] if it cannot go on; the process must then end.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), Stopped> {
+        let Runtime { store, mut events, ingest, heard, executor, seal, metrics, view, me, domain } = self;
+        let (results, mut findings) = mpsc::channel(FINDINGS_MAX);
+        let (ears, commands) = mpsc::channel(EAR_COMMANDS_MAX);
+        let (batches, mut news) = mpsc::channel(BATCHES_MAX);
+        let mut listening = tokio::spawn(ingest.run(commands, batches));
+        let engine = Engine::new(me, BootId(rand::random()), &domain);
+        let (poll, tasks, voters) = (Poll::new(clock::mono()), JoinSet::new(), vec![]);
+        let viewed = Instant::now();
+        let mut body = Loop {
+            store, ears, poll, executor, seal, metrics, heard, view, me, engine, results, tasks, voters, viewed,
+        };
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => body.store_event(event)?,
+                    None => return Err(Stopped::Store("it ended".to_owned())),
+                },
+                Some(batch) = news.recv() => {
+                    for (node, change) in batch.changes {
+                        tracing::debug!(%node, ?change, "heard");
+                        body.feed(Input::Changed { node, change });
+                    }
+                }
+                ended = &mut listening => {
+                    return Err(Stopped::Ingest(ended.map_err(Stopped::Task)?.err()));
+                }
+                Some(finding) = findings.recv() => body.take(finding),
+                Some(ended) = body.tasks.join_next() => ended.map_err(Stopped::Task)?,
+                _ = tick.tick() => body.tick(),
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            }
+        }
+    }
+}
+
+impl Loop {
+    fn feed(&mut self, input: Input) {
+        for output in self.engine.handle(clock::now(), input) {
+            self.carry_out(output);
+        }
+    }
+
+    fn take(&mut self, finding: Finding) {
+        match finding {
+            Finding::Input(input) => self.feed(input),
+            Finding::Answered(node) => {
+                if let Some(change) = self.poll.answered(&node, clock::mono()) {
+                    self.feed(Input::Changed { node, change });
+                }
+            }
+        }
+    }
+
+    /// Asks the nodes without agents, and notices those that stay silent.
+    fn poll(&mut self) {
+        let now = clock::mono();
+        for (node, limit) in self.poll.due(now) {
+            let Some(record) = self.engine.state().nodes.get(&node) else { continue };
+            let asked = record.node.probe.clone();
+            self.work(async move {
+                let answer = probe::ask(&asked, 1, limit).await;
+                (answer == probe::Answer::Answers).then_some(Finding::Answered(node))
+            });
+        }
+        for (node, change) in self.poll.tick(now) {
+            self.feed(Input::Changed { node, change });
+        }
+    }
+
+    fn tick(&mut self) {
+        self.poll();
+        let voters = self.store.members().into_iter().filter(|member| member.voter).map(|member| member.id);
+        let voters: Vec<MemberId> = voters.collect();
+        if voters != self.voters {
+            self.voters.clone_from(&voters);
+            self.feed(Input::Voters(voters));
+        }
+        self.feed(Input::Tick);
+        if self.viewed.elapsed() >= VIEW_EVERY {
+            self.viewed = Instant::now();
+            self.metrics.heartbeats(self.heard.totals());
+            self.view.send_replace(Arc::new(self.engine.view(clock::now())));
+        }
+    }
+
+    fn store_event(&mut self, event: StoreEvent) -> Result<(), Stopped> {
+        match event {
+            StoreEvent::Applied { index, proposal } => {
+                self.feed(Input::Applied { index, proposal: (*proposal).clone() });
+                self.metrics.applied(&proposal, self.engine.state());
+            }
+            StoreEvent::Installed(state) => self.feed(Input::Installed(Box::new((*state).clone()))),
+            StoreEvent::Leader { term_leader: leader, me: _ } => {
+                tracing::info!(?leader, "leadership changed");
+                self.feed(Input::Leader { leader });
+            }
+            StoreEvent::Message { from, bytes } => match serde_json::from_slice::<Report>(&bytes) {
+                Ok(report) if report.member == from => self.feed(Input::Report(report)),
+                Ok(report) => {
+                    tracing::warn!(%from, claims = %report.member, "a member reported in another's name");
+                }
+                Err(error) => tracing::warn!(%from, %error, "read a member's report"),
+            },
+            StoreEvent::Fatal(why) => return Err(Stopped::Store(why)),
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Propose { ticket, command } => self.propose(ticket, command),
+            Output::Execute { effect, limit } => {
+                let job = self.executor.prepare(self.engine.state(), effect.clone(), limit);
+                let (executor, metrics) = (self.executor.clone(), self.metrics.clone());
+                self.work(async move {
+                    let began = clock::mono();
+                    let outcome = executor.carry_out(job).await;
+                    metrics.effect(&effect.action, &outcome, clock::mono().since(began));
+                    Some(Finding::Input(Input::Ended { token: effect.token, outcome }))
+                });
+            }
+            Output::Ask { node, count, interval } => {
+                let Some(record) = self.engine.state().nodes.get(&node) else { return };
+                let asked = record.node.probe.clone();
+                self.work(async move {
+                    let answer = probe::ask(&asked, count, Duration::from_millis(interval.0)).await;
+                    if let probe::Answer::CouldNotAsk(why) = &answer {
+                        tracing::warn!(%node, why, "could not ask a kernel; it counts as neither alive nor dead");
+                    }
+                    Some(Finding::Input(Input::Asked { node, answers: answer.answers() }))
+                });
+            }
+            Output::ReadPower { node } => self.read_power(node),
+            Output::Broadcast(report) => match serde_json::to_vec(&report) {
+                Ok(bytes) if self.store.broadcast(&bytes) => {}
+                Ok(bytes) => tracing::error!(bytes = bytes.len(), "a report is too large to be sent"),
+                Err(error) => tracing::error!(%error, "write a report"),
+            },
+            Output::Watch { node, limits } => self.watch(node, limits),
+            Output::Unwatch { node } => {
+                self.poll.forget(&node);
+                self.tell_ears(ingest::Command::Forget { node });
+            }
+        }
+    }
+
+    fn propose(&mut self, ticket: u64, command: Command) {
+        let by = format!("member/{}", self.me);
+        let proposal = Proposal { at: clock::wall(), by, command };
+        let (store, metrics) = (self.store.clone(), self.metrics.clone());
+        self.work(async move {
+            let began = Instant::now();
+            let index: Option<LogIndex> = match store.propose(proposal).await {
+                Ok((index, Ok(_))) => {
+                    metrics.proposed("applied", began.elapsed());
+                    Some(index)
+                }
+                Ok((index, Err(rejected))) => {
+                    metrics.proposed("rejected", began.elapsed());
+                    tracing::info!(%rejected, "a proposal of ours did not fit the state any more");
+                    Some(index)
+                }
+                Err(error) => {
+                    metrics.proposed("lost", began.elapsed());
+                    tracing::info!(%error, "a proposal of ours was not confirmed");
+                    None
+                }
+            };
+            Some(Finding::Input(Input::Answered { ticket, index }))
+        });
+    }
+
+    fn read_power(&mut self, node: NodeId) {
+        let Some(record) = self.engine.state().nodes.get(&node) else { return };
+        match self.executor.power_reader(&record.node) {
+            Ok(reader) => self.work(async move {
+                Some(Finding::Input(Input::PowerRead { node, power: reader.await }))
+            }),
+            Err(refusal) => tracing::warn!(%node, %refusal, "read power"),
+        }
+    }
+
+    fn watch(&mut self, node: NodeId, limits: Limits) {
+        let Some(record) = self.engine.state().nodes.get(&node) else { return };
+        let Some(sealed) = &record.node.agent_key else {
+            self.tell_ears(ingest::Command::Forget { node: node.clone() });
+            return self.poll.enroll(node, limits, clock::mono());
+        };
+        self.poll.forget(&node);
+        match self.seal.open(Secret::AgentKey(&node), sealed) {
+            Err(error) => tracing::error!(%node, %error, "its heartbeats cannot be read"),
+            Ok(text) => match std::str::from_utf8(&text).unwrap_or_default().parse::<Key>() {
+                Ok(key) => self.tell_ears(ingest::Command::Enroll { node, key, limits }),
+                Err(error) => tracing::error!(%node, %error, "its heartbeats cannot be read"),
+            },
+        }
+    }
+
+    /// Tells the ingest beside the loop, so that the loop never waits for it.
+    fn tell_ears(&mut self, command: ingest::Command) {
+        let ears = self.ears.clone();
+        self.work(async move {
+            // It fails only when the ingest has ended, and then the loop ends too.
+            ears.send(command).await.ok();
+            None
+        });
+    }
+
+    /// Runs something beside the loop; its result comes back as an input.
+    fn work(&mut self, work: impl Future<Output = Option<Finding>> + Send + 'static) {
+        let results = self.results.clone();
+        self.tasks.spawn(async move {
+            if let Some(finding) = work.await {
+                // Sending fails only when the loop has ended, and then nobody needs the result.
+                results.send(finding).await.ok();
+            }
+        });
+    }
+}
+
