@@ -81,9 +81,7 @@ impl Rig {
     }
 
     fn counted(&self) -> [u64; 7] {
-        let c = &self.counters;
-        [&c.accepted, &c.duplicate, &c.replayed, &c.other_life, &c.bad_mac, &c.unknown_node, &c.malformed]
-            .map(|counter| counter.load(Relaxed))
+        self.counters.totals().map(|(_, total)| total)
     }
 }
 
