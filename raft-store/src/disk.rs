@@ -113,6 +113,13 @@ pub(crate) struct Disk {
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
+/// The file is closed when this returns, so that it can be opened again at once.
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 /// What the log holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LogBounds {

@@ -113,9 +113,24 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// The store in `dir` cannot be used.
-pub(crate) fn damaged(dir: &Path, me: MemberId, error: &DiskError) -> OpenError {
-    OpenError::Damaged { path: dir.join(STORE), me, what: causes(error) }
+/// The store in `dir` cannot be used. What only hinders us now must not be taken for damage, since the way out of
+/// damage is to give the member up.
+pub(crate) fn damaged(dir: &Path, me: MemberId, error: DiskError) -> OpenError {
+    let path = dir.join(STORE);
+    let what = causes(&error);
+    let DiskError::Engine { source, .. } = error else { return OpenError::Damaged { path, me, what } };
+    match &*source {
+        redb::Error::DatabaseAlreadyOpen => OpenError::InUse { path: dir.to_owned() },
+        redb::Error::Io(cause) if !is_content(cause.kind()) => {
+            OpenError::Files { doing: "read", path, source: io::Error::new(cause.kind(), what) }
+        }
+        _ => OpenError::Damaged { path, me, what },
+    }
+}
+
+/// Whether an I/O error speaks of what is in the file, and not of the way to it.
+fn is_content(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 /// An opened directory. Dropping it lets the next process in.
@@ -147,7 +162,7 @@ pub(crate) fn open(dir: &Path, member: MemberId, cluster: &str) -> Result<Home, 
         }
         (true, _) => {}
     }
-    let damaged = |error: DiskError| damaged(dir, member, &error);
+    let damaged = |error| damaged(dir, member, error);
     let (disk, identity) = Disk::open(&store).map_err(damaged)?;
     if identity.member != member || identity.cluster != cluster {
         return Err(OpenError::NotOurs {

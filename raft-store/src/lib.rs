@@ -36,6 +36,8 @@ mod network;
 mod peers;
 mod seal;
 mod store;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use config::{BadConfig, Config, Snapshots, Timing, Tls};

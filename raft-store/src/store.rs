@@ -179,7 +179,7 @@ impl Store {
         let (events, receiver) = mpsc::unbounded_channel();
         let disk = Arc::new(home.disk);
         let (history, recorder) = history::open(config.dir.join("history"), config.history_keep);
-        let damaged = |error| identity::damaged(&config.dir, me, &error);
+        let damaged = |error| identity::damaged(&config.dir, me, error);
         let machine = Machine::open(Arc::clone(&disk), events.clone(), recorder).map_err(damaged)?;
         let state = machine.shared();
         let timing = config.timing;
