@@ -2,7 +2,7 @@
 //! Owns the member's copy of the committed state and everything it believes. Never does anything itself.
 
 use crate::command::{Command, Proposal, Step};
-use crate::effect::{Effect, Outcome};
+use crate::effect::{Effect, Outcome, Seen};
 use crate::judge::judge;
 use crate::memory::Memory;
 use crate::observation::{Power, Report};
@@ -230,7 +230,7 @@ impl Engine {
                     self.memory.reports.insert(report.member, (report, now));
                 }
             }
-            Input::Ended { token, outcome } => self.ended(token, outcome, outputs),
+            Input::Ended { token, outcome } => self.ended(now, token, outcome, outputs),
             Input::Answered { ticket, index } => match index.filter(|index| *index > self.state.applied) {
                 Some(index) => {
                     self.tickets.entry(ticket).and_modify(|open| open.1 = Some(index));
@@ -380,12 +380,25 @@ impl Engine {
         self.watched = wanted;
     }
 
-    fn ended(&mut self, token: LogIndex, outcome: Outcome, outputs: &mut Vec<Output>) {
+    fn ended(&mut self, now: Mono, token: LogIndex, outcome: Outcome, outputs: &mut Vec<Output>) {
         let Some(leader) = self.leads else {
             self.memory.in_flight.remove(&token);
             return;
         };
+        self.learn_power(token, &outcome, now);
         self.propose(Command::Lead { leader, step: Step::Resolve { token, outcome } }, outputs);
+    }
+
+    /// What a fence or a start has read is newer than what the last poll read.
+    fn learn_power(&mut self, token: LogIndex, outcome: &Outcome, now: Mono) {
+        let power = match outcome {
+            Outcome::Done(Seen::OffTwice { .. }) => Power::Off,
+            Outcome::Done(Seen::On) => Power::On,
+            Outcome::Done(Seen::ReadBack(_)) | Outcome::Refused(_) | Outcome::Unknown(_) => return,
+        };
+        if let Some((_, intent)) = self.state.intent(token) {
+            self.memory.powers.insert(intent.action.node().clone(), (Some(power), now));
+        }
     }
 
     /// Sends our report when it says something new, and once in a while.

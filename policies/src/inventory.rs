@@ -160,18 +160,16 @@ pub struct Boot {
 
 /// A configured back end for storage, network or boot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "ProviderDocument", into = "ProviderDocument")]
 pub struct Provider {
     /// Its name.
     pub name: ProviderId,
     /// What it is.
-    #[serde(flatten)]
     pub kind: ProviderKind,
 }
 
 /// The kinds of back end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProviderKind {
     /// The emulated rack's storage array, switch and boot service.
     Rack {
@@ -180,4 +178,44 @@ pub enum ProviderKind {
         /// Bearer token, sealed.
         token: Sealed,
     },
+}
+
+/// A provider as it is written: one flat table whose `kind` says which other keys it has. (Serde cannot refuse unknown
+/// keys in a flattened enum.)
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+enum ProviderDocument {
+    Rack { name: ProviderId, url: String, token: Sealed },
+}
+
+impl From<ProviderDocument> for Provider {
+    fn from(document: ProviderDocument) -> Self {
+        match document {
+            ProviderDocument::Rack { name, url, token } => {
+                Provider { name, kind: ProviderKind::Rack { url, token } }
+            }
+        }
+    }
+}
+
+impl From<Provider> for ProviderDocument {
+    fn from(Provider { name, kind }: Provider) -> Self {
+        match kind {
+            ProviderKind::Rack { url, token } => ProviderDocument::Rack { name, url, token },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_is_a_flat_table_and_unknown_keys_are_refused() {
+        let text = "name = \"r\"\nkind = \"rack\"\nurl = \"http://127.0.0.1:1\"\ntoken = \"t\"\n";
+        let provider: Provider = toml::from_str(text).unwrap();
+        assert_eq!(provider.name.as_str(), "r");
+        assert_eq!(toml::from_str::<Provider>(&toml::to_string(&provider).unwrap()), Ok(provider));
+        assert!(toml::from_str::<Provider>(&format!("{text}urll = 1\n")).is_err());
+    }
 }

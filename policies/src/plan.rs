@@ -84,7 +84,10 @@ pub struct Evidence {
 
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} needed members see it dead", self.dead, self.needed)?;
+        match self.dead {
+            0 => write!(f, "no member sees it dead")?,
+            dead => write!(f, "{dead} of {} needed members see it dead", self.needed)?,
+        }
         for (member, sight) in &self.members {
             write!(f, "; {member}: {sight}")?;
         }

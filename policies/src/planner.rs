@@ -226,19 +226,8 @@ impl Desk<'_> {
         let Some(action) = self.state.start_action(plan) else { return };
         let spare = action.node().clone();
         let started = plan.intents.iter().any(|i| i.action == action && i.is_done());
-        let has_agent = self.state.nodes.get(&spare).is_some_and(|record| record.node.agent_key.is_some());
-        match self.sights.heard_in(&spare) {
-            Some(epoch) if epoch == plan.epoch => {
-                let seen = format!("{spare} beats in {epoch}");
-                if plan.phase == Phase::Starting {
-                    return wishes.lead(self.leader, Step::Finish { plan: plan.id, seen });
-                }
-            }
-            heard if started && !has_agent && (heard.is_some() || self.sights.kernel_answers(&spare)) => {
-                let seen = format!("the kernel of {spare} answers");
-                return wishes.lead(self.leader, Step::Finish { plan: plan.id, seen });
-            }
-            Some(_) | None => {}
+        if let Some(seen) = self.sign_of_life(plan, &spare, started) {
+            return wishes.lead(self.leader, Step::Finish { plan: plan.id, seen });
         }
         self.take(plan, policy, &action, policy.takeover.step_deadline, wishes);
         if started {
@@ -249,6 +238,23 @@ impl Desk<'_> {
             && self.memory.in_phase(plan.id, self.now) >= policy.takeover.start_deadline
         {
             self.give_up(plan, wishes);
+        }
+    }
+
+    /// What shows that the instance runs on the spare: a heartbeat in the plan's epoch. Where nobody tells the node its
+    /// epoch (no boot provider), any heartbeat after its start; without an agent, an answer of its kernel.
+    fn sign_of_life(&self, plan: &Plan, spare: &NodeId, started: bool) -> Option<String> {
+        let record = self.state.nodes.get(spare).filter(|_| plan.phase == Phase::Starting)?;
+        let boots = self.state.carried(plan).is_some_and(|record| record.instance.boot.is_some());
+        let heard = self.sights.heard_in(spare);
+        match (heard, record.node.agent_key.is_some()) {
+            (Some(epoch), true) if epoch == plan.epoch => Some(format!("{spare} beats in {epoch}")),
+            (Some(_), true) if started && !boots => Some(format!("{spare} beats")),
+            (Some(_) | None, true) => None,
+            (heard, false) if started && (heard.is_some() || self.sights.kernel_answers(spare)) => {
+                Some(format!("the kernel of {spare} answers"))
+            }
+            (Some(_) | None, false) => None,
         }
     }
 

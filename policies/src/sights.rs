@@ -77,7 +77,9 @@ impl Sights {
     /// Silent nodes whose kernel is to be asked again: what it said last may have changed.
     pub(crate) fn due_again(&mut self, now: Mono) -> Vec<NodeId> {
         let due = |local: &Local| {
-            local.kernel != Kernel::NoProbe && matches!(local.last, Last::Silent { .. }) && now.since(local.asked) >= ASK_AGAIN_AFTER
+            local.kernel != Kernel::NoProbe
+                && matches!(local.last, Last::Silent { .. })
+                && now.since(local.asked) >= ASK_AGAIN_AFTER
         };
         let mut nodes = vec![];
         for (node, local) in self.nodes.iter_mut().filter(|(_, local)| due(local)) {
@@ -121,8 +123,7 @@ impl Sights {
         let sight = |local: &Local| match &local.last {
             Last::Alive { epoch, write_stale } => Sight::Alive { epoch: *epoch, write_stale: *write_stale },
             Last::Silent { since, never } => {
-                // Whole seconds, so that a report changes only when something happened.
-                let lasting = Millis::secs(now.since(*since).0 / 1000);
+                let lasting = coarse(now.since(*since));
                 Sight::Silent { lasting, never: *never, kernel: local.kernel }
             }
             Last::Gasped(gasp) => Sight::Gasped(*gasp),
@@ -140,4 +141,14 @@ impl Sights {
         let doubt = doubts.then_some(SelfDoubt::MostNodesSilent { silent, watched });
         Report { member, domain: domain.to_owned(), doubt, sights }
     }
+}
+
+/// A length of silence for people: coarser the longer it is, so that reports do not change all the time.
+fn coarse(length: Millis) -> Millis {
+    let grain = match length.0 {
+        0..2_000 => 100,
+        2_000..60_000 => 1_000,
+        _ => 60_000,
+    };
+    Millis(length.0 / grain * grain)
 }
