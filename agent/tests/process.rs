@@ -1,5 +1,12 @@
 //! The real process: what it sends over the loopback, how it ends, and what it says about a bad configuration.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test's helpers fail by panicking, as the tests themselves do"
+)]
+
 use ha_agent::key::Key;
 use ha_agent::wire::{BEAT_BYTES, Beat, NodeTag, boot_id_of, verify};
 use nix::sys::signal::{Signal, kill};
