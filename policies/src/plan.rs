@@ -330,12 +330,9 @@ pub fn prove(
         return Err(Waiting::IsolationMissing { missing });
     }
     let isolation: Vec<LogIndex> = wanted.iter().filter_map(|a| done(a).map(|i| i.token)).collect();
-    let revocable = instance.is_none_or(|instance| instance.volumes.len() + instance.networks.len() > 0);
     let accepted = match (power, vouched, policy.fencing.isolation_alone) {
         (Some(_), _, _) if !isolation.is_empty() => Accepted::PowerAndIsolation,
-        (Some(_), _, _) if policy.fencing.power_alone || !revocable || instance.is_none() => {
-            Accepted::PowerAlone
-        }
+        (Some(_), _, _) if policy.fencing.power_alone || instance.is_none() => Accepted::PowerAlone,
         (Some(_), _, _) => return Err(Waiting::NothingToIsolate { node: node.name.clone() }),
         (None, Some((by, reason)), _) => {
             Accepted::OperatorAndIsolation { by: by.to_owned(), reason: reason.to_owned() }

@@ -203,8 +203,8 @@ impl Rack {
         deadline: Instant,
     ) -> Result<(), ProviderError> {
         let doing = wish.to_string();
-        let body = encode(wish, token)
-            .map_err(|error| ProviderError::Configuration(format!("{doing}: {error}")))?;
+        let body =
+            encode(wish, token).map_err(|error| ProviderError::Configuration(format!("{doing}: {error}")))?;
         let request = self.request(Method::PUT, place(wish)).body(body);
         permit.check().map_err(|why| ProviderError::Refused { doing: doing.clone(), why })?;
         let response = self.answer(&doing, request, deadline).await?;
@@ -344,7 +344,8 @@ async fn body(doing: &str, mut response: Response, deadline: Instant) -> Result<
 /// What an answer other than 200 means. The rack gives 4xx only if it changed nothing; a 5xx says nothing.
 fn not_ok(doing: &str, token: LogIndex, status: StatusCode, body: &[u8]) -> ProviderError {
     let doing = doing.to_owned();
-    let text = || format!("{status}: {}", String::from_utf8_lossy(body).chars().take(200).collect::<String>());
+    let text =
+        || format!("{status}: {}", String::from_utf8_lossy(body).chars().take(200).collect::<String>());
     let why = match status {
         StatusCode::CONFLICT => match serde_json::from_slice::<Conflict>(body) {
             Ok(Conflict::TokenTooOld { newest }) => Refusal::TokenTooOld { ours: token, newest },

@@ -19,8 +19,17 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+// The harness of the cluster tests, which names this crate from outside, serves the crash tests inside as well.
+#[cfg(test)]
+extern crate self as raft_store;
+
 mod clock;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;
 mod config;
+#[cfg(test)]
+mod crash;
 mod disk;
 mod frame;
 mod gate;

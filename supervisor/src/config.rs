@@ -244,7 +244,7 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Log { filter: "info".to_owned(), format: LogFormat::Text }
+        Log { filter: "info,openraft=warn".to_owned(), format: LogFormat::Text }
     }
 }
 

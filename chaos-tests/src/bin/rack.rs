@@ -3,8 +3,6 @@
 //! Why it exists: so that anybody can watch a server die and come back, with nothing but a Rust toolchain.
 //! What it never does: it needs no root and leaves nothing running.
 
-#![allow(clippy::print_stdout, reason = "a command line program answers on standard output")]
-
 use anyhow::{Context, Result, bail};
 use chaos_tests::rack::client::Client;
 use chaos_tests::rack::workload::Workload;
@@ -14,16 +12,21 @@ use chaos_tests::rack::{
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sys::prctl::set_pdeathsig;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
 use policies::{Millis, NodeId, PolicyId, Power};
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// An emulated rack of servers: real processes, real IPMI, a storage array that knows who wrote when.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Example:\n  rack init --dir /tmp/r --members 127.0.0.1:7301\n  rack run --dir /tmp/r &\n  rack do --dir /tmp/r hang node-1")]
+#[command(
+    version,
+    after_help = "Example:\n  rack init --dir /tmp/r --members 127.0.0.1:7301\n  rack run --dir /tmp/r &\n  rack do --dir /tmp/r hang node-1"
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -215,6 +218,14 @@ fn main() -> Result<()> {
     }
 }
 
+/// Writes a line to standard output. A reader that has gone (`| head`) is no error.
+fn say(line: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("write to standard output"),
+    }
+}
+
 impl Init {
     fn run(&self) -> Result<()> {
         let (bmc, usual_suite) = match self.bmc {
@@ -234,10 +245,8 @@ impl Init {
         };
         Description::draw(&spec)?.write(&self.dir)?;
         let dir = self.dir.display();
-        println!("described {} machines in {dir}; next:", self.machines);
-        println!("  rack run --dir {dir}");
-        println!("  hactl apply -f {dir}/inventory.toml");
-        Ok(())
+        say(&format!("described {} machines in {dir}; next:", self.machines))?;
+        say(&format!("  rack run --dir {dir}\n  hactl apply -f {dir}/inventory.toml"))
     }
 }
 
@@ -265,8 +274,12 @@ fn serve(dir: &Path, agent: Option<&Path>) -> Result<()> {
         binaries.agent = Some(agent.to_owned());
     }
     if binaries.agent.as_ref().is_none_or(|agent| !agent.exists()) && !description.members.is_empty() {
-        bail!("there is no ha-agent beside {}; build it (cargo build -p ha-agent) or give --agent", this.display());
+        bail!(
+            "there is no ha-agent beside {}; build it (cargo build -p ha-agent) or give --agent",
+            this.display()
+        );
     }
+    allow_many_sockets()?;
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     runtime.block_on(async {
         // Signals are caught before anything is started that a signal would have to end.
@@ -274,7 +287,7 @@ fn serve(dir: &Path, agent: Option<&Path>) -> Result<()> {
         let mut interrupt = signal(SignalKind::interrupt()).context("catch SIGINT")?;
         let (machines, api) = (description.machines.len(), description.api);
         let rack = Rack::start(description, dir, binaries).await?;
-        println!("ready: {machines} machines, control API at http://{api}");
+        say(&format!("ready: {machines} machines, control API at http://{api}"))?;
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
@@ -282,6 +295,12 @@ fn serve(dir: &Path, agent: Option<&Path>) -> Result<()> {
         rack.stop().await;
         Ok(())
     })
+}
+
+/// A machine has a socket for its BMC and one for its kernel; the usual limit of 1024 files ends at 500 machines.
+fn allow_many_sockets() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("read the limit of open files")?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("raise the limit of open files")
 }
 
 impl Do {
@@ -306,12 +325,10 @@ impl Do {
             What::BmcMood { node, mood } => (node, Fault::BmcMood { mood: *mood }),
             What::DeviceMood { mood } => return Ok(client.device_mood((*mood).into()).await?),
             What::Status => {
-                println!("{}", serde_json::to_string_pretty(&client.status().await?)?);
-                return Ok(());
+                return say(&serde_json::to_string_pretty(&client.status().await?)?);
             }
             What::Report => {
-                println!("{}", serde_json::to_string_pretty(&client.report().await?)?);
-                return Ok(());
+                return say(&serde_json::to_string_pretty(&client.report().await?)?);
             }
         };
         Ok(client.fault(node, fault).await?)
@@ -351,8 +368,7 @@ impl Chassis {
             match words.as_slice() {
                 ["get", "power"] => {
                     let power = client.power(&self.node).await?;
-                    println!("power:{}", u8::from(power == Power::On));
-                    Ok(())
+                    say(&format!("power:{}", u8::from(power == Power::On)))
                 }
                 ["set", "power", "0"] => Ok(client.chassis(&self.node, ChassisCommand::Off).await?),
                 ["set", "power", _] => Ok(client.chassis(&self.node, ChassisCommand::On).await?),
@@ -360,10 +376,7 @@ impl Chassis {
                 ["set", "shutdown", _] => Ok(client.chassis(&self.node, ChassisCommand::Soft).await?),
                 // The boot device: our machines have one boot source, the boot service.
                 ["set", "boot", _] => Ok(()),
-                ["get", "boot"] => {
-                    println!("boot:none");
-                    Ok(())
-                }
+                ["get", "boot"] => say("boot:none"),
                 other => bail!("ipmi_sim asked for {other:?}, which no machine has"),
             }
         })
@@ -378,6 +391,7 @@ impl Child {
             bail!("the parent has ended");
         }
         let Some((program, arguments)) = self.command.split_first() else { bail!("no program to become") };
-        Err(std::process::Command::new(program).args(arguments).exec()).with_context(|| format!("become {program}"))
+        Err(std::process::Command::new(program).args(arguments).exec())
+            .with_context(|| format!("become {program}"))
     }
 }

@@ -126,7 +126,8 @@ pub(super) fn router(api: Api) -> Router {
 
 /// Lets nobody pass without the token.
 async fn admit(State(api): State<Api>, request: Request<Body>, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
+    let given =
+        request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
     let wanted = format!("Bearer {}", api.site.world.description().token.0);
     if bool::from(given.ct_eq(wanted.as_bytes())) {
         next.run(request).await
@@ -153,10 +154,7 @@ impl Api {
     }
 }
 
-async fn volume(
-    State(api): State<Api>,
-    Path(volume): Path<VolumeId>,
-) -> Result<Json<VolumeState>, ApiError> {
+async fn volume(State(api): State<Api>, Path(volume): Path<VolumeId>) -> Result<Json<VolumeState>, ApiError> {
     Ok(Json(locked(&api.site.world.array).state(&volume)?))
 }
 
@@ -171,8 +169,12 @@ async fn change_volume(
         let dropped = locked(&world.array).change(&volume, &change, keep_sessions)?;
         api.connections.close(dropped);
         world.note(match &change {
-            VolumeChange::Attach { initiator, token } => format!("{volume} is attached to {initiator} ({token})"),
-            VolumeChange::Revoke { initiator, token } => format!("{volume} is revoked from {initiator} ({token})"),
+            VolumeChange::Attach { initiator, token } => {
+                format!("{volume} is attached to {initiator} ({token})")
+            }
+            VolumeChange::Revoke { initiator, token } => {
+                format!("{volume} is revoked from {initiator} ({token})")
+            }
         });
     }
     Ok(Json(locked(&world.array).state(&volume)?))
@@ -209,7 +211,7 @@ async fn change_boot(
     if api.in_the_mood().await? {
         let boots = &change.assignment;
         let text = format!("{node} is to boot {} {} ({})", boots.instance, boots.epoch, change.token);
-        locked(&world.boot).change(&node, change)?;
+        locked(&world.boot).change(&node, &change)?;
         world.note(text);
     }
     Ok(Json(locked(&world.boot).state(&node)?))

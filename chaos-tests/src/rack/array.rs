@@ -252,12 +252,13 @@ impl Volume {
 
     fn report(&self, id: &VolumeId) -> VolumeReport {
         let pairs = self.runs.iter().zip(self.runs.iter().skip(1));
-        let handovers = pairs.filter(|(old, new)| old.initiator != new.initiator).map(|(old, new)| Handover {
-            from: old.initiator.clone(),
-            to: new.initiator.clone(),
-            last_at: old.last_at,
-            first_at: new.first_at,
-        });
+        let handovers =
+            pairs.filter(|(old, new)| old.initiator != new.initiator).map(|(old, new)| Handover {
+                from: old.initiator.clone(),
+                to: new.initiator.clone(),
+                last_at: old.last_at,
+                first_at: new.first_at,
+            });
         VolumeReport {
             volume: id.clone(),
             writes: self.writes,
@@ -321,7 +322,11 @@ mod tests {
         array.change(&volume(), &revoke("n1", 7), false).unwrap();
         let old = Conflict::TokenTooOld { newest: LogIndex(7) };
         assert_eq!(array.change(&volume(), &attach("n2", 6), false), Err(old.into()));
-        assert_eq!(array.change(&volume(), &revoke("n1", 7), false), Ok(vec![]), "the same token again is welcome");
+        assert_eq!(
+            array.change(&volume(), &revoke("n1", 7), false),
+            Ok(vec![]),
+            "the same token again is welcome"
+        );
     }
 
     #[test]

@@ -50,9 +50,7 @@ enum Line {
 fn parse(line: &str) -> Option<Line> {
     let mut words = line.split_ascii_whitespace();
     let parsed = match words.next()? {
-        "login" => {
-            Line::Login { initiator: words.next()?.to_owned(), volume: words.next()?.parse().ok()? }
-        }
+        "login" => Line::Login { initiator: words.next()?.to_owned(), volume: words.next()?.parse().ok()? },
         "write" => Line::Write { value: words.next()?.parse().ok()? },
         _ => return None,
     };

@@ -46,7 +46,7 @@ impl BootService {
     ///
     /// # Errors
     /// [`DeviceError`] if there is no such node or the token is older than the newest seen. Nothing has changed then.
-    pub fn change(&mut self, node: &NodeId, change: BootChange) -> Result<(), DeviceError> {
+    pub fn change(&mut self, node: &NodeId, change: &BootChange) -> Result<(), DeviceError> {
         let not_found = || DeviceError::NotFound { what: format!("node {node}") };
         let state = self.nodes.get_mut(node).ok_or_else(not_found)?;
         newest_first(state.newest, change.token)?;
@@ -79,10 +79,10 @@ mod tests {
         assert_eq!(service.answer(&node("n1")), Some(&web(1)));
         assert_eq!(service.answer(&node("n2")), None);
         let change = BootChange { assignment: web(2), token: LogIndex(9) };
-        service.change(&node("n2"), change.clone()).unwrap();
+        service.change(&node("n2"), &change).unwrap();
         assert_eq!(service.answer(&node("n2")), Some(&web(2)));
         assert_eq!(service.answer(&node("n1")), None, "its epoch is over");
         let late = BootChange { token: LogIndex(8), ..change };
-        assert!(matches!(service.change(&node("n2"), late), Err(DeviceError::Conflict(_))));
+        assert!(matches!(service.change(&node("n2"), &late), Err(DeviceError::Conflict(_))));
     }
 }

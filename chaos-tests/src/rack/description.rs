@@ -7,8 +7,8 @@
 
 use super::hex;
 use policies::{
-    BadName, Boot, Documents, FenceDevice, Identity, Instance, InstanceId, Millis, Network, Node, NodeId, PolicyId,
-    Probe, Provider, ProviderId, ProviderKind, Sealed, SwitchPort, Volume, VolumeId,
+    BadName, Boot, Documents, FenceDevice, Identity, Instance, InstanceId, Millis, Network, Node, NodeId,
+    PolicyId, Probe, Provider, ProviderId, ProviderKind, Sealed, SwitchPort, Volume, VolumeId,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -255,11 +255,14 @@ impl Description {
             move |source| DescriptionError::File { doing, path, source }
         };
         std::fs::create_dir_all(dir).map_err(failed("make directory", dir))?;
-        let texts = [(RACK_FILE, toml::to_string(self)), (INVENTORY_FILE, toml::to_string(&self.inventory()?))];
+        let texts =
+            [(RACK_FILE, toml::to_string(self)), (INVENTORY_FILE, toml::to_string(&self.inventory()?))];
         for (file, text) in texts {
             let path = dir.join(file);
-            let text = text
-                .map_err(|error| DescriptionError::Malformed { path: path.clone(), why: error.to_string() })?;
+            let text = text.map_err(|error| DescriptionError::Malformed {
+                path: path.clone(),
+                why: error.to_string(),
+            })?;
             let mut options = OpenOptions::new();
             let opened = options.write(true).create_new(true).mode(0o600).open(&path);
             opened

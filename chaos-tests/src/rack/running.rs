@@ -31,6 +31,9 @@ use tracing::error;
 /// How long the machines are given to go off when the rack stops.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
+/// How long a machine may take to start its programs, on top of the boot delay.
+const BOOT_MAX: Duration = Duration::from_secs(10);
+
 /// The programs that a rack starts.
 #[derive(Clone, Debug)]
 pub struct Binaries {
@@ -155,11 +158,7 @@ impl Rack {
     ///
     /// # Errors
     /// [`RackError`] if an address is taken, a program is missing or the description has an unusable value.
-    pub async fn start(
-        description: Description,
-        dir: &Path,
-        binaries: Binaries,
-    ) -> Result<Self, RackError> {
+    pub async fn start(description: Description, dir: &Path, binaries: Binaries) -> Result<Self, RackError> {
         let world = Arc::new(World::new(description));
         let mut tasks = JoinSet::new();
         let connections = Connections::default();
@@ -180,9 +179,11 @@ impl Rack {
         }
         let simulators = match world.description().bmc {
             BmcKind::Own => Simulators::default(),
-            BmcKind::IpmiSim => Simulators::start(world.description(), dir, &binaries.rack, &builder.offspring)
-                .await
-                .map_err(system("start ipmi_sim (Debian: apt-get install openipmi)"))?,
+            BmcKind::IpmiSim => {
+                Simulators::start(world.description(), dir, &binaries.rack, &builder.offspring)
+                    .await
+                    .map_err(system("start ipmi_sim (Debian: apt-get install openipmi)"))?
+            }
         };
         let site = Arc::new(Site { world, machines, simulators });
         let router = api::router(Api { site: site.clone(), connections });
@@ -191,12 +192,26 @@ impl Rack {
                 error!(%error, "the control API ended");
             }
         });
-        for instance in &site.world.description().instances {
-            if let Some(chassis) = site.machines.get(&instance.node) {
+        let rack = Rack { site, tasks };
+        rack.boot_instances().await?;
+        Ok(rack)
+    }
+
+    async fn boot_instances(&self) -> Result<(), RackError> {
+        let rack = self.description();
+        let deadline = Instant::now() + Duration::from_millis(rack.boot_delay.0) + BOOT_MAX;
+        for instance in &rack.instances {
+            if let Some(chassis) = self.site.machines.get(&instance.node) {
                 chassis.machine().order(Order::PowerOn).await;
             }
         }
-        Ok(Rack { site, tasks })
+        for instance in &rack.instances {
+            if !self.reaches(&instance.node, Life::Running, deadline).await {
+                let late = io::Error::from(io::ErrorKind::TimedOut);
+                return Err(system(format!("boot {}", instance.node))(late));
+            }
+        }
+        Ok(())
     }
 
     /// How it was described.

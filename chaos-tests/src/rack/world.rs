@@ -217,9 +217,9 @@ impl World {
 
     /// True if the node's network path number `index` carries traffic: cable, supply and switch port.
     pub fn passes(&self, node: &NodeId, index: usize) -> bool {
-        let plugged = self.cables(node).is_some_and(|cables| {
-            cables.supply && [cables.a, cables.b].get(index).copied().unwrap_or(false)
-        });
+        let plugged = self
+            .cables(node)
+            .is_some_and(|cables| cables.supply && [cables.a, cables.b].get(index).copied().unwrap_or(false));
         let port = self.description.machine(node).and_then(|machine| machine.ports.get(index));
         plugged && port.is_some_and(|port| locked(&self.switch).passes(port))
     }

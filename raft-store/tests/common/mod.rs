@@ -1,6 +1,6 @@
 //! A cluster on loopback, in one process, with real TLS and real disks.
 
-#![allow(dead_code, reason = "each test binary uses its own part of this harness")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of this harness")]
 
 use policies::{Command, LogIndex, MemberId, Millis, Proposal, Wall};
 use raft_store::{Config, Member, Snapshots, Store, StoreEvent, Timing, Tls};
@@ -19,6 +19,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Longer than any healthy step on a machine that is busy with six other builds.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// Short enough for quick tests, long enough for a busy machine.
 pub const TIMING: Timing = Timing {
@@ -176,7 +178,7 @@ impl Cluster {
         let deadline = Instant::now() + PATIENCE;
         while let Err(error) = leader.store.promote(MemberId(id)).await {
             assert!(Instant::now() < deadline, "promote m{id}: {error}");
-            tokio::task::yield_now().await;
+            look_again().await;
         }
     }
 
@@ -198,7 +200,7 @@ impl Cluster {
                 }
             }
             assert!(Instant::now() < deadline, "there is no leader");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            look_again().await;
         }
     }
 
@@ -222,6 +224,11 @@ pub async fn until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        look_again().await;
     }
+}
+
+/// Lets others run before a condition is looked at again.
+async fn look_again() {
+    tokio::time::interval_at(tokio::time::Instant::now() + LOOK_EVERY, LOOK_EVERY).tick().await;
 }

@@ -432,6 +432,11 @@ impl Facts<'_> {
                 add(format!("node/{name}"), what);
             }
         }
+        for (member, view) in &self.view.members {
+            if let Some(doubt) = &view.doubt {
+                add(format!("member/{member}"), doubt.to_string());
+            }
+        }
         for (name, reasons) in &self.view.instances {
             if !reasons.is_empty() {
                 add(format!("instance/{name}"), sentences(reasons).join("; "));

@@ -6,7 +6,7 @@
 
 use crate::api::answers::Facts;
 use policies::{
-    Decision, InstanceId, Intent, NodeId, NodeRecord, Outcome, Plan, PlanId, Power, Seen, Waiting, Wall,
+    Decision, Evidence, InstanceId, Intent, NodeId, NodeRecord, Outcome, Plan, PlanId, Power, Seen, Waiting, Wall,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -30,7 +30,7 @@ pub struct Explanation {
 /// One question and its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Section {
-    /// `seen`, `judged`, `planned`, `attempted`, `proved`.
+    /// `seen`, `judged`, `planned`, `attempted`, `proved`, `reached`.
     pub question: String,
     /// What is recorded.
     pub lines: Vec<Line>,
@@ -195,7 +195,8 @@ fn seen(facts: Facts<'_>, name: &NodeId) -> Section {
 fn judged(record: &NodeRecord) -> Section {
     let mut lines = vec![];
     if record.judged != Wall(0) {
-        lines.push(Line::at(record.judged, format!("{}: {}", record.verdict, record.evidence)));
+        lines.push(Line::at(record.judged, record.verdict.to_string()));
+        lines.extend(evidence(record.judged, &record.evidence));
     }
     if let Some(why) = &record.withheld {
         lines.push(Line::now(format!("not acted on: {why}")));
@@ -211,35 +212,42 @@ fn judged(record: &NodeRecord) -> Section {
 
 fn planned(plan: &Plan) -> Vec<Section> {
     let attempted = plan.intents.iter().flat_map(attempt).collect();
-    let mut proved = vec![];
-    if let Some(proof) = &plan.proof {
+    let proved = plan.proof.iter().map(|proof| {
         let tokens: Vec<String> = proof.rests_on().map(|token| token.to_string()).collect();
-        proved.push(Line::now(format!("{proof}; it rests on {}", tokens.join(", "))));
-    }
-    for (phase, at) in &plan.entered {
-        proved.push(Line::at(*at, format!("came to phase {phase}")));
-    }
+        Line::now(format!("{proof}; it rests on {}", tokens.join(", ")))
+    });
+    let reached = plan.entered.iter().map(|(phase, at)| Line::at(*at, phase.to_string()));
     vec![
         section("planned", decided(plan), "nothing"),
         section("attempted", attempted, "nothing has been done to the world yet"),
-        section("proved", proved, "nothing yet"),
+        section("proved", proved.collect(), "not yet"),
+        section("reached", reached.collect(), "nothing yet"),
     ]
 }
 
+/// One line for each witness: they are compared, so they stand below each other.
+fn evidence(at: Wall, evidence: &Evidence) -> Vec<Line> {
+    let mut lines = vec![format!("{} of {} needed members see it dead", evidence.dead, evidence.needed)];
+    lines.extend(evidence.members.iter().map(|(member, sight)| format!("  {member}: {sight}")));
+    lines.extend(evidence.doubts.iter().map(|(member, doubt)| format!("  {member} does not count: {doubt}")));
+    lines.extend(evidence.power.map(|power| match power {
+        Power::On => "  its BMC: power on".to_owned(),
+        Power::Off => "  its BMC: power off".to_owned(),
+    }));
+    lines.into_iter().map(|line| Line::at(at, line)).collect()
+}
+
 fn decided(plan: &Plan) -> Vec<Line> {
-    let Decision { instance, from, spare, cause, evidence, policy, gates, runners_up } = &plan.decision;
+    let Decision { instance, from, spare, cause, evidence: grounds, policy, gates, runners_up } = &plan.decision;
     let what = match (instance, spare) {
         (Some(instance), Some(spare)) => format!("{}: move {instance} from {from} to {spare}", plan.id),
         (Some(instance), None) => format!("{}: move {instance} away from {from}", plan.id),
         (None, _) => format!("{}: fence {from}", plan.id),
     };
     let (policy, version) = policy;
-    let mut lines = vec![
-        Line::at(plan.at, what),
-        Line::at(plan.at, format!("because {from}: {cause}")),
-        Line::at(plan.at, format!("evidence: {evidence}")),
-        Line::at(plan.at, format!("policy {policy} at version {version}")),
-    ];
+    let mut lines = vec![Line::at(plan.at, what), Line::at(plan.at, format!("because {from}: {cause}"))];
+    lines.extend(evidence(plan.at, grounds));
+    lines.push(Line::at(plan.at, format!("policy {policy} at version {version}")));
     lines.extend(gates.iter().map(|gate| Line::at(plan.at, format!("checked {}: {}", gate.name, gate.found))));
     lines.extend(runners_up.iter().map(|(node, why)| Line::at(plan.at, format!("not {node}: {why}"))));
     lines
@@ -250,7 +258,7 @@ fn attempt(intent: &Intent) -> Vec<Line> {
     let begun = Line::at(*at, format!("{action} ({token}, recorded by {leader})"));
     let end = end.as_ref().map(|(outcome, ended)| {
         let after = crate::render::length(ended.since(*at));
-        Line::at(*ended, format!("  {} after {after}", outcome_text(outcome)))
+        Line::at(*ended, format!("  {} (took {after})", outcome_text(outcome)))
     });
     [Some(begun), end].into_iter().flatten().collect()
 }

@@ -30,7 +30,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Extension, Router, middleware};
 use policies::View;
-use raft_store::Store;
+use raft_store::{BarrierError, Store};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -122,16 +122,25 @@ async fn lead(State(state): State<ApiState>, mut request: Request, next: Next) -
     if !state.store.is_leader() {
         return redirect(&state, request).await;
     }
-    if reads && let Err(error) = state.store.barrier().await {
-        tracing::debug!(error = crate::chain(&error), "confirm the leadership for a read");
-        return Problem::no_quorum().into_response();
+    if !reads {
+        return next.run(request).await;
     }
-    next.run(request).await
+    match state.store.barrier().await {
+        Ok(()) => next.run(request).await,
+        Err(BarrierError::NotLeader { .. }) => redirect(&state, request).await,
+        Err(BarrierError::NoQuorum { .. }) => Problem::no_quorum().into_response(),
+        Err(BarrierError::Fatal(why)) => Problem::broken(why).into_response(),
+    }
 }
 
 async fn redirect(state: &ApiState, request: Request) -> Response {
-    let Some(leader) = state.store.leader() else {
-        return Problem::no_quorum().into_response();
+    let leader = match state.store.leader() {
+        Some(leader) if leader.id != state.config.me() => leader,
+        Some(_) => {
+            let error = "this member has just been elected; nothing was changed";
+            return Problem::new(Code::NotYet, error, "try again").into_response();
+        }
+        None => return Problem::no_quorum().into_response(),
     };
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
     // A body that is left unread makes an HTTP/1.1 connection end before the client has read the answer.

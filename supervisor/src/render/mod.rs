@@ -3,6 +3,77 @@
 //! Why it exists: an operator decides by these lines at three in the morning, so each screen is compared with a text
 //! in `testdata/`. What it never does: ask for the time, for the terminal or for the cluster.
 
+mod detail;
+mod list;
+mod status;
 mod time;
 
+pub use detail::{committed, described, event, explanation, failover, instance, node, policy};
+pub use list::{failovers, instances, members, nodes, policies};
+pub use status::status;
 pub use time::{ago, at, clock, length, local, utc};
+
+use comfy_table::{ContentArrangement, Table, TableComponent, presets};
+use jiff::tz::TimeZone;
+use policies::Wall;
+
+/// Where and when a screen is shown.
+#[derive(Clone, Debug)]
+pub struct Screen {
+    /// The reader's clock.
+    pub now: Wall,
+    /// The reader's time zone.
+    pub zone: TimeZone,
+    /// Colours are shown on terminals only.
+    pub colour: bool,
+}
+
+/// How a word is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tone {
+    Good,
+    Bad,
+    Careful,
+    Strong,
+}
+
+impl Screen {
+    /// The text in its colour (ECMA-48 SGR), or plain.
+    fn tint(&self, tone: Tone, text: &str) -> String {
+        let code = match tone {
+            Tone::Good => "32",
+            Tone::Bad => "31",
+            Tone::Careful => "33",
+            Tone::Strong => "1",
+        };
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn at(&self, at: Wall) -> String {
+        time::at(at, self.now, &self.zone)
+    }
+}
+
+/// Columns without borders, as `kubectl` prints them; a note instead of an empty table.
+fn table(headers: &[&str], rows: Vec<Vec<String>>, none: &str) -> String {
+    if rows.is_empty() {
+        return format!("{none}\n");
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.remove_style(TableComponent::HeaderLines);
+    table.set_header(headers.to_vec());
+    table.add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 3));
+    }
+    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+/// `-` for what is not there, so that columns stay aligned for `awk`.
+fn or_dash(text: Option<String>) -> String {
+    text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,8 @@
 
 mod records;
 mod session;
+#[cfg(test)]
+mod tests;
 mod unit;
 
 pub use session::{Account, Bmc, Surroundings};

@@ -67,9 +67,8 @@ impl EventLog {
         self.newest = if self.newest >= 0xfffe { 1 } else { self.newest + 1 };
         let [id_low, id_high] = self.newest.to_le_bytes();
         let [a, b, c, d] = seconds.to_le_bytes();
-        let entry = [
-            id_low, id_high, 0x02, a, b, c, d, 0x20, 0, 0x04, kind, number, direction, offset, 0xff, 0xff,
-        ];
+        let entry =
+            [id_low, id_high, 0x02, a, b, c, d, 0x20, 0, 0x04, kind, number, direction, offset, 0xff, 0xff];
         self.entries.push_back((self.newest, entry));
         self.added = seconds;
     }

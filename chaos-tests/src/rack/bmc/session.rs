@@ -10,9 +10,7 @@ use crate::rack::chassis::Control;
 use crate::rack::machine::Life;
 use fencing::ipmi::codec::{self, BMC_ADDRESS, Datagram, LanMessage, Payload, Protected};
 use fencing::ipmi::crypto::{Handshake, Key, SessionKeys, Suite, UserName};
-use fencing::ipmi::rakp::{
-    BmcPart, OpenRequest, OpenResponse, Opened, Rakp1, Rakp2, Rakp3, Rakp4, Status,
-};
+use fencing::ipmi::rakp::{BmcPart, OpenRequest, OpenResponse, Opened, Rakp1, Rakp2, Rakp3, Rakp4, Status};
 use fencing::ipmi::window::Window;
 use policies::Power;
 use rand::Rng;
@@ -124,7 +122,9 @@ impl Bmc {
         match codec::decode(datagram).ok()? {
             Datagram::Ping { tag } => Some(codec::pong(tag).into()),
             Datagram::Pong { .. } => None,
-            Datagram::V15 { message } => codec::v15(&self.without_session(message, around)?).map(Answer::from),
+            Datagram::V15 { message } => {
+                codec::v15(&self.without_session(message, around)?).map(Answer::from)
+            }
             Datagram::Setup { payload, bytes } => {
                 self.set_up(payload, bytes, from, around, random).map(Answer::from)
             }
@@ -197,7 +197,7 @@ impl Bmc {
             }
             Payload::Rakp3 => {
                 let rakp3 = Rakp3::decode(bytes).ok()?;
-                let rakp4 = self.admit(rakp3, around.now)?;
+                let rakp4 = self.admit(&rakp3, around.now)?;
                 Some(codec::setup(Payload::Rakp4, &rakp4.encode()))
             }
             Payload::OpenResponse | Payload::Rakp2 | Payload::Rakp4 => None,
@@ -288,12 +288,12 @@ impl Bmc {
         Some(Rakp2 { tag, console_session, result: Ok(part) })
     }
 
-    fn admit(&mut self, rakp3: Rakp3, now: Duration) -> Option<Rakp4> {
+    fn admit(&mut self, rakp3: &Rakp3, now: Duration) -> Option<Rakp4> {
         let tag = rakp3.tag;
         let Some(session) = self.sessions.get_mut(&rakp3.bmc_session) else {
             return Some(Rakp4 { tag, console_session: 0, result: Err(Status::INVALID_SESSION) });
         };
-        let Ok(code) = rakp3.result else {
+        let Ok(code) = &rakp3.result else {
             // The console gave up.
             self.sessions.remove(&rakp3.bmc_session);
             return None;
@@ -304,14 +304,14 @@ impl Bmc {
             Stage::Greeted { handshake } => handshake.clone(),
             // Our answer was lost: give it again, and change nothing.
             Stage::Active(active) => {
-                let right = code == active.handshake.rakp3_code(&self.account.password);
+                let right = *code == active.handshake.rakp3_code(&self.account.password);
                 let check = active.keys.rakp4_check(&active.handshake);
                 let console_session = active.handshake.console_session;
                 return right.then_some(Rakp4 { tag, console_session, result: Ok(check) });
             }
         };
         let console_session = handshake.console_session;
-        if code != handshake.rakp3_code(&self.account.password) {
+        if *code != handshake.rakp3_code(&self.account.password) {
             self.sessions.remove(&rakp3.bmc_session);
             return Some(Rakp4 { tag, console_session, result: Err(Status::INVALID_CHECK) });
         }

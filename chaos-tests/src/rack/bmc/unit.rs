@@ -36,8 +36,7 @@ const STORAGE: u8 = 0x0a;
 /// Cipher suites 3 and 17 as Get Channel Cipher Suites lists them (IPMI 2.0 table 22-18).
 const CIPHER_SUITES: [u8; 10] = [0xc0, 3, 0x01, 0x41, 0x81, 0xc0, 17, 0x03, 0x44, 0x81];
 /// Lengths of the boot parameters that we keep (IPMI 2.0 table 28-14).
-const BOOT_PARAMETERS: [(u8, usize); 8] =
-    [(0, 1), (1, 1), (2, 1), (3, 1), (4, 2), (5, 5), (6, 9), (7, 17)];
+const BOOT_PARAMETERS: [(u8, usize); 8] = [(0, 1), (1, 1), (2, 1), (3, 1), (4, 2), (5, 5), (6, 9), (7, 17)];
 /// Number of the boot flags among them.
 const BOOT_FLAGS: u8 = 5;
 /// Unit of the watchdog's countdown (IPMI 2.0 §27.6).
