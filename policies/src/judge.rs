@@ -74,7 +74,7 @@ pub(crate) fn judge(record: &NodeRecord, rules: &Detection, memory: &Memory, now
             (Some(Verdict::Gray), Some(Waiting::Gray { after: rules.gray_after }))
         }
     } else if unclear > 0 && dead + limps + unclear >= needed {
-        (None, known.then_some(Waiting::AskingKernel))
+        (None, Some(if known { Waiting::AskingKernel } else { Waiting::NeverHeard }))
     } else if let Some(why) = doubt.filter(|_| lives == 0 && dead + limps + unclear < needed) {
         (None, Some(Waiting::MembersDoubt { doubting, needed, why }))
     } else if dead + limps > 0 {

@@ -53,6 +53,8 @@ pub enum Waiting {
     },
     /// Suspected; its kernel is being asked.
     AskingKernel,
+    /// No member has ever heard it as it is described now: no sign of death, but no protection either.
+    NeverHeard,
     /// Gray: its kernel lives; the slower deadline runs.
     Gray {
         /// The deadline.
@@ -178,6 +180,12 @@ impl fmt::Display for Waiting {
                 )
             }
             Waiting::AskingKernel => write!(f, "suspected; its kernel is being asked"),
+            Waiting::NeverHeard => {
+                write!(
+                    f,
+                    "never heard since it was described: does its agent run, are its key and its probe right?"
+                )
+            }
             Waiting::Gray { after } => write!(f, "gray: its kernel lives; it counts as failed after {after}"),
             Waiting::Hold { place, failed, max, common } => {
                 write!(f, "hold: {failed} nodes failed in {place}, more than {max}")?;

@@ -82,11 +82,14 @@ impl Client {
     /// [`ClientError`].
     pub fn open(path: &Path, patience: Duration) -> Result<Client, ClientError> {
         let text = files::read_text(path).map_err(ClientError::File)?;
-        let context: Context = document::read(&path.display().to_string(), &text).map_err(ClientError::Document)?;
+        let context: Context =
+            document::read(&path.display().to_string(), &text).map_err(ClientError::Document)?;
         let dir = path.parent().unwrap_or(Path::new("."));
         let ca = dir.join(&context.ca);
         let tls = match (&context.cert, &context.key) {
-            (Some(cert), Some(key)) => Credentials::load(&ca, &dir.join(cert), &dir.join(key)).and_then(|c| c.client()),
+            (Some(cert), Some(key)) => {
+                Credentials::load(&ca, &dir.join(cert), &dir.join(key)).and_then(|c| c.client())
+            }
             (None, None) => tls::token_client(&ca),
             (Some(_), None) | (None, Some(_)) => {
                 let why = format!("{}: `cert` and `key` belong together", path.display());
@@ -160,7 +163,12 @@ impl Client {
         self.order_raw(method, path, body).await.map(drop)
     }
 
-    async fn order_raw(&self, method: Method, path: &str, body: &impl Serialize) -> Result<Response, ClientError> {
+    async fn order_raw(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Response, ClientError> {
         let body = serde_json::to_vec(body)
             .map_err(|error| ClientError::Context(format!("write the request: {error}")))?;
         self.send(method, path, Some(body)).await
@@ -180,7 +188,8 @@ impl Client {
             let mut failures = vec![];
             let mut refused = None;
             for endpoint in &self.endpoints {
-                let left = self.patience.saturating_sub(began.elapsed()).max(CONNECT_TIME_MAX.min(self.patience));
+                let left =
+                    self.patience.saturating_sub(began.elapsed()).max(CONNECT_TIME_MAX.min(self.patience));
                 match self.attempt(endpoint, &method, path, body.as_deref(), left).await {
                     Attempt::Answer(response) if response.status().is_success() => return Ok(response),
                     Attempt::Answer(response) => {
@@ -255,7 +264,9 @@ impl Client {
 
 fn endpoint_url(file: &Path, endpoint: &str) -> Result<Url, ClientError> {
     let url = Url::parse(endpoint).ok().filter(|url| url.scheme() == "https" && url.has_host());
-    url.ok_or_else(|| ClientError::Context(format!("{}: endpoint {endpoint:?} is not https://host:port", file.display())))
+    url.ok_or_else(|| {
+        ClientError::Context(format!("{}: endpoint {endpoint:?} is not https://host:port", file.display()))
+    })
 }
 
 fn place(endpoint: &Url) -> String {
@@ -275,7 +286,8 @@ async fn read_answer<A: DeserializeOwned>(response: Response) -> Result<A, Clien
     let endpoint = place(response.url());
     let bad = |why: String| ClientError::BadAnswer { endpoint: endpoint.clone(), why };
     let body = read_body(response).await.map_err(bad)?;
-    serde_json::from_slice(&body).map_err(|error| bad(format!("{error}; hactl and the member may be of different versions")))
+    serde_json::from_slice(&body)
+        .map_err(|error| bad(format!("{error}; hactl and the member may be of different versions")))
 }
 
 async fn read_problem(response: Response) -> Result<Problem, ClientError> {

@@ -311,7 +311,11 @@ impl Config {
             "must be at least one and a half times raft.election_min, or two members elect at once",
         )?;
         must(raft.election_max.0 <= 60_000, "raft.election_max", "must be at most 1m")?;
-        must(self.history.keep.0 >= 86_400_000, "history.keep", "must be at least 1d, for a day is dropped whole")?;
+        must(
+            self.history.keep.0 >= 86_400_000,
+            "history.keep",
+            "must be at least 1d, for a day is dropped whole",
+        )?;
         let api = &self.api;
         must((1..=65_536).contains(&api.connections_max), "api.connections_max", "must be 1 to 65536")?;
         must(

@@ -8,7 +8,9 @@
 
 use policies::{Action, ClusterState, Command, MemberId, Millis, Outcome, PlanId, Proposal, Step};
 use prometheus::core::Collector;
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 use serde::Serialize;
 use serde_json::Value;
 use std::time::Duration;
@@ -72,7 +74,8 @@ impl Metrics {
     /// [`MetricsError`], which the test of this file rules out.
     pub fn new(cluster: &str, me: MemberId) -> Result<Metrics, MetricsError> {
         let r = Registry::new();
-        let counters = |name, help, labels: &[&str]| add(&r, IntCounterVec::new(Opts::new(name, help), labels));
+        let counters =
+            |name, help, labels: &[&str]| add(&r, IntCounterVec::new(Opts::new(name, help), labels));
         let seconds = |name, help, labels: &[&str], buckets: &[f64]| {
             add(&r, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
         };
@@ -80,12 +83,33 @@ impl Metrics {
         let build = add(&r, IntGaugeVec::new(build, &["version", "cluster", "member"]))?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), cluster, &me.0.to_string()]).set(1);
         Ok(Metrics {
-            heartbeats: counters("ha_heartbeats_total", "Heartbeat datagrams received, by result.", &["result"])?,
+            heartbeats: counters(
+                "ha_heartbeats_total",
+                "Heartbeat datagrams received, by result.",
+                &["result"],
+            )?,
             detections: counters("ha_detections_total", "Verdicts committed.", &["verdict"])?,
-            decisions: counters("ha_decisions_total", "Decisions committed, refusals included.", &["decision"])?,
-            guard_blocks: counters("ha_guard_blocks_total", "Failed nodes not acted on, by reason.", &["guard"])?,
-            effects: counters("ha_effects_total", "Effects that this member carried out.", &["action", "result"])?,
-            effect_seconds: seconds("ha_effect_duration_seconds", "Time that effects took.", &["action"], &SLOW)?,
+            decisions: counters(
+                "ha_decisions_total",
+                "Decisions committed, refusals included.",
+                &["decision"],
+            )?,
+            guard_blocks: counters(
+                "ha_guard_blocks_total",
+                "Failed nodes not acted on, by reason.",
+                &["guard"],
+            )?,
+            effects: counters(
+                "ha_effects_total",
+                "Effects that this member carried out.",
+                &["action", "result"],
+            )?,
+            effect_seconds: seconds(
+                "ha_effect_duration_seconds",
+                "Time that effects took.",
+                &["action"],
+                &SLOW,
+            )?,
             failovers: counters("ha_failover_total", "Failovers that ended, or got stuck.", &["result"])?,
             phase_seconds: seconds(
                 "ha_failover_phase_duration_seconds",
@@ -99,8 +123,17 @@ impl Metrics {
                 &["result"],
                 &FAST,
             )?,
-            api_requests: counters("ha_api_requests_total", "API requests answered.", &["method", "route", "code"])?,
-            api_seconds: seconds("ha_api_request_duration_seconds", "Time to answer requests.", &["route"], &FAST)?,
+            api_requests: counters(
+                "ha_api_requests_total",
+                "API requests answered.",
+                &["method", "route", "code"],
+            )?,
+            api_seconds: seconds(
+                "ha_api_request_duration_seconds",
+                "Time to answer requests.",
+                &["route"],
+                &FAST,
+            )?,
             registry: r,
         })
     }
@@ -220,7 +253,8 @@ fn describe_cluster(r: &Registry, scene: Scene<'_>) -> Result<(), MetricsError> 
     gauge("ha_failover_in_progress", "Failovers under way.", state.running().count() as u64)?;
     let stuck = state.running().filter(|plan| plan.stuck.is_some()).count() as u64;
     gauge("ha_failover_stuck", "Failovers under way that need a human.", stuck)?;
-    let policies = Opts::new("ha_policy_version_info", "Log index of each policy's version; 0: untouched preset.");
+    let policies =
+        Opts::new("ha_policy_version_info", "Log index of each policy's version; 0: untouched preset.");
     let policies: IntGaugeVec = add(r, IntGaugeVec::new(policies, &["policy"]))?;
     for (name, record) in &state.policies {
         policies.with_label_values(&[name.as_str()]).set(i64::try_from(record.version.0).unwrap_or(i64::MAX));
@@ -230,9 +264,12 @@ fn describe_cluster(r: &Registry, scene: Scene<'_>) -> Result<(), MetricsError> 
 
 fn describe_nodes(r: &Registry, state: &ClusterState) -> Result<(), MetricsError> {
     let gauges = |name, help, labels: &[&str]| add(r, IntGaugeVec::new(Opts::new(name, help), labels));
-    let states: IntGaugeVec = gauges("ha_node_state", "1 for the state that the node is in.", &["node", "state"])?;
-    let verdicts = gauges("ha_node_verdict", "1 for the cluster's belief about the node.", &["node", "verdict"])?;
-    let waiting = gauges("ha_node_withheld", "1 if a failed node is not acted on, and why.", &["node", "reason"])?;
+    let states: IntGaugeVec =
+        gauges("ha_node_state", "1 for the state that the node is in.", &["node", "state"])?;
+    let verdicts =
+        gauges("ha_node_verdict", "1 for the cluster's belief about the node.", &["node", "verdict"])?;
+    let waiting =
+        gauges("ha_node_withheld", "1 if a failed node is not acted on, and why.", &["node", "reason"])?;
     let counts = gauges("ha_nodes", "Nodes by state.", &["state"])?;
     let maintenance = gauges("ha_node_maintenance", "1 if the node is in maintenance.", &["node"])?;
     for state in ["spare", "reserved", "active", "fencing", "quarantined", "cleaning"] {
@@ -283,7 +320,9 @@ mod tests {
     fn an_empty_cluster_shows_its_gauges() {
         let metrics = Metrics::new("demo", MemberId(1)).unwrap();
         let text = text(&metrics, &ClusterState::default());
-        for line in ["ha_armed 0", "ha_raft_is_leader 1", "ha_nodes{state=\"spare\"} 0", "ha_failover_in_progress 0"] {
+        for line in
+            ["ha_armed 0", "ha_raft_is_leader 1", "ha_nodes{state=\"spare\"} 0", "ha_failover_in_progress 0"]
+        {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
         assert!(text.contains("ha_build_info{cluster=\"demo\",member=\"1\",version="));
@@ -319,7 +358,9 @@ mod tests {
         let metrics = Metrics::new("demo", MemberId(1)).unwrap();
         metrics.proposed("applied", Duration::from_millis(1));
         metrics.heartbeats([("accepted", 1)]);
-        for line in text(&metrics, &ClusterState::default()).lines().filter(|line| line.starts_with("# TYPE ")) {
+        for line in
+            text(&metrics, &ClusterState::default()).lines().filter(|line| line.starts_with("# TYPE "))
+        {
             let words: Vec<&str> = line.split(' ').collect();
             let (name, kind) = (words[2], words[3]);
             assert!(name.starts_with("ha_"), "{name}");

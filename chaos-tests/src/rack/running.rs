@@ -20,6 +20,7 @@ use fencing::ipmi::crypto::{Key, UserName};
 use policies::NodeId;
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,6 +151,7 @@ impl Site {
 #[derive(Debug)]
 pub struct Rack {
     site: Arc<Site>,
+    array: SocketAddr,
     tasks: JoinSet<()>,
 }
 
@@ -192,7 +194,7 @@ impl Rack {
                 error!(%error, "the control API ended");
             }
         });
-        let rack = Rack { site, tasks };
+        let rack = Rack { site, array, tasks };
         rack.boot_instances().await?;
         Ok(rack)
     }
@@ -217,6 +219,11 @@ impl Rack {
     /// How it was described.
     pub fn description(&self) -> &Description {
         self.site.world.description()
+    }
+
+    /// Where the storage array listens.
+    pub fn array(&self) -> SocketAddr {
+        self.array
     }
 
     /// Lets a fault happen to a machine. False if there is no such machine.

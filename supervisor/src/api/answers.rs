@@ -5,8 +5,9 @@
 
 use crate::seal;
 use policies::{
-    Armed, Cause, ClusterState, Event, Instance, InstanceId, InstanceRecord, LogIndex, MemberId, Node, NodeId,
-    NodeRecord, NodeState, NodeView, Order, Phase, Plan, PlanId, Policy, PolicyId, Verdict, View, Waiting, Wall,
+    Armed, Cause, ClusterState, Event, Instance, InstanceId, InstanceRecord, LogIndex, MemberId, Node,
+    NodeId, NodeRecord, NodeState, NodeView, Order, Phase, Plan, PlanId, Policy, PolicyId, Verdict, View,
+    Waiting, Wall,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -322,15 +323,23 @@ impl Facts<'_> {
 
     /// `instance list`.
     pub fn instances(&self) -> Vec<InstanceLine> {
-        let moving: BTreeMap<&InstanceId, PlanId> =
-            self.state.running().filter_map(|plan| Some((plan.decision.instance.as_ref()?, plan.id))).collect();
+        let moving: BTreeMap<&InstanceId, PlanId> = self
+            .state
+            .running()
+            .filter_map(|plan| Some((plan.decision.instance.as_ref()?, plan.id)))
+            .collect();
         let line = |(name, record): (&InstanceId, &InstanceRecord)| {
             self.instance_line(name, record, moving.get(name).copied())
         };
         self.state.instances.iter().map(line).collect()
     }
 
-    fn instance_line(&self, name: &InstanceId, record: &InstanceRecord, failover: Option<PlanId>) -> InstanceLine {
+    fn instance_line(
+        &self,
+        name: &InstanceId,
+        record: &InstanceRecord,
+        failover: Option<PlanId>,
+    ) -> InstanceLine {
         let Instance { policy, .. } = &record.instance;
         InstanceLine {
             name: name.clone(),

@@ -7,8 +7,8 @@ use super::answers::{Committed, Described, compare, duplicate};
 use super::read::parse;
 use super::{ApiState, Code, Problem};
 use crate::auth::Caller;
-use crate::document;
 use crate::clock;
+use crate::document;
 use crate::seal::Seal;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Path, Request, State};
@@ -73,7 +73,11 @@ impl<T: DeserializeOwned> FromRequest<ApiState> for Body<T> {
 
     async fn from_request(request: Request, state: &ApiState) -> Result<Self, Problem> {
         let bytes = Bytes::from_request(request, state).await.map_err(|error| {
-            let code = if error.status() == StatusCode::PAYLOAD_TOO_LARGE { Code::TooLarge } else { Code::BadRequest };
+            let code = if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                Code::TooLarge
+            } else {
+                Code::BadRequest
+            };
             Problem::new(code, format!("read the body: {error}"), "nothing was changed")
         })?;
         read_json(&bytes).map(Body)
@@ -101,7 +105,11 @@ fn bad_body(key: &str, error: &serde_json::Error) -> Problem {
 }
 
 /// Proposes in the caller's name and says what was committed.
-pub(super) async fn propose(state: &ApiState, caller: &Caller, command: Command) -> Result<Json<Committed>, Problem> {
+pub(super) async fn propose(
+    state: &ApiState,
+    caller: &Caller,
+    command: Command,
+) -> Result<Json<Committed>, Problem> {
     let proposal = Proposal { at: clock::wall(), by: caller.name.clone(), command };
     let began = Instant::now();
     let answer = state.store.propose(proposal).await;
@@ -121,10 +129,10 @@ pub(super) async fn propose(state: &ApiState, caller: &Caller, command: Command)
 /// Longest reason in bytes: it is kept in the log for ever.
 const REASON_BYTES_MAX: usize = 1000;
 
-fn checked(reason: String) -> Result<String, Problem> {
-    let reason = reason.trim().to_owned();
+fn checked(reason: &str) -> Result<String, Problem> {
+    let reason = reason.trim();
     match reason.len() {
-        1..=REASON_BYTES_MAX => Ok(reason),
+        1..=REASON_BYTES_MAX => Ok(reason.to_owned()),
         _ => Err(Problem::bad_request(
             format!("key reason: must have 1 to {REASON_BYTES_MAX} bytes; nothing was changed"),
             "say in a few words why, for those who read it later",
@@ -153,7 +161,7 @@ pub(super) async fn maintenance(
     Body(Switch { on, reason }): Body<Switch>,
 ) -> Result<Json<Committed>, Problem> {
     let node = parse(&name)?;
-    let reason = if on { Some(checked(reason.unwrap_or_default())?) } else { None };
+    let reason = if on { Some(checked(&reason.unwrap_or_default())?) } else { None };
     propose(&state, &caller, Command::Maintain { node, reason }).await
 }
 
@@ -166,7 +174,7 @@ pub(super) async fn fence(
     Body(Reason { reason }): Body<Reason>,
 ) -> Result<Json<Committed>, Problem> {
     let node = parse(&name)?;
-    propose(&state, &caller, Command::Fence { node, reason: checked(reason)? }).await
+    propose(&state, &caller, Command::Fence { node, reason: checked(&reason)? }).await
 }
 
 /// Vouches that a node is off.
@@ -178,7 +186,7 @@ pub(super) async fn confirm_off(
     Body(Reason { reason }): Body<Reason>,
 ) -> Result<Json<Committed>, Problem> {
     let node = parse(&name)?;
-    propose(&state, &caller, Command::ConfirmOff { node, reason: checked(reason)? }).await
+    propose(&state, &caller, Command::ConfirmOff { node, reason: checked(&reason)? }).await
 }
 
 /// Lets a quarantined node become a spare again.
@@ -190,7 +198,7 @@ pub(super) async fn release(
     Body(Reason { reason }): Body<Reason>,
 ) -> Result<Json<Committed>, Problem> {
     let node = parse(&name)?;
-    propose(&state, &caller, Command::Release { node, reason: checked(reason)? }).await
+    propose(&state, &caller, Command::Release { node, reason: checked(&reason)? }).await
 }
 
 /// Moves an instance after a fence of its node.
@@ -202,7 +210,7 @@ pub(super) async fn evacuate(
     Body(Reason { reason }): Body<Reason>,
 ) -> Result<Json<Committed>, Problem> {
     let instance = parse(&name)?;
-    propose(&state, &caller, Command::Evacuate { instance, reason: checked(reason)? }).await
+    propose(&state, &caller, Command::Evacuate { instance, reason: checked(&reason)? }).await
 }
 
 /// Calls a failover off before anything was done.
@@ -214,7 +222,7 @@ pub(super) async fn cancel(
     Body(Reason { reason }): Body<Reason>,
 ) -> Result<Json<Committed>, Problem> {
     let plan = parse(&id)?;
-    propose(&state, &caller, Command::Cancel { plan, reason: checked(reason)? }).await
+    propose(&state, &caller, Command::Cancel { plan, reason: checked(&reason)? }).await
 }
 
 /// Lets the cluster act by itself.
@@ -224,7 +232,7 @@ pub(super) async fn arm(
     Extension(caller): Extension<Caller>,
     Body(Reason { reason }): Body<Reason>,
 ) -> Result<Json<Committed>, Problem> {
-    propose(&state, &caller, Command::Arm { reason: checked(reason)? }).await
+    propose(&state, &caller, Command::Arm { reason: checked(&reason)? }).await
 }
 
 /// Lets the cluster only watch.
@@ -234,7 +242,7 @@ pub(super) async fn disarm(
     Extension(caller): Extension<Caller>,
     Body(Reason { reason }): Body<Reason>,
 ) -> Result<Json<Committed>, Problem> {
-    propose(&state, &caller, Command::Disarm { reason: checked(reason)? }).await
+    propose(&state, &caller, Command::Disarm { reason: checked(&reason)? }).await
 }
 
 /// Changes a policy.
@@ -315,8 +323,14 @@ fn prepare(
         let Some(record) = state.instances.get(&instance.name) else { continue };
         if instance.node != record.node && instance.node != record.instance.node {
             return Err(Problem::bad_request(
-                format!("instance/{}: `node` says {}, but it is on {}", instance.name, instance.node, record.node),
-                format!("`node` is only where it is at first; `hactl instance evacuate {}` moves it", instance.name),
+                format!(
+                    "instance/{}: `node` says {}, but it is on {}",
+                    instance.name, instance.node, record.node
+                ),
+                format!(
+                    "`node` is only where it is at first; `hactl instance evacuate {}` moves it",
+                    instance.name
+                ),
             ));
         }
     }
@@ -340,9 +354,9 @@ mod tests {
 
     #[test]
     fn a_reason_is_needed() {
-        assert_eq!(checked("  dead disk ".into()), Ok("dead disk".to_owned()));
-        assert!(checked("   ".into()).is_err());
-        assert!(checked("x".repeat(REASON_BYTES_MAX + 1)).is_err());
+        assert_eq!(checked("  dead disk "), Ok("dead disk".to_owned()));
+        assert!(checked("   ").is_err());
+        assert!(checked(&"x".repeat(REASON_BYTES_MAX + 1)).is_err());
     }
 
     #[test]

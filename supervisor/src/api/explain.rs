@@ -6,7 +6,8 @@
 
 use crate::api::answers::Facts;
 use policies::{
-    Decision, Evidence, InstanceId, Intent, NodeId, NodeRecord, Outcome, Plan, PlanId, Power, Seen, Waiting, Wall,
+    Decision, Evidence, InstanceId, Intent, NodeId, NodeRecord, Outcome, Plan, PlanId, Power, Seen, Waiting,
+    Wall,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -91,14 +92,14 @@ pub fn explain(facts: Facts<'_>, target: &str) -> Result<Explanation, Unexplaine
 
 fn explain_node(facts: Facts<'_>, name: &NodeId) -> Option<Explanation> {
     let record = facts.state.nodes.get(name)?;
-    let takes_part =
-        |plan: &&Plan| plan.decision.from == *name || plan.decision.spare.as_ref() == Some(name);
+    let takes_part = |plan: &&Plan| plan.decision.from == *name || plan.decision.spare.as_ref() == Some(name);
     let plan = facts.state.plans.values().rev().find(takes_part);
     let mut sections = vec![seen(facts, name), judged(record)];
     sections.extend(plan.map(planned).into_iter().flatten());
     let believed = facts.view.nodes.get(name).map_or(&[][..], |node| &node.waiting);
     let committed = record.withheld.as_slice();
-    let running = plan.filter(|plan| !plan.phase.is_over()).map_or(&[][..], |plan| plan_waiting(facts, plan.id));
+    let running =
+        plan.filter(|plan| !plan.phase.is_over()).map_or(&[][..], |plan| plan_waiting(facts, plan.id));
     let reasons = if believed.is_empty() { committed } else { believed };
     let mut answer = format!("{name} is {}; it is believed to be {}", record.state, record.verdict);
     if record.cordoned {
@@ -107,7 +108,7 @@ fn explain_node(facts: Facts<'_>, name: &NodeId) -> Option<Explanation> {
     if let Some(order) = &record.maintenance {
         answer.push_str(&format!("; in maintenance by {} ({}): hands off", order.by, order.reason));
     }
-    Some(finish(facts, format!("node/{name}"), answer, [reasons, running].concat(), sections))
+    Some(finish(facts, format!("node/{name}"), answer, &[reasons, running].concat(), sections))
 }
 
 fn explain_instance(facts: Facts<'_>, name: &InstanceId) -> Option<Explanation> {
@@ -120,14 +121,18 @@ fn explain_instance(facts: Facts<'_>, name: &InstanceId) -> Option<Explanation> 
     let mut reasons = facts.view.instances.get(name).cloned().unwrap_or_default();
     match plan.filter(|plan| !plan.phase.is_over()) {
         Some(plan) => reasons.extend_from_slice(plan_waiting(facts, plan.id)),
-        None => reasons.extend(facts.view.nodes.get(&record.node).into_iter().flat_map(|node| node.waiting.clone())),
+        None => reasons
+            .extend(facts.view.nodes.get(&record.node).into_iter().flat_map(|node| node.waiting.clone())),
     }
     let belief = node.map_or_else(|| "unknown".to_owned(), |node| node.verdict.to_string());
-    let mut answer = format!("{name} belongs to {} in {}; that node is believed to be {belief}", record.node, record.epoch);
+    let mut answer = format!(
+        "{name} belongs to {} in {}; that node is believed to be {belief}",
+        record.node, record.epoch
+    );
     if let Some(order) = &record.evacuate {
         answer.push_str(&format!("; {} ordered it to be moved ({})", order.by, order.reason));
     }
-    Some(finish(facts, format!("instance/{name}"), answer, reasons, sections))
+    Some(finish(facts, format!("instance/{name}"), answer, &reasons, sections))
 }
 
 fn explain_plan(facts: Facts<'_>, id: PlanId) -> Option<Explanation> {
@@ -153,7 +158,7 @@ fn finish(
     facts: Facts<'_>,
     about: String,
     answer: String,
-    reasons: Vec<Waiting>,
+    reasons: &[Waiting],
     sections: Vec<Section>,
 ) -> Explanation {
     let mut waiting: Vec<String> = reasons.iter().map(Waiting::to_string).collect();
@@ -238,7 +243,8 @@ fn evidence(at: Wall, evidence: &Evidence) -> Vec<Line> {
 }
 
 fn decided(plan: &Plan) -> Vec<Line> {
-    let Decision { instance, from, spare, cause, evidence: grounds, policy, gates, runners_up } = &plan.decision;
+    let Decision { instance, from, spare, cause, evidence: grounds, policy, gates, runners_up } =
+        &plan.decision;
     let what = match (instance, spare) {
         (Some(instance), Some(spare)) => format!("{}: move {instance} from {from} to {spare}", plan.id),
         (Some(instance), None) => format!("{}: move {instance} away from {from}", plan.id),
@@ -248,7 +254,8 @@ fn decided(plan: &Plan) -> Vec<Line> {
     let mut lines = vec![Line::at(plan.at, what), Line::at(plan.at, format!("because {from}: {cause}"))];
     lines.extend(evidence(plan.at, grounds));
     lines.push(Line::at(plan.at, format!("policy {policy} at version {version}")));
-    lines.extend(gates.iter().map(|gate| Line::at(plan.at, format!("checked {}: {}", gate.name, gate.found))));
+    lines
+        .extend(gates.iter().map(|gate| Line::at(plan.at, format!("checked {}: {}", gate.name, gate.found))));
     lines.extend(runners_up.iter().map(|(node, why)| Line::at(plan.at, format!("not {node}: {why}"))));
     lines
 }
@@ -266,8 +273,12 @@ fn attempt(intent: &Intent) -> Vec<Line> {
 /// How an effect ended, as a sentence.
 pub fn outcome_text(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Done(Seen::OffTwice { already: true, .. }) => "done: it was off already, seen twice".to_owned(),
-        Outcome::Done(Seen::OffTwice { already: false, took }) => format!("done: seen off twice within {took}"),
+        Outcome::Done(Seen::OffTwice { already: true, .. }) => {
+            "done: it was off already, seen twice".to_owned()
+        }
+        Outcome::Done(Seen::OffTwice { already: false, took }) => {
+            format!("done: seen off twice within {took}")
+        }
         Outcome::Done(Seen::On) => "done: seen on".to_owned(),
         Outcome::Done(Seen::ReadBack(read)) => format!("done: read back {read}"),
         Outcome::Refused(refusal) => format!("refused: {refusal}"),

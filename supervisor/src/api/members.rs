@@ -46,7 +46,9 @@ pub(super) fn lines(state: &ApiState) -> Vec<MemberLine> {
         MemberLine {
             leader: leader == Some(member.id),
             domain: reported.map(|reported| reported.domain.clone()),
-            report_age_ms: reported.filter(|_| member.id != state.config.me()).map(|reported| reported.report_age.0),
+            report_age_ms: reported
+                .filter(|_| member.id != state.config.me())
+                .map(|reported| reported.report_age.0),
             doubt: reported.and_then(|reported| reported.doubt.as_ref()).map(ToString::to_string),
             id: member.id,
             address: member.address,
@@ -72,7 +74,10 @@ pub(super) async fn add(
 ) -> Result<Json<Committed>, Problem> {
     for (key, addr) in [("member_addr", &new.member_addr), ("api_addr", &new.api_addr)] {
         if host_port(addr).is_none() {
-            return Err(Problem::bad_request(format!("key {key}: {addr:?} is not host:port"), "nothing was changed"));
+            return Err(Problem::bad_request(
+                format!("key {key}: {addr:?} is not host:port"),
+                "nothing was changed",
+            ));
         }
     }
     let NewMember { id, member_addr: address, api_addr: api } = new;
@@ -103,7 +108,11 @@ pub(super) async fn remove(
     let id = known(&state, &id)?;
     if id == state.config.me() {
         let hint = "give the leadership away first: hactl member transfer ID";
-        return Err(Problem::new(Code::Rejected, format!("member {id} leads and does not remove itself"), hint));
+        return Err(Problem::new(
+            Code::Rejected,
+            format!("member {id} leads and does not remove itself"),
+            hint,
+        ));
     }
     state.store.remove(id).await.map_err(|error| Problem::of_member(&error))?;
     note(&state, &caller, format!("removed member {id}")).await

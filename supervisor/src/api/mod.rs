@@ -114,7 +114,8 @@ struct Local(bool);
 /// memory (`?local=true`); sends it to the leader otherwise.
 async fn lead(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
     let reads = request.method() == Method::GET || request.method() == Method::HEAD;
-    let local = reads && request.uri().query().is_some_and(|query| query.split('&').any(|part| part == "local=true"));
+    let local =
+        reads && request.uri().query().is_some_and(|query| query.split('&').any(|part| part == "local=true"));
     request.extensions_mut().insert(Local(local));
     if local {
         return next.run(request).await;
@@ -193,7 +194,10 @@ fn token_caller(tokens: &Tokens, request: &Request) -> Result<Caller, Problem> {
     match tokens.caller(token.trim()) {
         Ok(caller) => caller.ok_or_else(unknown),
         Err(error) => {
-            tracing::error!(error = crate::chain(&error), "no token is accepted until the tokens file is repaired");
+            tracing::error!(
+                error = crate::chain(&error),
+                "no token is accepted until the tokens file is repaired"
+            );
             Err(unknown())
         }
     }

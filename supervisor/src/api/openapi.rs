@@ -6,17 +6,48 @@ use utoipa::OpenApi;
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Failover supervisor", description = "Every request needs a client certificate of the cluster's CA or a bearer token. Reading needs the role reader, everything else operator. What only the leader answers is redirected to it with 307."),
+    info(
+        title = "Failover supervisor",
+        description = "Every request needs a client certificate of the cluster's CA or a bearer token. Reading needs the role reader, everything else operator. What only the leader answers is redirected to it with 307."
+    ),
     paths(
-        read::healthz, read::metrics, read::status, read::nodes, read::node, read::instances, read::instance,
-        read::failovers, read::failover, read::explanation, read::policies, read::policy,
-        change::cordon, change::maintenance, change::fence, change::confirm_off, change::release, change::evacuate,
-        change::cancel, change::arm, change::disarm, change::set_policy, change::apply,
-        members::list, members::add, members::promote, members::remove, members::transfer,
-        events::list, events::follow
+        read::healthz,
+        read::metrics,
+        read::status,
+        read::nodes,
+        read::node,
+        read::instances,
+        read::instance,
+        read::failovers,
+        read::failover,
+        read::explanation,
+        read::policies,
+        read::policy,
+        change::cordon,
+        change::maintenance,
+        change::fence,
+        change::confirm_off,
+        change::release,
+        change::evacuate,
+        change::cancel,
+        change::arm,
+        change::disarm,
+        change::set_policy,
+        change::apply,
+        members::list,
+        members::add,
+        members::promote,
+        members::remove,
+        members::transfer,
+        events::list,
+        events::follow
     ),
     components(schemas(
-        answers::Status, answers::NodeLine, answers::InstanceLine, answers::FailoverLine, explain::Explanation,
+        answers::Status,
+        answers::NodeLine,
+        answers::InstanceLine,
+        answers::FailoverLine,
+        explain::Explanation,
         problem::Problem
     ))
 )]

@@ -71,16 +71,24 @@ impl Problem {
 
     /// There is no such thing: 404.
     pub fn not_there(what: &str, list: &str) -> Self {
-        Problem::new(Code::NotThere, format!("there is no {what}"), format!("`hactl {list}` shows what there is"))
+        Problem::new(
+            Code::NotThere,
+            format!("there is no {what}"),
+            format!("`hactl {list}` shows what there is"),
+        )
     }
 
     /// The state machine refused: 409. Nothing was changed.
     pub fn rejected(why: &Rejected) -> Self {
         let hint = match why {
             Rejected::PolicyChanged { .. } => "read the policy again and repeat your change",
-            Rejected::PointOfNoReturn { .. } => "it goes forward from here; `hactl explain` shows how far it is",
+            Rejected::PointOfNoReturn { .. } => {
+                "it goes forward from here; `hactl explain` shows how far it is"
+            }
             Rejected::NotArmed => "`hactl arm --reason ...` arms it",
-            Rejected::NotThere { .. } => "`hactl node list`, `hactl instance list` and `hactl policy list` show what there is",
+            Rejected::NotThere { .. } => {
+                "`hactl node list`, `hactl instance list` and `hactl policy list` show what there is"
+            }
             Rejected::BadPolicy { .. }
             | Rejected::Conflict { .. }
             | Rejected::InUse { .. }

@@ -1,7 +1,8 @@
 //! Requests that read. Each is one pure function of [`Facts`].
 
 use super::answers::{
-    Facts, FailoverDetail, FailoverLine, InstanceDetail, InstanceLine, NodeDetail, NodeLine, PolicyDetail, Status,
+    Facts, FailoverDetail, FailoverLine, InstanceDetail, InstanceLine, NodeDetail, NodeLine, PolicyDetail,
+    Status,
 };
 use super::explain::{Explanation, explain};
 use super::{ApiState, Code, Local, Problem, members};
@@ -36,7 +37,8 @@ fn facts<T>(state: &ApiState, answer: impl FnOnce(Facts<'_>) -> T) -> T {
 
 /// Reads a name of a path; a text that is no name is a 400 that says what a name is.
 pub(super) fn parse<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Problem> {
-    text.parse().map_err(|error: T::Err| Problem::bad_request(error.to_string(), "give the name as in the list"))
+    text.parse()
+        .map_err(|error: T::Err| Problem::bad_request(error.to_string(), "give the name as in the list"))
 }
 
 /// Whether this member sees a leader.
@@ -60,7 +62,10 @@ pub(super) async fn metrics(State(state): State<ApiState>) -> Result<Response, P
 
 /// The one-screen status.
 #[utoipa::path(get, path = "/v1/status", params(("local" = Option<bool>, Query)), responses((status = 200, body = Status)))]
-pub(super) async fn status(State(state): State<ApiState>, Extension(Local(local)): Extension<Local>) -> Json<Status> {
+pub(super) async fn status(
+    State(state): State<ApiState>,
+    Extension(Local(local)): Extension<Local>,
+) -> Json<Status> {
     let members = members::lines(&state);
     Json(facts(&state, |facts| Status {
         cluster: state.config.cluster.name.clone(),
@@ -85,9 +90,14 @@ pub(super) async fn nodes(State(state): State<ApiState>) -> Json<Vec<NodeLine>> 
 
 /// One node.
 #[utoipa::path(get, path = "/v1/nodes/{name}", params(("name" = String, Path)), responses((status = 200, body = NodeDetail), (status = 404, body = Problem)))]
-pub(super) async fn node(State(state): State<ApiState>, Path(name): Path<String>) -> Result<Json<NodeDetail>, Problem> {
+pub(super) async fn node(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+) -> Result<Json<NodeDetail>, Problem> {
     let id: NodeId = parse(&name)?;
-    facts(&state, |facts| facts.node(&id)).map(Json).ok_or_else(|| Problem::not_there(&format!("node {id}"), "node list"))
+    facts(&state, |facts| facts.node(&id))
+        .map(Json)
+        .ok_or_else(|| Problem::not_there(&format!("node {id}"), "node list"))
 }
 
 /// All instances.

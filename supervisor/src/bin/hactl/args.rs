@@ -1,0 +1,335 @@
+//! The verbs of `hactl`, their arguments and their help.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Exit codes, as documented in `--help`.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; for `status`: nothing needs attention
+  1  the answer is no: refused, not there, or (`status`) something needs attention
+  2  the command line or a file given to it is wrong; nothing was changed
+  3  no member can be reached, or none can answer; nothing was changed
+  4  the cluster has no quorum; nothing was changed
+  5  the outcome is unknown: look before you try again
+  6  not admitted: no valid certificate or token, or its role does not allow this
+
+Environment: HACTL_CONFIG names the context file, NO_COLOR switches colours off.";
+
+/// Asks and orders a cluster of failover supervisors.
+#[derive(Debug, Parser)]
+#[command(name = "hactl", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// Context file: where the cluster is and who you are (made by `ha-supervisord init`).
+    #[arg(
+        long,
+        global = true,
+        env = "HACTL_CONFIG",
+        value_name = "FILE",
+        default_value = "/etc/ha/hactl.toml"
+    )]
+    pub(crate) context: PathBuf,
+    /// Form of the output.
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+    /// How long to look for a member that can answer, e.g. 10s.
+    #[arg(long, global = true, value_parser = length, default_value = "10s")]
+    pub(crate) timeout: Duration,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For programs; stable.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Is it armed, who leads, what is where, and what needs attention.
+    #[command(after_help = "Example:\n  hactl status\n  hactl status || page-somebody")]
+    Status,
+    /// Describe providers, nodes, instances and policies: the whole file or nothing.
+    #[command(
+        after_help = "Example:\n  hactl apply -f inventory.toml\n  generate-inventory | hactl apply -f -"
+    )]
+    Apply {
+        /// TOML file with [[provider]], [[node]], [[instance]], [[policy]] tables; `-` is standard input.
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Physical servers.
+    #[command(subcommand)]
+    Node(NodeVerb),
+    /// Logical servers that fail over.
+    #[command(subcommand)]
+    Instance(InstanceVerb),
+    /// Failovers, under way and finished.
+    #[command(subcommand)]
+    Failover(FailoverVerb),
+    /// Seen? Judged? Planned? Attempted? Proved? And what it waits for.
+    #[command(
+        after_help = "Example:\n  hactl explain node-3\n  hactl explain instance/web\n  hactl explain f1234"
+    )]
+    Explain {
+        /// A node, an instance or a failover.
+        name: String,
+    },
+    /// Cut a node off (power, volumes, network), whatever its health. An instance on it is moved.
+    #[command(
+        after_help = "Example:\n  hactl fence node-3 --reason 'smoke in rack 4'\n  hactl fence node-3 --reason drill --yes node-3"
+    )]
+    Fence {
+        /// The node.
+        node: String,
+        /// Why; kept for ever.
+        #[arg(long)]
+        reason: String,
+        /// The node's name once more, instead of typing it when asked.
+        #[arg(long, value_name = "NAME")]
+        yes: Option<String>,
+    },
+    /// Vouch that a node that is being fenced is off. Only if you have seen it yourself.
+    #[command(after_help = "Example:\n  hactl confirm-off node-3 --reason 'cable pulled, INC-4711'")]
+    ConfirmOff {
+        /// The node.
+        node: String,
+        /// How you know.
+        #[arg(long)]
+        reason: String,
+        /// The node's name once more, instead of typing it when asked.
+        #[arg(long, value_name = "NAME")]
+        yes: Option<String>,
+    },
+    /// Let the cluster act by itself.
+    #[command(after_help = "Example:\n  hactl arm --reason 'inventory checked'")]
+    Arm {
+        /// Why.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Let the cluster only watch. Failovers under way go on.
+    #[command(after_help = "Example:\n  hactl disarm --reason 'work on the core switch until 06:00'")]
+    Disarm {
+        /// Why.
+        #[arg(long)]
+        reason: String,
+    },
+    /// The supervisor processes of the cluster.
+    #[command(subcommand)]
+    Member(MemberVerb),
+    /// How carefully instances are protected.
+    #[command(subcommand)]
+    Policy(PolicyVerb),
+    /// What happened, oldest first.
+    #[command(
+        after_help = "Example:\n  hactl events --about node/node-3 --since 2h\n  hactl events --follow -o json"
+    )]
+    Events {
+        /// Go on as things happen, until interrupted.
+        #[arg(long, short = 'F')]
+        follow: bool,
+        /// Only about this: node/NAME, instance/NAME, failover/ID, policy/NAME, member/mID.
+        #[arg(long)]
+        about: Option<String>,
+        /// Not longer ago than this, e.g. 30m, 2h, 7d.
+        #[arg(long, value_parser = length)]
+        since: Option<Duration>,
+        /// At most so many, the newest.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+    },
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example:\n  hactl completion bash > /etc/bash_completion.d/hactl")]
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeVerb {
+    /// All nodes.
+    #[command(after_help = "Example:\n  hactl node list -o json | jq '.[] | select(.state == \"spare\")'")]
+    List,
+    /// One node in full; its secrets are hidden.
+    #[command(after_help = "Example:\n  hactl node show node-3")]
+    Show {
+        /// The node.
+        name: String,
+    },
+    /// No new instance for this node.
+    #[command(after_help = "Example:\n  hactl node cordon node-3")]
+    Cordon {
+        /// The node.
+        name: String,
+    },
+    /// Lift a cordon.
+    #[command(after_help = "Example:\n  hactl node uncordon node-3")]
+    Uncordon {
+        /// The node.
+        name: String,
+    },
+    /// Hands off this node (`on`), or hands on again (`off`).
+    #[command(
+        after_help = "Example:\n  hactl node maintenance on node-3 --reason 'new DIMMs'\n  hactl node maintenance off node-3"
+    )]
+    Maintenance {
+        /// On or off.
+        switch: OnOff,
+        /// The node.
+        name: String,
+        /// Why; needed for `on`.
+        #[arg(long, required_if_eq("switch", "on"))]
+        reason: Option<String>,
+    },
+    /// Let a quarantined node become a spare again.
+    #[command(after_help = "Example:\n  hactl node release node-3 --reason 'disk replaced, memory tested'")]
+    Release {
+        /// The node.
+        name: String,
+        /// Why it may run again.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnOff {
+    /// Hands off.
+    On,
+    /// Hands on again.
+    Off,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InstanceVerb {
+    /// All instances.
+    #[command(after_help = "Example:\n  hactl instance list")]
+    List,
+    /// One instance in full.
+    #[command(after_help = "Example:\n  hactl instance show web")]
+    Show {
+        /// The instance.
+        name: String,
+    },
+    /// Move an instance after a fence of its node, whatever the node's health.
+    #[command(after_help = "Example:\n  hactl instance evacuate web --reason 'fan failing in node-3'")]
+    Evacuate {
+        /// The instance.
+        name: String,
+        /// Why; kept for ever.
+        #[arg(long)]
+        reason: String,
+        /// The instance's name once more, instead of typing it when asked.
+        #[arg(long, value_name = "NAME")]
+        yes: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FailoverVerb {
+    /// All failovers, newest first.
+    #[command(after_help = "Example:\n  hactl failover list")]
+    List,
+    /// One failover in full: phases, steps, proof.
+    #[command(after_help = "Example:\n  hactl failover show f1234")]
+    Show {
+        /// The failover, e.g. f1234.
+        id: String,
+    },
+    /// Call a failover off; only before anything was done.
+    #[command(after_help = "Example:\n  hactl failover cancel f1234 --reason 'it is only rebooting'")]
+    Cancel {
+        /// The failover, e.g. f1234.
+        id: String,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberVerb {
+    /// The members, as the one that answers sees them.
+    #[command(after_help = "Example:\n  hactl member list")]
+    List,
+    /// Add a member: it learns the log, then it votes.
+    #[command(
+        after_help = "Example:\n  hactl member add 2 --member-addr 10.0.0.2:7101 --api-addr 10.0.0.2:7201"
+    )]
+    Add {
+        /// Its number, as given to `ha-supervisord invite`.
+        id: u64,
+        #[command(flatten)]
+        addrs: Box<MemberAddrs>,
+        /// Leave it a learner.
+        #[arg(long)]
+        learner: bool,
+    },
+    /// Remove a member. Its number is never used again.
+    #[command(after_help = "Example:\n  hactl member remove 2")]
+    Remove {
+        /// Its number.
+        id: u64,
+    },
+    /// Give the leadership to another member.
+    #[command(after_help = "Example:\n  hactl member transfer 2")]
+    Transfer {
+        /// Its number.
+        id: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MemberAddrs {
+    /// host:port of the traffic between members.
+    #[arg(long)]
+    pub(crate) member_addr: String,
+    /// host:port of its API.
+    #[arg(long)]
+    pub(crate) api_addr: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyVerb {
+    /// All policies.
+    #[command(after_help = "Example:\n  hactl policy list")]
+    List,
+    /// One policy, as the document that `policy set -f` takes.
+    #[command(after_help = "Example:\n  hactl policy get quick > quick.toml")]
+    Get {
+        /// The policy.
+        name: String,
+    },
+    /// Change keys of a policy, or replace it by a file. A new name makes a new policy.
+    #[command(
+        after_help = "Example:\n  hactl policy set quick detection.suspect_after=1s brakes.fences_in_flight_max=1\n  hactl policy set mine -f mine.toml"
+    )]
+    Set {
+        /// The policy.
+        name: String,
+        /// section.key=value
+        #[arg(required_unless_present = "file", conflicts_with = "file")]
+        changes: Vec<String>,
+        /// The whole content, from a file.
+        #[arg(short, long)]
+        file: Option<PathBuf>,
+        /// Only if it is still at this version (`policy list` shows it).
+        #[arg(long, value_name = "VERSION")]
+        check: Option<policies::LogIndex>,
+    },
+}
+
+/// `10s`, `2h`, ... in the same form as everywhere else.
+fn length(text: &str) -> Result<Duration, policies::BadMillis> {
+    text.parse::<policies::Millis>().map(|length| Duration::from_millis(length.0))
+}

@@ -1,0 +1,234 @@
+//! One thing in full: a node, an instance, a failover, a policy, an explanation, an event.
+
+use super::{Screen, Tone, failovers, or_dash, time};
+use crate::api::answers::{
+    Change, Committed, Described, FailoverDetail, InstanceDetail, NodeDetail, PolicyDetail,
+};
+use crate::api::explain::{Explanation, outcome_text};
+use policies::{Event, FenceDevice, Power};
+use std::collections::BTreeMap;
+
+/// A screen of `Name  value` lines; a value of several lines is indented under its name.
+struct Sheet {
+    text: String,
+}
+
+impl Sheet {
+    fn new() -> Self {
+        Sheet { text: String::new() }
+    }
+
+    fn line(&mut self, name: &str, value: impl AsRef<str>) {
+        let mut lines = value.as_ref().lines();
+        self.text.push_str(format!("{name:<13}{}", lines.next().unwrap_or("-")).trim_end());
+        self.text.push('\n');
+        for line in lines {
+            self.text.push_str(format!("{:<13}{line}", "").trim_end());
+            self.text.push('\n');
+        }
+    }
+
+    fn lines(&mut self, name: &str, values: impl IntoIterator<Item = String>) {
+        let values: Vec<String> = values.into_iter().collect();
+        if !values.is_empty() {
+            self.line(name, values.join("\n"));
+        }
+    }
+}
+
+/// `hactl node show`.
+pub fn node(detail: &NodeDetail, screen: &Screen) -> String {
+    let record = &detail.record;
+    let described = &record.node;
+    let mut sheet = Sheet::new();
+    sheet.line("Node", screen.tint(Tone::Strong, &described.name.to_string()));
+    sheet.line("State", record.state.to_string() + if record.cordoned { ", cordoned" } else { "" });
+    sheet.line("Health", record.verdict.to_string());
+    sheet.line("Instance", or_dash(detail.instance.as_ref().map(ToString::to_string)));
+    sheet.line("Policy", or_dash(detail.policy.as_ref().map(ToString::to_string)));
+    if let Some(order) = &record.maintenance {
+        sheet.line("Maintenance", format!("{}: {}, {}", order.by, order.reason, screen.at(order.at)));
+    }
+    sheet.lines("Domains", pairs(&described.domains));
+    sheet.lines("Labels", pairs(&described.labels));
+    let no_guid = "not known: it cannot be checked that the BMC is this node's";
+    sheet.line(
+        "Identity",
+        described.identity.guid.as_deref().map_or(no_guid.to_owned(), |guid| format!("GUID {guid}")),
+    );
+    let levels = described.fencing.iter().enumerate().map(|(level, device)| match device {
+        FenceDevice::Ipmi { address, user, cipher_suite, .. } => {
+            format!("level {}: IPMI at {address} as {user}, cipher suite {cipher_suite}", level + 1)
+        }
+    });
+    let levels: Vec<String> = levels.collect();
+    let none = vec!["none: it cannot be fenced by power".to_owned()];
+    sheet.lines("Fencing", if levels.is_empty() { none } else { levels });
+    sheet.lines("Ports", described.ports.iter().map(|port| format!("{} at {}", port.port, port.provider)));
+    sheet.line("Initiator", or_dash(described.initiator.clone()));
+    sheet.lines(
+        "Probe",
+        described
+            .probe
+            .tcp
+            .iter()
+            .map(|to| format!("TCP {to}"))
+            .chain(described.probe.icmp.iter().map(|to| format!("ICMP {to}"))),
+    );
+    sheet.line(
+        "Agent",
+        if described.agent_key.is_some() { "with key" } else { "none: watched by probes only" },
+    );
+    sheet.lines("Seen", detail.view.sights.iter().map(|(member, sight)| format!("{member}: {sight}")));
+    if let Some((power, age)) = detail.view.power {
+        let read = match power {
+            Some(Power::On) => "on",
+            Some(Power::Off) => "off",
+            None => "no answer",
+        };
+        sheet.line("Power", format!("{read}, {} ago", time::length(age)));
+    }
+    let committed = record.withheld.as_slice();
+    let waiting = if detail.view.waiting.is_empty() { committed } else { &detail.view.waiting };
+    sheet.lines("Waiting", waiting.iter().map(ToString::to_string));
+    sheet.text
+}
+
+/// `hactl instance show`.
+pub fn instance(detail: &InstanceDetail, screen: &Screen) -> String {
+    let record = &detail.record;
+    let described = &record.instance;
+    let mut sheet = Sheet::new();
+    sheet.line("Instance", screen.tint(Tone::Strong, &described.name.to_string()));
+    sheet.line("Node", record.node.to_string());
+    sheet.line("Health", detail.line.verdict.to_string());
+    sheet.line("Epoch", record.epoch.to_string());
+    sheet.line("Policy", described.policy.to_string());
+    sheet.lines(
+        "Volumes",
+        described.volumes.iter().map(|volume| format!("{} at {}", volume.volume, volume.provider)),
+    );
+    let networks = described.networks.iter().map(|network| {
+        let mac = network.mac.as_ref().map(|mac| format!(", MAC {mac}")).unwrap_or_default();
+        format!("VLAN {}{mac}", network.vlan)
+    });
+    sheet.lines("Networks", networks);
+    sheet.lines("Boot", described.boot.iter().map(|boot| format!("{} from {}", boot.image, boot.provider)));
+    sheet.lines("Needs", pairs(&described.needs));
+    if let Some(order) = &record.evacuate {
+        sheet.line("Evacuate", format!("{}: {}, {}", order.by, order.reason, screen.at(order.at)));
+    }
+    sheet.lines("Waiting", detail.line.waiting.clone());
+    if !detail.failovers.is_empty() {
+        sheet.lines("Failovers", [failovers(&detail.failovers, screen)]);
+    }
+    sheet.text
+}
+
+/// `hactl failover show`.
+pub fn failover(detail: &FailoverDetail, screen: &Screen) -> String {
+    let plan = &detail.plan;
+    let decision = &plan.decision;
+    let mut sheet = Sheet::new();
+    sheet.line("Failover", screen.tint(Tone::Strong, &plan.id.to_string()));
+    sheet.line("Began", screen.at(plan.at));
+    sheet.line("Instance", or_dash(decision.instance.as_ref().map(ToString::to_string)));
+    sheet.line("From", format!("{}: {}", decision.from, decision.cause));
+    sheet.line("To", or_dash(decision.spare.as_ref().map(ToString::to_string)));
+    sheet.line("Phase", plan.phase.to_string());
+    if let Some(stuck) = &plan.stuck {
+        sheet.line("Stuck", screen.tint(Tone::Bad, stuck));
+    }
+    sheet.lines("Waiting", detail.waiting.clone());
+    sheet.line("Epoch", plan.epoch.to_string());
+    sheet.line("Policy", format!("{} at version {}", decision.policy.0, decision.policy.1));
+    sheet.lines("Proof", plan.proof.iter().map(ToString::to_string));
+    let phases = plan.entered.iter().map(|(phase, at)| {
+        format!("{}  {:>8}  {phase}", time::clock(*at, &screen.zone), after(at.since(plan.at)))
+    });
+    sheet.lines("Phases", phases);
+    let steps = plan.intents.iter().map(|intent| {
+        let end = match &intent.end {
+            Some((outcome, at)) => {
+                format!("{} (took {})", outcome_text(outcome), time::length(at.since(intent.at)))
+            }
+            None => "under way".to_owned(),
+        };
+        let begun = after(intent.at.since(plan.at));
+        format!("{}  {begun:>8}  {} - {end}", time::clock(intent.at, &screen.zone), intent.action)
+    });
+    sheet.lines("Steps", steps);
+    sheet.text
+}
+
+fn after(length: policies::Millis) -> String {
+    format!("+{}.{:03}", length.0 / 1000, length.0 % 1000)
+}
+
+/// `hactl policy get`: a document that `hactl policy set NAME -f` takes back.
+///
+/// # Errors
+/// If the policy cannot be written as TOML, which the tests of `policies` rule out.
+pub fn policy(detail: &PolicyDetail) -> Result<String, toml::ser::Error> {
+    let body = toml::to_string(&detail.policy)?;
+    Ok(format!(
+        "# policy {}, version {}, by {}, protects {} instances\n{body}",
+        detail.name, detail.version, detail.by, detail.instances
+    ))
+}
+
+/// `hactl explain`.
+pub fn explanation(explanation: &Explanation, screen: &Screen) -> String {
+    let mut text = format!("{}\n", screen.tint(Tone::Strong, &explanation.answer));
+    match explanation.waiting.as_slice() {
+        [] => text.push_str("It waits for nothing.\n"),
+        [one] => text.push_str(&format!("{} {one}\n", screen.tint(Tone::Careful, "It waits:"))),
+        many => {
+            text.push_str(&format!("{}\n", screen.tint(Tone::Careful, "It waits:")));
+            text.extend(many.iter().map(|reason| format!("  {reason}\n")));
+        }
+    }
+    for section in &explanation.sections {
+        let mut question = section.question.clone();
+        if let Some(first) = question.get_mut(0..1) {
+            first.make_ascii_uppercase();
+        }
+        text.push_str(&format!("\n{}?\n", screen.tint(Tone::Strong, &question)));
+        for line in &section.lines {
+            let at = line.at.map_or_else(String::new, |at| time::clock(at, &screen.zone));
+            text.push_str(format!("  {at:<12}  {}\n", line.text).trim_start_matches('\n'));
+        }
+    }
+    text
+}
+
+/// `hactl events`: one event a line.
+pub fn event(event: &Event, screen: &Screen) -> String {
+    let about = event.about.join(" ");
+    format!("{}  {:<24}  {}\n", time::local(event.at, &screen.zone), about, event.text)
+}
+
+/// Answer to an order.
+pub fn committed(committed: &Committed) -> String {
+    match committed.events.as_slice() {
+        [] => format!("committed at {}\n", committed.index),
+        events => events.iter().map(|event| format!("{}\n", event.text)).collect(),
+    }
+}
+
+/// Answer to `hactl apply`: one line for each object, as `kubectl` prints them.
+pub fn described(described: &Described, screen: &Screen) -> String {
+    let line = |object: &crate::api::answers::ObjectChange| {
+        let change = match object.change {
+            Change::Created => screen.tint(Tone::Good, "created"),
+            Change::Configured => screen.tint(Tone::Careful, "configured"),
+            Change::Unchanged => "unchanged".to_owned(),
+        };
+        format!("{} {change}\n", object.object)
+    };
+    described.objects.iter().map(line).collect()
+}
+
+fn pairs(map: &BTreeMap<String, String>) -> Vec<String> {
+    map.iter().map(|(key, value)| format!("{key}={value}")).collect()
+}

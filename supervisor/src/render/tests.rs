@@ -1,0 +1,283 @@
+//! Golden screens: a small cluster in mid-failover, made by the real state machine, printed and compared with
+//! `testdata/`. `UPDATE_EXPECT=1 cargo test -p supervisor` rewrites them; read the difference.
+
+use super::*;
+use crate::api::answers::{Committed, Described, Facts, MemberLine, Members, Status};
+use crate::api::explain::explain;
+use policies::*;
+use std::path::Path;
+
+/// 2026-11-23 05:20:00 UTC.
+const BEGIN: u64 = 1_795_411_200_000;
+
+struct Story {
+    state: ClusterState,
+    view: View,
+    events: Vec<Event>,
+    index: u64,
+}
+
+impl Story {
+    fn then(&mut self, seconds: u64, by: &str, command: Command) -> LogIndex {
+        self.index += 1;
+        let proposal = Proposal { at: Wall(BEGIN + seconds * 1000), by: by.into(), command };
+        let applied = self.state.apply(LogIndex(self.index), &proposal).unwrap();
+        self.events.extend(applied.events);
+        LogIndex(self.index)
+    }
+
+    fn leads(&mut self, seconds: u64, step: Step) -> LogIndex {
+        let leader = self.state.leadership.unwrap().epoch;
+        self.then(seconds, "member/m1", Command::Lead { leader, step })
+    }
+
+    fn facts(&self) -> Facts<'_> {
+        Facts { state: &self.state, view: &self.view, now: screen().now }
+    }
+}
+
+fn screen() -> Screen {
+    Screen { now: Wall(BEGIN + 95_000), zone: TimeZone::fixed(jiff::tz::offset(1)), colour: false }
+}
+
+fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().unwrap()
+}
+
+fn node_described(number: u8) -> Node {
+    let text = format!(
+        "name = \"n{number}\"\ndomains = {{ rack = \"r{number}\" }}\ninitiator = \"iqn.n{number}\"\n\
+         identity = {{ guid = \"{}\" }}\nprobe = {{ tcp = \"10.0.0.{number}:22\" }}\nagent_key = \"sealed:v1:00\"\n\
+         ports = [{{ provider = \"rack\", port = \"sw1/{number}\" }}]\n\
+         [[fencing]]\ndriver = \"ipmi\"\naddress = \"10.1.0.{number}:623\"\nuser = \"ha\"\npassword = \"sealed:v1:00\"\n",
+        format!("{number:02x}").repeat(16)
+    );
+    toml::from_str(&text).unwrap()
+}
+
+fn documents() -> Documents {
+    let kind =
+        ProviderKind::Rack { url: "http://127.0.0.1:7300".into(), token: Sealed("sealed:v1:00".into()) };
+    let instance = "name = \"web\"\nnode = \"n1\"\npolicy = \"quick\"\nnetworks = [{ vlan = 100 }]\n\
+                    volumes = [{ provider = \"rack\", volume = \"vol-web\" }]\n";
+    Documents {
+        providers: vec![Provider { name: name("rack"), kind }],
+        nodes: (1..=3).map(node_described).collect(),
+        instances: vec![toml::from_str(instance).unwrap()],
+        policies: vec![],
+    }
+}
+
+fn evidence() -> Evidence {
+    let silent = Sight::Silent { lasting: Millis(520), never: false, kernel: Kernel::Mute };
+    Evidence {
+        members: [(MemberId(1), silent.clone()), (MemberId(2), silent)].into(),
+        doubts: [(MemberId(3), SelfDoubt::MostNodesSilent { silent: 3, watched: 3 })].into(),
+        power: Some(Power::On),
+        dead: 2,
+        needed: 2,
+    }
+}
+
+/// n1 died; it is off, its volume is revoked, and its switch port does not answer.
+fn mid_failover() -> Story {
+    let mut story = Story { state: ClusterState::default(), view: View::default(), events: vec![], index: 0 };
+    story.then(0, "admin", Command::Describe(Box::new(documents())));
+    story.then(1, "admin", Command::Arm { reason: "go live".into() });
+    story.then(2, "admin", Command::Cordon { node: name("n3"), on: true });
+    story.then(3, "member/m1", Command::TookOver { member: MemberId(1), boot: BootId(7) });
+    for node in ["n1", "n2", "n3"] {
+        let (evidence, verdict) = (Evidence::default(), Verdict::Healthy);
+        story.leads(4, Step::Judge { node: name(node), verdict, evidence });
+    }
+    let verdict = Verdict::Failed(Cause::Silent);
+    story.leads(60, Step::Judge { node: name("n1"), verdict, evidence: evidence() });
+    let decision = Decision {
+        instance: Some(name("web")),
+        from: name("n1"),
+        spare: Some(name("n2")),
+        cause: Cause::Silent,
+        evidence: evidence(),
+        policy: (name("quick"), LogIndex(0)),
+        gates: vec![Gate { name: "fences in flight".into(), found: "0 of 2".into() }],
+        runners_up: vec![(name("n3"), "cordoned".into())],
+    };
+    let plan = PlanId(story.leads(60, Step::Begin(Box::new(decision))).0);
+    let (rack, n1): (ProviderId, NodeId) = (name("rack"), name("n1"));
+    let off = Action::PowerOff { node: n1.clone(), level: 0 };
+    let revoke = Action::Revoke { node: n1.clone(), provider: rack.clone(), volume: name("vol-web") };
+    let close = Action::ClosePort { node: n1.clone(), provider: rack, port: "sw1/1".into() };
+    let seen_off = Outcome::Done(Seen::OffTwice { already: false, took: Millis(340) });
+    let read_back = Outcome::Done(Seen::ReadBack("no access, no session".into()));
+    let mute = Outcome::Unknown(Doubt::NoAnswer { waited: Millis(5000) });
+    for (action, seconds, outcome) in [(off, 61, seen_off), (revoke, 62, read_back), (close, 66, mute)] {
+        let token = story.leads(60, Step::Intend { plan, action });
+        story.leads(seconds, Step::Resolve { token, outcome });
+    }
+    story.leads(90, Step::Stick { plan, why: Some("port sw1/1 of n1 is not closed".into()) });
+    story.view = view(plan);
+    story
+}
+
+fn view(plan: PlanId) -> View {
+    let silent = Sight::Silent { lasting: Millis(35_000), never: false, kernel: Kernel::Mute };
+    let alive = Sight::Alive { epoch: Epoch(0), write_stale: None };
+    let see = |sight: &Sight| [(MemberId(1), sight.clone()), (MemberId(2), sight.clone())].into();
+    let node = |sight, power| NodeView { sights: see(sight), power, waiting: vec![] };
+    let off = Some((Some(Power::Off), Millis(1200)));
+    let member = |age| MemberView { domain: "room-a".into(), report_age: Millis(age), doubt: None };
+    let doubt = Some(SelfDoubt::MostNodesSilent { silent: 3, watched: 3 });
+    let doubting = MemberView { doubt, ..member(4200) };
+    let missing = vec!["close port sw1/1 of n1".to_owned()];
+    View {
+        member: MemberId(1),
+        at: screen().now,
+        leads: Some(LeaderEpoch(4)),
+        not_acting: None,
+        members: [(MemberId(1), member(0)), (MemberId(2), member(400)), (MemberId(3), doubting)].into(),
+        nodes: [(name("n1"), node(&silent, off)), (name("n2"), node(&alive, None))].into(),
+        instances: [].into(),
+        plans: [(plan, vec![Waiting::IsolationMissing { missing }])].into(),
+    }
+}
+
+fn members() -> Vec<MemberLine> {
+    let member = |id: u64, age: Option<u64>| MemberLine {
+        id: MemberId(id),
+        address: format!("10.2.0.{id}:7101"),
+        api: format!("10.2.0.{id}:7201"),
+        voter: id != 4,
+        leader: id == 1,
+        domain: (id < 4).then(|| "room-a".into()),
+        report_age_ms: age,
+        doubt: (id == 3).then(|| "3 of 3 nodes are silent for it; it doubts itself".into()),
+    };
+    vec![member(1, None), member(2, Some(400)), member(3, Some(4200)), member(4, None)]
+}
+
+fn status_of(story: &Story) -> Status {
+    let facts = story.facts();
+    Status {
+        cluster: "demo".into(),
+        now: facts.now,
+        answered_by: MemberId(1),
+        local: false,
+        not_acting: facts.view.not_acting.as_ref().map(ToString::to_string),
+        armed: facts.state.armed.clone(),
+        members: members(),
+        nodes: facts.node_counts(),
+        instances: facts.state.instances.len() as u64,
+        failovers: facts.failovers(),
+        attention: facts.attention(),
+    }
+}
+
+/// Compares with `testdata/NAME.txt`; with `UPDATE_EXPECT=1` writes it.
+fn golden(name: &str, found: &str) {
+    assert!(!found.contains("sealed:v1"), "{name} shows a sealed secret");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(format!("{name}.txt"));
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(&path, found).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(
+        found, expected,
+        "{name}: if the change is meant, run with UPDATE_EXPECT=1 and read the difference"
+    );
+}
+
+#[test]
+fn status_says_on_one_screen_what_is_wrong() {
+    let story = mid_failover();
+    golden("status", &status(&status_of(&story), &screen()));
+}
+
+#[test]
+fn status_without_a_quorum_says_so_first() {
+    let mut story = mid_failover();
+    story.view.not_acting = Some(Waiting::NotLeader { leader: None });
+    let mut found = status_of(&story);
+    found.local = true;
+    found.members.iter_mut().for_each(|member| member.leader = false);
+    golden("status_no_quorum", &status(&found, &screen()));
+}
+
+#[test]
+fn a_quiet_cluster_says_that_nothing_needs_attention() {
+    let mut story = Story { state: ClusterState::default(), view: View::default(), events: vec![], index: 0 };
+    story.then(0, "admin", Command::Describe(Box::new(documents())));
+    let mut found = status_of(&story);
+    found.members.truncate(2);
+    golden("status_quiet", &status(&found, &screen()));
+}
+
+#[test]
+fn lists() {
+    let story = mid_failover();
+    let (facts, screen) = (story.facts(), screen());
+    golden("node_list", &nodes(&facts.nodes(), &screen));
+    golden("instance_list", &instances(&facts.instances(), &screen));
+    golden("failover_list", &failovers(&facts.failovers(), &screen));
+    golden("policy_list", &policies(&facts.policies()));
+    let members = Members { answered_by: MemberId(1), members: members() };
+    golden("member_list", &super::members(&members, &screen));
+    assert_eq!(failovers(&[], &screen), "There has been no failover.\n");
+}
+
+#[test]
+fn details() {
+    let story = mid_failover();
+    let (facts, screen) = (story.facts(), screen());
+    golden("node_show", &node(&facts.node(&name("n1")).unwrap(), &screen));
+    golden("instance_show", &instance(&facts.instance(&name("web")).unwrap(), &screen));
+    let id = facts.failovers()[0].id;
+    golden("failover_show", &failover(&facts.failover(id).unwrap(), &screen));
+    let text = policy(&facts.policy(&name("quick")).unwrap()).unwrap();
+    assert_eq!(toml::from_str::<Policy>(&text).unwrap(), story.state.policies[&name("quick")].policy);
+}
+
+#[test]
+fn explanations_answer_the_five_questions() {
+    let story = mid_failover();
+    let told = |target: &str| explanation(&explain(story.facts(), target).unwrap(), &screen());
+    golden("explain_node", &told("n1"));
+    golden("explain_spare", &told("node/n2"));
+    golden("explain_instance", &told("instance/web"));
+    let id = story.facts().failovers()[0].id;
+    golden("explain_failover", &told(&id.to_string()));
+    assert_eq!(told(&id.to_string()), told(&format!("failover/{id}")));
+    let error = explain(story.facts(), "n9").unwrap_err();
+    assert_eq!(error.to_string(), "there is no node, instance or failover \"n9\"");
+}
+
+#[test]
+fn the_history_is_one_line_an_event() {
+    let story = mid_failover();
+    golden("events", &story.events.iter().map(|event| super::event(event, &screen())).collect::<String>());
+}
+
+#[test]
+fn answers_to_orders() {
+    let mut story = mid_failover();
+    let index = story.then(91, "admin", Command::Disarm { reason: "maintenance of the switch".into() });
+    let events = story.events.iter().filter(|event| event.index == index).cloned().collect();
+    assert_eq!(
+        committed(&Committed { index, events }),
+        "admin disarmed the cluster: maintenance of the switch\n"
+    );
+    let mut documents = documents();
+    documents.nodes[1].probe.tcp = None;
+    documents.nodes.push(node_described(4));
+    let objects = crate::api::answers::compare(&story.state, &mut documents);
+    assert_eq!(documents.nodes.len(), 2);
+    golden("apply", &described(&Described { objects, index: Some(index) }, &screen()));
+}
+
+#[test]
+fn colours_are_for_terminals() {
+    let story = mid_failover();
+    let coloured = Screen { colour: true, ..screen() };
+    let plain = status(&status_of(&story), &screen());
+    let found = status(&status_of(&story), &coloured);
+    assert!(!plain.contains('\x1b') && found.contains("\x1b[32myes\x1b[0m"));
+}
