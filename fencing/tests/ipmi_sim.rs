@@ -1,0 +1,300 @@
+//! The IPMI driver against a BMC that we did not write: OpenIPMI's `ipmi_sim`, cipher suite 3 (it lacks 17).
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use fencing::contract::Lease;
+use fencing::ipmi::commands::{
+    BootDevice, ChassisControl, GetBootDevice, GetChassisStatus, GetWatchdog, ReadSensor, ResetWatchdog,
+    SetBootDevice, SetWatchdog, WatchdogAction, WatchdogUse,
+};
+use fencing::ipmi::{Bmc, Port, Privilege, Settings};
+use fencing::{DriverError, PowerDriver, fence, power_on};
+use ipmi_rs_core::app::GetDeviceId;
+use ipmi_rs_core::sensor_event::ThresholdReading;
+use ipmi_rs_core::storage::sel::GetSelInfo;
+use policies::{Identity, Outcome, Power, Refusal, Seen};
+use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+const GUID_TEXT: &str = "fencing-test-bmc";
+const USER: &str = "admin";
+const PASSWORD: &[u8] = b"secret";
+
+fn within(seconds: u64) -> Instant {
+    Instant::now() + Duration::from_secs(seconds)
+}
+
+/// A running `ipmi_sim`; ended on drop. Its machine's power is a file.
+struct Sim {
+    child: Child,
+    directory: TempDir,
+    address: String,
+}
+
+/// `ipmi_sim` runs this for each power command: `get power`, `set power 0|1`, `set reset 1`, ...
+const CHASSIS_CONTROL: &str = "#!/bin/sh
+directory=$1; shift
+case \"$1 $2\" in
+'get power') printf 'power:%s\\n' \"$(cat \"$directory/power\")\" ;;
+'get boot') printf 'boot:default\\n' ;;
+'set power') printf '%s' \"$3\" >\"$directory/power\" ;;
+esac
+";
+
+const EMULATION: &str = "mc_setbmc 0x20
+mc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr
+sel_enable 0x20 1000 0x0a
+sensor_add 0x20 0 1 0x01 0x01
+sensor_set_value 0x20 0 1 45 0
+sensor_set_threshold 0x20 0 1 settable 111000 0x6e 0x64 0x5a 00 00 00
+sensor_set_event_support 0x20 0 1 enable scanning per-state 000111111000000 000111111000000 000111111000000 000111111000000
+sel_add 0x20 0x02 0x00 0x00 0x00 0x00 0x20 0x00 0x04 0x01 0x01 0x01 0x59 0x2d 0x2d
+mc_enable 0x20
+";
+
+impl Sim {
+    async fn start() -> Sim {
+        // Another process may take the free port before the simulator does; then the next one is tried.
+        for _ in 0..5 {
+            if let Some(sim) = Sim::try_start().await {
+                return sim;
+            }
+        }
+        panic!("ipmi_sim answered on none of five ports");
+    }
+
+    async fn try_start() -> Option<Sim> {
+        let directory = TempDir::new().unwrap();
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("127.0.0.1:{port}");
+        write_files(directory.path(), port);
+        let child = Command::new("ipmi_sim")
+            .args(["-n", "-c"])
+            .arg(directory.path().join("lan.conf"))
+            .arg("-f")
+            .arg(directory.path().join("bmc.emu"))
+            .arg("-s")
+            .arg(directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start ipmi_sim: it is in Debian's package openipmi, which `make test` installs");
+        let mut sim = Sim { child, directory, address };
+        let deadline = within(20);
+        let bmc = sim.bmc();
+        while Instant::now() < deadline && sim.child.try_wait().unwrap().is_none() {
+            if bmc.look(within(1)).await.is_ok() {
+                return Some(sim);
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        None
+    }
+
+    fn settings(&self, password: &[u8]) -> Settings {
+        Settings::new(&self.address, USER, password, 3).unwrap()
+    }
+
+    fn bmc(&self) -> Bmc {
+        Bmc::new(self.settings(PASSWORD), &Port::new())
+    }
+
+    fn power_file(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("power")).unwrap()
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+fn write_files(directory: &Path, port: u16) {
+    let control = directory.join("chassis-control");
+    std::fs::write(&control, CHASSIS_CONTROL).unwrap();
+    std::fs::set_permissions(&control, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(directory.join("power"), "1").unwrap();
+    std::fs::write(directory.join("bmc.emu"), EMULATION).unwrap();
+    let lan = format!(
+        "name \"test\"
+set_working_mc 0x20
+  startlan 1
+    addr 127.0.0.1 {port}
+    priv_limit admin
+    allowed_auths_callback md5
+    allowed_auths_user md5
+    allowed_auths_operator md5
+    allowed_auths_admin md5
+    guid \"{GUID_TEXT}\"
+  endlan
+  chassis_control \"{} {}\"
+  user 1 false \"\" \"\" user 1 none
+  user 2 true \"{USER}\" \"secret\" admin 10 md5
+  user 3 true \"reader\" \"secret\" user 10 md5
+",
+        control.display(),
+        directory.display(),
+    );
+    std::fs::write(directory.join("lan.conf"), lan).unwrap();
+}
+
+#[tokio::test]
+async fn status_and_identity_are_read() {
+    let sim = Sim::start().await;
+    let look = sim.bmc().look(within(10)).await.unwrap();
+    assert_eq!(look.power, Power::On);
+    let guid: String = GUID_TEXT.bytes().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(look.identity.guid, Some(guid));
+    let id = sim.bmc().ask(GetDeviceId, within(10)).await.unwrap();
+    assert_eq!((id.manufacturer_id, id.product_id), (0x1291, 0x0f02));
+}
+
+#[tokio::test]
+async fn a_node_is_fenced_confirmed_and_switched_on_again() {
+    let sim = Sim::start().await;
+    let bmc = sim.bmc();
+    let identity = bmc.look(within(10)).await.unwrap().identity;
+    let outcome = fence(&bmc, &identity, &Lease::endless(), within(20)).await;
+    assert!(matches!(outcome, Outcome::Done(Seen::OffTwice { already: false, .. })), "{outcome:?}");
+    assert_eq!(sim.power_file(), "0");
+    let again = fence(&bmc, &identity, &Lease::endless(), within(20)).await;
+    assert!(matches!(again, Outcome::Done(Seen::OffTwice { already: true, .. })), "{again:?}");
+    let on = power_on(&bmc, &identity, &Lease::endless(), within(20)).await;
+    assert_eq!((on, sim.power_file().as_str()), (Outcome::Done(Seen::On), "1"));
+}
+
+#[tokio::test]
+async fn another_machine_is_not_switched_off() {
+    let sim = Sim::start().await;
+    let expected = Identity { guid: Some("00".repeat(16)) };
+    let outcome = fence(&sim.bmc(), &expected, &Lease::endless(), within(10)).await;
+    assert!(matches!(outcome, Outcome::Refused(Refusal::WrongIdentity { .. })), "{outcome:?}");
+    assert_eq!(sim.power_file(), "1");
+}
+
+#[tokio::test]
+async fn a_dead_bmc_is_unreachable() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let bmc = Bmc::new(Settings::new(&address, USER, PASSWORD, 3).unwrap(), &Port::new());
+    let outcome = fence(&bmc, &Identity::default(), &Lease::endless(), within(1)).await;
+    let Outcome::Refused(Refusal::Unreachable(why)) = outcome else { panic!("{outcome:?}") };
+    assert!(why.contains(&address), "{why}");
+}
+
+#[tokio::test]
+async fn a_bmc_that_dies_and_comes_back_is_found_again() {
+    let mut sim = Sim::start().await;
+    let bmc = sim.bmc();
+    bmc.look(within(10)).await.unwrap();
+    sim.child.kill().unwrap();
+    sim.child.wait().unwrap();
+    assert!(bmc.look(within(1)).await.is_err());
+    let directory = sim.directory.path();
+    sim.child = Command::new("ipmi_sim")
+        .args(["-n", "-c"])
+        .arg(directory.join("lan.conf"))
+        .arg("-f")
+        .arg(directory.join("bmc.emu"))
+        .arg("-s")
+        .arg(directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert_eq!(bmc.look(within(20)).await.unwrap().power, Power::On);
+}
+
+async fn refusal(settings: Settings) -> String {
+    match Bmc::new(settings, &Port::new()).look(within(10)).await {
+        Err(DriverError::NotAdmitted(why)) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn wrong_password_user_suite_and_privilege_are_told_apart() {
+    let sim = Sim::start().await;
+    let why = refusal(sim.settings(b"wrong")).await;
+    assert!(why.contains("wrong password"), "{why}");
+    let why = refusal(Settings::new(&sim.address, "nobody", PASSWORD, 3).unwrap()).await;
+    assert!(why.contains("user"), "{why}");
+    let why = refusal(Settings::new(&sim.address, USER, PASSWORD, 17).unwrap()).await;
+    assert!(why.contains("RMCP+ status"), "{why}");
+    let reader = Settings::new(&sim.address, "reader", PASSWORD, 3).unwrap();
+    let why = refusal(reader.clone()).await;
+    assert!(why.contains("privilege"), "{why}");
+    let reader = Bmc::new(reader.with_privilege(Privilege::User), &Port::new());
+    assert_eq!(reader.look(within(10)).await.unwrap().power, Power::On);
+    let outcome = fence(&reader, &Identity::default(), &Lease::endless(), within(10)).await;
+    assert!(matches!(outcome, Outcome::Refused(Refusal::DeviceRefused(_))), "{outcome:?}");
+    assert_eq!(sim.power_file(), "1");
+}
+
+/// `ipmi_sim` has 63 sessions.
+#[tokio::test]
+async fn taken_sessions_are_named_and_ours_are_given_back() {
+    let sim = Sim::start().await;
+    let port = Port::new();
+    for round in 0..200 {
+        let bmc = Bmc::new(sim.settings(PASSWORD), &port);
+        let device = bmc.ask(GetDeviceId, within(10)).await;
+        assert!(device.is_ok(), "open {round}: {device:?}");
+    }
+    let mut open = vec![];
+    let error = loop {
+        let bmc = Bmc::new(sim.settings(PASSWORD), &port);
+        match bmc.ask(GetDeviceId, within(10)).await {
+            Ok(_) => open.push(bmc),
+            Err(error) => break error,
+        }
+        assert!(open.len() < 80, "the simulator has no limit");
+    };
+    assert!(open.len() >= 50, "only {} sessions: {error}", open.len());
+    assert!(matches!(&error, DriverError::NotAdmitted(why) if why.contains("sessions")), "{error}");
+    drop(open);
+    assert!(Bmc::new(sim.settings(PASSWORD), &port).ask(GetDeviceId, within(10)).await.is_ok());
+}
+
+#[tokio::test]
+async fn many_nodes_share_one_port() {
+    let (first, second) = (Sim::start().await, Sim::start().await);
+    let port: Arc<Port> = Port::new();
+    let one = Bmc::new(first.settings(PASSWORD), &port);
+    let two = Bmc::new(second.settings(PASSWORD), &port);
+    one.tell(ChassisControl::Off, &Lease::endless(), within(10)).await.unwrap();
+    assert_eq!(one.look(within(10)).await.unwrap().power, Power::Off);
+    assert_eq!(two.ask(GetChassisStatus, within(10)).await.unwrap().power, Power::On);
+}
+
+#[tokio::test]
+async fn watchdog_boot_device_events_and_sensors_are_understood() {
+    let sim = Sim::start().await;
+    let bmc = Bmc::new(sim.settings(PASSWORD).with_privilege(Privilege::Administrator), &Port::new());
+    let lease = Lease::endless();
+    let set = SetWatchdog { used_for: WatchdogUse::Os, action: WatchdogAction::Off, initial: 600 };
+    bmc.tell(set, &lease, within(10)).await.unwrap();
+    bmc.tell(ResetWatchdog, &lease, within(10)).await.unwrap();
+    let watchdog = bmc.ask(GetWatchdog, within(10)).await.unwrap();
+    assert_eq!((watchdog.used_for, watchdog.action), (Some(WatchdogUse::Os), Some(WatchdogAction::Off)));
+    assert!(watchdog.running && watchdog.initial == 600 && watchdog.left <= 600, "{watchdog:?}");
+    let boot = SetBootDevice { device: BootDevice::Pxe, persistent: false, uefi: false };
+    bmc.tell(boot, &lease, within(10)).await.unwrap();
+    // The simulator never sets the valid bit, so it reports no override.
+    assert_eq!(bmc.ask(GetBootDevice, within(10)).await.unwrap(), None);
+    let events = bmc.ask(GetSelInfo, within(10)).await.unwrap().entries;
+    let log = bmc.event_log(0, 100, within(10)).await.unwrap();
+    assert_eq!((log.len(), usize::from(events)), (1, 1), "{log:?}");
+    let reading = bmc.ask(ReadSensor { number: 1 }, within(10)).await.unwrap();
+    assert_eq!(ThresholdReading::from(&reading).reading, Some(45));
+}
