@@ -8,7 +8,8 @@
 //! Replay. A beat counts only if its sequence is above the newest of its life. The sequence is one for all paths, so
 //! the copy over the second path is the *same* sequence (a duplicate, as it should be) and everything older is a
 //! replay or was overtaken; neither says anything that a newer beat has not said better. What cannot be detected here:
-//! a member that has just started knows no sequences, so recordings can feign life to it, never death.
+//! a member that has just started knows no sequences, so recordings can feign life to it, or the farewell of a node
+//! that it has not heard yet. A verdict needs a majority of the members.
 
 use crate::clock;
 use ha_agent::key::Key;

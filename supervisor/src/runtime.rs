@@ -28,8 +28,8 @@ const TICK: Duration = Duration::from_millis(20);
 const VIEW_EVERY: Duration = Duration::from_millis(100);
 /// Findings that wait for the loop. A full queue slows the tasks that wait for devices, never the loop.
 const FINDINGS_MAX: usize = 4096;
-/// Commands that wait for the ingest.
-const EAR_COMMANDS_MAX: usize = 64;
+/// Commands that wait for the ingest: two for each node of the largest cluster.
+const EAR_COMMANDS_MAX: usize = 2 * policies::OBJECTS_MAX;
 /// Batches of news that wait for the loop; the ingest keeps further ones.
 const BATCHES_MAX: usize = 64;
 
@@ -302,14 +302,12 @@ impl Loop {
         }
     }
 
-    /// Tells the ingest beside the loop, so that the loop never waits for it.
+    /// Tells the ingest, in order and without waiting.
     fn tell_ears(&mut self, command: ingest::Command) {
-        let ears = self.ears.clone();
-        self.work(async move {
-            // It fails only when the ingest has ended, and then the loop ends too.
-            ears.send(command).await.ok();
-            None
-        });
+        if self.ears.try_send(command).is_err() {
+            // The queue holds every node of the largest cluster; it is full only if the ingest no longer works.
+            tracing::error!("the ingest does not take commands");
+        }
     }
 
     /// Runs something beside the loop; its result comes back as an input.

@@ -44,7 +44,7 @@ pub(super) async fn open(mut line: Line, login: &Login, deadline: Instant) -> Re
     let keys = handshake.session_keys(&login.password, login.k_g.as_ref());
     let check = keys.rakp4_check(&handshake);
     let request = Rakp3 {
-        tag: 2,
+        tag: tag(&line, 2),
         bmc_session: handshake.bmc_session,
         result: Ok(handshake.rakp3_code(&login.password)),
     };
@@ -66,7 +66,7 @@ pub(super) async fn open(mut line: Line, login: &Login, deadline: Instant) -> Re
 
 async fn open_session(line: &mut Line, login: &Login, deadline: Instant) -> Result<Opened, Failed> {
     let request = OpenRequest {
-        tag: 0,
+        tag: tag(line, 0),
         privilege: login.privilege,
         console_session: line.id(),
         algorithms: login.suite.algorithms(),
@@ -90,7 +90,7 @@ async fn rakp12(
     deadline: Instant,
 ) -> Result<Handshake, Failed> {
     let request = Rakp1 {
-        tag: 1,
+        tag: tag(line, 1),
         bmc_session: opened.bmc_session,
         console_random: rand::random(),
         role: BY_NAME_ONLY | login.privilege,
@@ -115,9 +115,16 @@ async fn rakp12(
         return Ok(handshake);
     }
     // Tells the BMC to free the slot at once instead of waiting for RAKP 3 (IPMI 2.0 §13.22).
-    let farewell = Rakp3 { tag: 2, bmc_session: opened.bmc_session, result: Err(Status::INVALID_CHECK) };
+    let farewell =
+        Rakp3 { tag: tag(line, 2), bmc_session: opened.bmc_session, result: Err(Status::INVALID_CHECK) };
     line.send_farewell(&codec::setup(Payload::Rakp3, &farewell.encode()));
     Err(not_admitted("wrong password, or a user name that it does not know"))
+}
+
+/// Tag of a step: differs between sessions, since an error may carry nothing else to tell them apart.
+fn tag(line: &Line, step: u8) -> u8 {
+    let [low, ..] = line.id().to_le_bytes();
+    low.wrapping_add(step)
 }
 
 /// One step of the setup: sent again, unchanged, until an answer that fits comes.

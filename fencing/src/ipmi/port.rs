@@ -48,10 +48,18 @@ struct Sockets {
     tasks: JoinSet<()>,
 }
 
-/// Who waits for datagrams: by our session id.
+/// Who waits for datagrams.
 #[derive(Default)]
 struct Lines {
-    waiting: Mutex<HashMap<u32, Route>>,
+    routes: Mutex<Routes>,
+}
+
+#[derive(Default)]
+struct Routes {
+    /// By our session id.
+    by_session: HashMap<u32, Route>,
+    /// The newest line to each BMC; for setup errors in which the BMC leaves our session id out.
+    newest: HashMap<SocketAddr, u32>,
 }
 
 struct Route {
@@ -84,16 +92,17 @@ impl Port {
     pub(super) fn line(&self, to: SocketAddr) -> io::Result<Line> {
         let socket = self.socket(to)?;
         let (inbox_of_route, inbox) = mpsc::channel(INBOX_MAX);
-        let mut waiting = lock(&self.lines.waiting);
+        let mut routes = lock(&self.lines.routes);
         // Random, so that a datagram of an earlier life of this process cannot fit.
         let id = loop {
             let id = rand::random::<u32>();
-            if id != 0 && !waiting.contains_key(&id) {
+            if id != 0 && !routes.by_session.contains_key(&id) {
                 break id;
             }
         };
-        waiting.insert(id, Route { from: to, inbox: inbox_of_route });
-        drop(waiting);
+        routes.by_session.insert(id, Route { from: to, inbox: inbox_of_route });
+        routes.newest.insert(to, id);
+        drop(routes);
         Ok(Line { id, to, socket, inbox, lines: Arc::clone(&self.lines) })
     }
 
@@ -146,16 +155,22 @@ async fn read(socket: Arc<UdpSocket>, lines: Arc<Lines>) {
 
 impl Lines {
     fn deliver(&self, from: SocketAddr, datagram: &[u8]) {
-        let Some(session) = addressee(datagram) else {
+        let Some(addressee) = addressee(datagram) else {
             tracing::debug!(%from, len = datagram.len(), "datagram for no session dropped");
             return;
         };
-        let inbox = match lock(&self.waiting).get(&session) {
-            Some(route) if route.from == from => route.inbox.clone(),
-            Some(_) | None => {
-                tracing::debug!(%from, "datagram of an unknown session or a wrong address dropped");
-                return;
-            }
+        let inbox = {
+            let routes = lock(&self.routes);
+            let session = match addressee {
+                Addressee::Session(id) => Some(id),
+                Addressee::NewestOf => routes.newest.get(&from).copied(),
+            };
+            let route = session.and_then(|id| routes.by_session.get(&id));
+            route.filter(|route| route.from == from).map(|route| route.inbox.clone())
+        };
+        let Some(inbox) = inbox else {
+            tracing::debug!(%from, "datagram of an unknown session or a wrong address dropped");
+            return;
         };
         if inbox.try_send(datagram.to_vec()).is_err() {
             tracing::debug!(%from, "datagram dropped: too many wait for this BMC");
@@ -163,13 +178,21 @@ impl Lines {
     }
 }
 
-/// Our session id in a datagram from a BMC. Responses of the session setup carry it in bytes 5 to 8 of their payload
-/// (IPMI 2.0 §13.18, §13.21, §13.23).
-fn addressee(datagram: &[u8]) -> Option<u32> {
+/// For whom a datagram from a BMC is.
+enum Addressee {
+    Session(u32),
+    /// Whoever spoke last to the BMC that sent it.
+    NewestOf,
+}
+
+/// Responses of the session setup carry our session id in bytes 5 to 8 of their payload (IPMI 2.0 §13.18, §13.21,
+/// §13.23); some BMCs leave it out where they say no.
+fn addressee(datagram: &[u8]) -> Option<Addressee> {
     match codec::decode(datagram).ok()? {
-        Datagram::Protected(packet) => Some(packet.session),
+        Datagram::Protected(packet) => Some(Addressee::Session(packet.session)),
         Datagram::Setup { payload: Payload::OpenResponse | Payload::Rakp2 | Payload::Rakp4, bytes } => {
-            bytes.get(4..)?.first_chunk().map(|id| u32::from_le_bytes(*id))
+            let id = bytes.get(4..).and_then(|rest| rest.first_chunk());
+            Some(id.map_or(Addressee::NewestOf, |id| Addressee::Session(u32::from_le_bytes(*id))))
         }
         Datagram::Setup {
             payload: Payload::Ipmi | Payload::OpenRequest | Payload::Rakp1 | Payload::Rakp3,
@@ -243,6 +266,10 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        lock(&self.lines.waiting).remove(&self.id);
+        let mut routes = lock(&self.lines.routes);
+        routes.by_session.remove(&self.id);
+        if routes.newest.get(&self.to) == Some(&self.id) {
+            routes.newest.remove(&self.to);
+        }
     }
 }

@@ -194,6 +194,26 @@ fn head(tag: u8, status: u8, privilege: u8, session: u32) -> Vec<u8> {
     bytes
 }
 
+/// Reads the front of a response. Some BMCs end a response that carries an error after the status; its session id then
+/// reads as 0.
+fn read_head(fields: &mut Fields<'_>) -> Result<Head, Malformed> {
+    let [tag, status] = fields.array()?;
+    if status != 0 {
+        let session =
+            fields.array().map_or(0, |[_, _, a, b, c, d]: [u8; 6]| u32::from_le_bytes([a, b, c, d]));
+        return Ok(Head { tag, session, granted: Err(Status(status)) });
+    }
+    let [privilege, _] = fields.array()?;
+    Ok(Head { tag, session: fields.u32()?, granted: Ok(privilege) })
+}
+
+struct Head {
+    tag: u8,
+    session: u32,
+    /// The byte behind the status, or the status if it is an error.
+    granted: Result<u8, Status>,
+}
+
 fn read_code(fields: Fields<'_>) -> Result<Code, Malformed> {
     let rest = fields.rest();
     if rest.len() > CODE_MAX {
@@ -243,13 +263,13 @@ impl OpenResponse {
     /// [`Malformed`] if it is not one.
     pub fn decode(bytes: &[u8]) -> Result<OpenResponse, Malformed> {
         let mut fields = Fields::new("Open Session response", bytes);
-        let [tag, status, privilege, _] = fields.array()?;
-        let console_session = fields.u32()?;
-        let result = if status == 0 {
-            let bmc_session = fields.u32()?;
-            Ok(Opened { privilege: privilege & 0x0f, bmc_session, algorithms: read_algorithms(&mut fields)? })
-        } else {
-            Err(Status(status))
+        let Head { tag, session: console_session, granted } = read_head(&mut fields)?;
+        let result = match granted {
+            Err(status) => Err(status),
+            Ok(privilege) => {
+                let (bmc_session, algorithms) = (fields.u32()?, read_algorithms(&mut fields)?);
+                Ok(Opened { privilege: privilege & 0x0f, bmc_session, algorithms })
+            }
         };
         Ok(OpenResponse { tag, console_session, result })
     }
@@ -304,13 +324,13 @@ impl Rakp2 {
     /// [`Malformed`] if it is not one.
     pub fn decode(bytes: &[u8]) -> Result<Rakp2, Malformed> {
         let mut fields = Fields::new("RAKP 2", bytes);
-        let [tag, status, _, _] = fields.array()?;
-        let console_session = fields.u32()?;
-        let result = if status == 0 {
-            let (random, guid) = (fields.array()?, fields.array()?);
-            Ok(BmcPart { random, guid, code: read_code(fields)? })
-        } else {
-            Err(Status(status))
+        let Head { tag, session: console_session, granted } = read_head(&mut fields)?;
+        let result = match granted {
+            Err(status) => Err(status),
+            Ok(_) => {
+                let (random, guid) = (fields.array()?, fields.array()?);
+                Ok(BmcPart { random, guid, code: read_code(fields)? })
+            }
         };
         Ok(Rakp2 { tag, console_session, result })
     }
@@ -361,8 +381,10 @@ fn encode_proof(tag: u8, session: u32, result: &Result<Code, Status>) -> Vec<u8>
 
 fn decode_proof(what: &'static str, bytes: &[u8]) -> Result<(u8, u32, Result<Code, Status>), Malformed> {
     let mut fields = Fields::new(what, bytes);
-    let [tag, status, _, _] = fields.array()?;
-    let session = fields.u32()?;
-    let result = if status == 0 { Ok(read_code(fields)?) } else { Err(Status(status)) };
+    let Head { tag, session, granted } = read_head(&mut fields)?;
+    let result = match granted {
+        Err(status) => Err(status),
+        Ok(_) => Ok(read_code(fields)?),
+    };
     Ok((tag, session, result))
 }

@@ -146,7 +146,7 @@ fn explain_plan(facts: Facts<'_>, id: PlanId) -> Option<Explanation> {
     if let Some(stuck) = &plan.stuck {
         answer.push_str(&format!("; stuck, it needs a human: {stuck}"));
     }
-    let reasons = plan_waiting(facts, id).to_vec();
+    let reasons = plan_waiting(facts, id);
     Some(finish(facts, format!("failover/{id}"), answer, reasons, planned(plan)))
 }
 

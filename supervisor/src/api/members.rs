@@ -83,7 +83,7 @@ pub(super) async fn add(
     let NewMember { id, member_addr: address, api_addr: api } = new;
     let added = state.store.add_learner(Member { id, address, api, voter: false }).await;
     added.map_err(|error| Problem::of_member(&error))?;
-    note(&state, &caller, format!("added member {id} as a learner")).await
+    note(&state, &caller, format!("added {id} as a learner")).await
 }
 
 /// Lets a member that has caught up vote.
@@ -95,7 +95,7 @@ pub(super) async fn promote(
 ) -> Result<Json<Committed>, Problem> {
     let id = known(&state, &id)?;
     state.store.promote(id).await.map_err(|error| Problem::of_member(&error))?;
-    note(&state, &caller, format!("made member {id} a voter")).await
+    note(&state, &caller, format!("made {id} a voter")).await
 }
 
 /// Removes a member; its number is never used again.
@@ -108,14 +108,10 @@ pub(super) async fn remove(
     let id = known(&state, &id)?;
     if id == state.config.me() {
         let hint = "give the leadership away first: hactl member transfer ID";
-        return Err(Problem::new(
-            Code::Rejected,
-            format!("member {id} leads and does not remove itself"),
-            hint,
-        ));
+        return Err(Problem::new(Code::Rejected, format!("{id} leads and does not remove itself"), hint));
     }
     state.store.remove(id).await.map_err(|error| Problem::of_member(&error))?;
-    note(&state, &caller, format!("removed member {id}")).await
+    note(&state, &caller, format!("removed {id}")).await
 }
 
 /// Gives the leadership to another voter.
