@@ -1,0 +1,395 @@
+//! The API over real TLS with real stores: who is let in, who is sent where, what is committed, what is refused.
+
+use policies::{Documents, MemberId, Millis, View};
+use raft_store::{Member, Store, StoreEvent};
+use reqwest::Method;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::process::Output;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use supervisor::api::answers::{Committed, Events, Members, NodeDetail, Status};
+use supervisor::api::{self, ApiState, Applying, Code, NewMember, Reason};
+use supervisor::auth::{Role, Tokens, create_token};
+use supervisor::client::{Client, ClientError};
+use supervisor::config::{Config, Home};
+use supervisor::init::{self, Addresses};
+use supervisor::metrics::Metrics;
+use supervisor::seal::Seal;
+use supervisor::{clock, tls};
+use tempfile::TempDir;
+use tokio::sync::{mpsc, watch};
+
+/// Everything here happens within milliseconds; the limit is for a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Daemon {
+    home: Home,
+    config: Arc<Config>,
+    store: Store,
+    stop: watch::Sender<bool>,
+    serving: tokio::task::JoinHandle<()>,
+    _view: watch::Sender<Arc<View>>,
+    _events: mpsc::UnboundedReceiver<StoreEvent>,
+}
+
+fn free_tcp() -> String {
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.local_addr().unwrap().to_string()
+}
+
+fn addresses() -> Addresses {
+    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let heartbeat = udp.local_addr().unwrap().to_string();
+    Addresses { member: free_tcp(), api: free_tcp(), heartbeat, domain: "default".into() }
+}
+
+impl Daemon {
+    /// Everything of a member but the loop: the API has no need of it.
+    async fn start(home: Home) -> Daemon {
+        let config = Arc::new(Config::load(&home).unwrap());
+        let credentials = tls::Credentials::of_member(&home).unwrap();
+        let (store, events) = Store::open(raft_store::Config {
+            dir: home.store(),
+            me: config.me(),
+            cluster: config.cluster.id.clone(),
+            listen: config.member.member_socket().unwrap(),
+            tls: raft_store::Tls {
+                server: credentials.member_server().unwrap(),
+                client: credentials.member_client().unwrap(),
+            },
+            timing: raft_store::Timing::default(),
+            snapshots: raft_store::Snapshots::default(),
+            history_keep: Millis(86_400_000),
+        })
+        .await
+        .unwrap();
+        if home.founding().exists() {
+            let (address, api) = (config.member.member_addr.clone(), config.member.api_addr.clone());
+            store.bootstrap(&Member { id: config.me(), address, api, voter: true }).await.unwrap();
+        }
+        let (view_sender, view) = watch::channel(Arc::new(View::default()));
+        let (stop, stopped) = watch::channel(false);
+        let state = ApiState {
+            store: store.clone(),
+            view,
+            seal: Seal::load(&home.seal_key(), &config.cluster.id).unwrap(),
+            metrics: Metrics::new(&config.cluster.name, config.me()).unwrap(),
+            tokens: Arc::new(Tokens::open(home.tokens()).unwrap()),
+            config: Arc::clone(&config),
+        };
+        let listen: SocketAddr = config.member.api_socket().unwrap();
+        let listener = tokio::net::TcpListener::bind(listen).await.unwrap();
+        let router = api::router(state);
+        let serving = tokio::spawn(api::serve(
+            listener,
+            credentials.api_server().unwrap(),
+            config.api,
+            router,
+            stopped,
+        ));
+        Daemon { home, config, store, stop, serving, _view: view_sender, _events: events }
+    }
+
+    fn client(&self) -> Client {
+        Client::open(&self.home.hactl(), PATIENCE).unwrap()
+    }
+
+    async fn leads(&self) {
+        until("it leads", || self.store.is_leader()).await;
+    }
+
+    async fn end(self) {
+        self.stop.send_replace(true);
+        self.serving.await.unwrap();
+        self.store.shutdown().await;
+    }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn one_member() -> (TempDir, Daemon) {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::new(dir.path().join("m1"));
+    init::init(&home, MemberId(1), "test", addresses(), jiff::Timestamp::now()).unwrap();
+    let daemon = Daemon::start(home).await;
+    daemon.leads().await;
+    (dir, daemon)
+}
+
+/// A context with a token in place of the certificate.
+fn token_context(daemon: &Daemon, token: &str) -> PathBuf {
+    let dir = daemon.home.dir();
+    std::fs::write(dir.join("token"), token).unwrap();
+    let path = dir.join("token.toml");
+    let api = &daemon.config.member.api_addr;
+    std::fs::write(
+        &path,
+        format!("endpoints = [\"https://{api}\"]\nca = \"ca.pem\"\ntoken_file = \"token\"\n"),
+    )
+    .unwrap();
+    path
+}
+
+fn code(error: &ClientError) -> Option<Code> {
+    match error {
+        ClientError::Refused(problem) => Some(problem.code),
+        _ => None,
+    }
+}
+
+fn reason() -> Reason {
+    Reason { reason: "because".into() }
+}
+
+fn node(text: &str) -> Applying {
+    let documents: Documents = toml::from_str(text).unwrap();
+    Applying { documents }
+}
+
+const NODE: &str = "[[node]]\nname = \"n1\"\n[[node.fencing]]\ndriver = \"ipmi\"\naddress = \"127.0.0.1:623\"\n\
+                    user = \"ha\"\npassword = \"calvin-secret\"\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_decides_what_is_allowed() {
+    let (_dir, daemon) = one_member().await;
+    let nobody = Client::open(&token_context(&daemon, "hat_0000"), PATIENCE).unwrap();
+    let refused = nobody.get::<Status>("/v1/status").await.unwrap_err();
+    assert_eq!(code(&refused), Some(Code::NotAuthenticated));
+    for path in ["/healthz", "/metrics", "/openapi.json", "/v1/events", "/nowhere"] {
+        let refused = nobody.get::<serde_json::Value>(path).await.unwrap_err();
+        assert_eq!(code(&refused), Some(Code::NotAuthenticated), "{path}");
+    }
+    let (token, _) = create_token(&daemon.home.tokens(), "grafana", Role::Reader, clock::wall()).unwrap();
+    let reader = Client::open(&token_context(&daemon, &token), PATIENCE).unwrap();
+    assert_eq!(reader.get::<Status>("/v1/status").await.unwrap().cluster, "test");
+    let refused = reader.order::<Committed>(Method::POST, "/v1/arm", &reason()).await.unwrap_err();
+    assert_eq!(code(&refused), Some(Code::NotAllowed));
+    assert!(!daemon.store.read(|state| state.armed.armed));
+
+    let (token, _) = create_token(&daemon.home.tokens(), "deploy", Role::Operator, clock::wall()).unwrap();
+    let operator = Client::open(&token_context(&daemon, &token), PATIENCE).unwrap();
+    operator.order::<Committed>(Method::POST, "/v1/arm", &reason()).await.unwrap();
+    assert_eq!(daemon.store.read(|state| state.armed.order.by.clone()), "token/deploy");
+    daemon.client().order::<Committed>(Method::POST, "/v1/disarm", &reason()).await.unwrap();
+    assert_eq!(daemon.store.read(|state| state.armed.order.by.clone()), "admin");
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_are_sealed_on_the_way_in_and_hidden_on_the_way_out() {
+    let (_dir, daemon) = one_member().await;
+    let client = daemon.client();
+    let apply =
+        async |text: &str| client.order::<serde_json::Value>(Method::POST, "/v1/apply", &node(text)).await;
+    let first = apply(NODE).await.unwrap();
+    assert_eq!(first["objects"][0]["change"], "created");
+    let again = apply(NODE).await.unwrap();
+    assert_eq!(
+        (&again["objects"][0]["change"], &again["index"]),
+        (&"unchanged".into(), &serde_json::Value::Null)
+    );
+    let changed = apply(&NODE.replace("calvin", "hobbes")).await.unwrap();
+    assert_eq!(changed["objects"][0]["change"], "configured");
+
+    let stored = daemon.store.read(|state| serde_json::to_string(state).unwrap());
+    assert!(stored.contains("sealed:v1:") && !stored.contains("-secret"), "{stored}");
+    let shown = serde_json::to_string(&client.get::<NodeDetail>("/v1/nodes/n1").await.unwrap()).unwrap();
+    assert!(shown.contains("sealed:unchanged") && !shown.contains("sealed:v1:"), "{shown}");
+    let kept = apply(&NODE.replace("calvin-secret", "sealed:unchanged")).await.unwrap();
+    assert_eq!(kept["objects"][0]["change"], "unchanged");
+    until("the history is written", || {
+        let store = daemon.store.clone();
+        let search = async move { store.history().query(raft_store::Query::default()).await };
+        let found =
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(search)).unwrap();
+        let text = serde_json::to_string(&found).unwrap();
+        assert!(!text.contains("-secret"));
+        found.len() >= 2
+    })
+    .await;
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_requests_name_the_key_and_change_nothing() {
+    let (_dir, daemon) = one_member().await;
+    let client = daemon.client();
+    let problem = |error: ClientError| match error {
+        ClientError::Refused(problem) => problem,
+        other => panic!("{other:?}"),
+    };
+    let body = serde_json::json!({ "raeson": "x" });
+    let refused = problem(client.order::<Committed>(Method::POST, "/v1/arm", &body).await.unwrap_err());
+    assert_eq!(refused.code, Code::BadRequest);
+    assert!(refused.error.contains("`raeson`") && refused.hint.contains("`reason`"), "{refused:?}");
+
+    let twice = format!("{NODE}{NODE}");
+    let refused = client.order::<Committed>(Method::POST, "/v1/apply", &node(&twice)).await.unwrap_err();
+    assert!(problem(refused).error.contains("node/n1 is described twice"));
+    assert!(daemon.store.read(|state| state.nodes.is_empty()));
+
+    let refused = client.order::<Committed>(Method::POST, "/v1/nodes/n9/fence", &reason()).await.unwrap_err();
+    assert_eq!(problem(refused).code, Code::Rejected);
+    let refused =
+        client.order::<Committed>(Method::POST, "/v1/nodes/N%209/fence", &reason()).await.unwrap_err();
+    assert_eq!(problem(refused).code, Code::BadRequest);
+    let refused = client.get::<serde_json::Value>("/v1/nodes/n9").await.unwrap_err();
+    assert_eq!(problem(refused).code, Code::NotThere);
+    let refused = client.get::<serde_json::Value>("/v1/events?sinse=1").await.unwrap_err();
+    assert!(problem(refused).error.contains("sinse"));
+    let large = Reason { reason: "x".repeat(daemon.config.api.body_bytes_max) };
+    let refused = client.order::<Committed>(Method::POST, "/v1/arm", &large).await.unwrap_err();
+    assert_eq!(problem(refused).code, Code::TooLarge);
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_member_joins_and_sends_what_is_the_leaders_to_the_leader() {
+    let (dir, one) = one_member().await;
+    let bundle = dir.path().join("m2.bundle");
+    let addrs = addresses();
+    let new = NewMember { id: MemberId(2), member_addr: addrs.member.clone(), api_addr: addrs.api.clone() };
+    init::invite(&one.home, MemberId(2), addrs, &bundle, jiff::Timestamp::now()).unwrap();
+    let home = Home::new(dir.path().join("m2"));
+    init::join(&home, &bundle).unwrap();
+    let two = Daemon::start(home).await;
+    let client = one.client();
+    client.order::<Committed>(Method::POST, "/v1/members", &new).await.unwrap();
+    let promoted = client.order::<Committed>(Method::POST, "/v1/members/2/promote", &()).await.unwrap();
+    assert!(promoted.events[0].text.contains("made m2 a voter"), "{promoted:?}");
+
+    // A context that knows only the follower.
+    let text = std::fs::read_to_string(one.home.hactl()).unwrap();
+    let only_two = text.replace(&format!("\"https://{}\",", one.config.member.api_addr), "");
+    let path = one.home.dir().join("two.toml");
+    std::fs::write(&path, only_two.replace(&format!("\"https://{}\", ", one.config.member.api_addr), ""))
+        .unwrap();
+    let by_two = Client::open(&path, PATIENCE).unwrap();
+    until("member 2 sees the leader", || two.store.leader().is_some()).await;
+    let members = by_two.get::<Members>("/v1/members").await.unwrap();
+    assert_eq!((members.answered_by, members.members.len()), (MemberId(2), 2));
+    assert_eq!(by_two.get::<Status>("/v1/status").await.unwrap().answered_by, MemberId(1));
+    by_two.order::<Committed>(Method::POST, "/v1/arm", &reason()).await.unwrap();
+    assert!(one.store.read(|state| state.armed.armed));
+    let local = by_two.get::<Status>("/v1/status?local=true").await.unwrap();
+    assert_eq!((local.answered_by, local.local), (MemberId(2), true));
+
+    // Without the leader two members have no quorum: nothing is changed, and it is said.
+    one.end().await;
+    let hasty = Client::open(&path, Duration::from_secs(3)).unwrap();
+    until("member 2 has noticed", || two.store.leader().is_none()).await;
+    let refused = hasty.order::<Committed>(Method::POST, "/v1/disarm", &reason()).await.unwrap_err();
+    assert_eq!(code(&refused), Some(Code::NoQuorum), "{refused:?}");
+    assert!(two.store.read(|state| state.armed.armed));
+    assert!(hasty.get::<Status>("/v1/status?local=true").await.unwrap().local);
+    two.end().await;
+    let gone = hasty.get::<Status>("/v1/status").await.unwrap_err();
+    assert!(matches!(gone, ClientError::Unreachable(_)), "{gone:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_are_followed_without_a_gap() {
+    let (_dir, daemon) = one_member().await;
+    let client = daemon.client();
+    client.order::<Committed>(Method::POST, "/v1/arm", &reason()).await.unwrap();
+    let mut stream = client.stream("/v1/events/follow").await.unwrap();
+    client.order::<Committed>(Method::POST, "/v1/disarm", &reason()).await.unwrap();
+    let mut seen = String::new();
+    while seen.lines().count() < 2 {
+        let chunk = tokio::time::timeout(PATIENCE, stream.chunk()).await.unwrap().unwrap().unwrap();
+        seen.push_str(std::str::from_utf8(&chunk).unwrap());
+    }
+    assert!(seen.find(" armed the cluster").unwrap() < seen.find("disarmed the cluster").unwrap(), "{seen}");
+    let events = client.get::<Events>("/v1/events?limit=1").await.unwrap().events;
+    assert!(events[0].text.contains("disarmed"), "{events:?}");
+    drop(stream);
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_on_the_port_harms_nobody() {
+    let (_dir, daemon) = one_member().await;
+    let address: SocketAddr = daemon.config.member.api_addr.parse().unwrap();
+    let garbage = tokio::task::spawn_blocking(move || {
+        use std::io::Write;
+        let mut held = vec![];
+        for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 4096], b"\x16\x03\x01\xff\xff", b""] {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            stream.write_all(bytes).unwrap();
+            held.push(stream);
+        }
+        held
+    });
+    let held = garbage.await.unwrap();
+    let metrics = daemon.client().get::<serde_json::Value>("/healthz").await.unwrap();
+    assert_eq!(metrics["leader"], 1);
+    drop(held);
+    daemon.end().await;
+}
+
+/// Runs the real `hactl` against the daemon.
+fn hactl(daemon: &Daemon, args: &[&str]) -> Output {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hactl"));
+    command.env_clear().env("HACTL_CONFIG", daemon.home.hactl()).env("TZ", "UTC").args(args);
+    tokio::task::block_in_place(|| command.output()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hactl_says_by_its_exit_code_what_happened() {
+    let (_dir, daemon) = one_member().await;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let run = |args: &[&str]| {
+        let output = hactl(&daemon, args);
+        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+    };
+    let file = daemon.home.dir().join("inventory.toml");
+    std::fs::write(&file, NODE).unwrap();
+    let file = file.to_str().unwrap();
+    assert_eq!(run(&["apply", "-f", file]), (0, "node/n1 created\n".into(), String::new()));
+    assert_eq!(run(&["apply", "-f", file]).1, "node/n1 unchanged\n");
+    std::fs::write(daemon.home.dir().join("bad.toml"), NODE.replace("user", "usr")).unwrap();
+    let bad = daemon.home.dir().join("bad.toml");
+    let (code, _, said) = run(&["apply", "-f", bad.to_str().unwrap()]);
+    assert_eq!(code, 2);
+    assert!(
+        said.contains("bad.toml:6: unknown field `usr`") && said.contains("did you mean `user`?"),
+        "{said}"
+    );
+
+    let (code, said, _) = run(&["status"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("1 voters, member 1 leads") && said.contains("Nothing needs attention."), "{said}");
+    assert_eq!(run(&["arm", "--reason", "go"]), (0, "admin armed the cluster: go\n".into(), String::new()));
+    let (code, said, _) = run(&["node", "list", "-o", "json"]);
+    let nodes: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &nodes[0]["name"]), (0, &"n1".into()));
+    assert!(run(&["node", "show", "n1", "-o", "yaml"]).1.contains("name: n1"));
+    assert_eq!(run(&["node", "show", "n9"]).0, 1);
+    assert_eq!(run(&["node", "frobnicate"]).0, 2);
+    let (code, _, said) = run(&["fence", "n1", "--reason", "drill"]);
+    assert!(code == 2 && said.contains("--yes n1"), "{said}");
+    assert_eq!(run(&["fence", "n1", "--reason", "drill", "--yes", "n2"]).0, 2);
+    assert_eq!(run(&["fence", "n1", "--reason", "drill", "--yes", "n1"]).0, 0);
+    assert_eq!(run(&["node", "release", "n1", "--reason", "x"]).0, 1);
+    let (code, _, said) = run(&["policy", "set", "quick", "detection.suspect_afetr=1s"]);
+    assert!(code == 2 && said.contains("detection.suspect_after"), "{said}");
+    assert_eq!(run(&["policy", "set", "quick", "detection.suspect_after=1s"]).0, 0);
+    assert!(run(&["policy", "get", "quick"]).1.contains("suspect_after = \"1s\""));
+    assert_eq!(run(&["explain", "n1"]).0, 0);
+    assert!(run(&["completion", "bash"]).1.contains("_hactl"));
+    assert_eq!(run(&["--context", "/nonexistent", "status"]).0, 2);
+    let dead = daemon.home.dir().join("dead.toml");
+    let context = std::fs::read_to_string(daemon.home.hactl()).unwrap();
+    let dead_api = free_tcp();
+    std::fs::write(&dead, context.replace(&daemon.config.member.api_addr, &dead_api)).unwrap();
+    let (code, _, said) = run(&["--context", dead.to_str().unwrap(), "--timeout", "1s", "status"]);
+    assert!(code == 3 && said.contains(&dead_api), "{said}");
+    daemon.end().await;
+}
