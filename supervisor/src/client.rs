@@ -245,7 +245,9 @@ impl Client {
             // Only the time to the answer's head is limited: a stream of events has no end.
             let response = match tokio::time::timeout(left, request.send()).await {
                 Ok(Ok(response)) => response,
-                Ok(Err(error)) if error.is_connect() => return Attempt::NotSent(root(&error)),
+                Ok(Err(error)) if error.is_connect() || refused_in_handshake(&error) => {
+                    return Attempt::NotSent(root(&error));
+                }
                 Ok(Err(error)) => return Attempt::NoAnswer(root(&error)),
                 Err(_) => return Attempt::NoAnswer(format!("no answer within {left:?}")),
             };
@@ -280,6 +282,22 @@ fn root(error: &reqwest::Error) -> String {
         reason = source;
     }
     reason.to_string()
+}
+
+/// With TLS 1.3 a client learns only after its own part of the handshake that its certificate was refused; a server
+/// that has sent such an alert has read no request (RFC 8446 §4.4.2.4, §6.2).
+fn refused_in_handshake(error: &reqwest::Error) -> bool {
+    let mut reason: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = reason {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let tls =
+            inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or_else(|| error.downcast_ref());
+        if let Some(rustls::Error::AlertReceived(_)) = tls {
+            return true;
+        }
+        reason = error.source();
+    }
+    false
 }
 
 async fn read_answer<A: DeserializeOwned>(response: Response) -> Result<A, ClientError> {

@@ -183,6 +183,50 @@ async fn who_asks_decides_what_is_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_of_another_cluster_open_nothing() {
+    let (_dir, daemon) = one_member().await;
+    let (_other_dir, other) = one_member().await;
+    let context = |text: String, name: &str| {
+        let path = other.home.dir().join(name);
+        std::fs::write(&path, text).unwrap();
+        Client::open(&path, Duration::from_secs(1)).unwrap()
+    };
+    let theirs = std::fs::read_to_string(other.home.hactl()).unwrap();
+    let here = theirs.replace(&other.config.member.api_addr, &daemon.config.member.api_addr);
+    // They do not trust us ...
+    let refused = context(here.clone(), "here.toml").get::<Status>("/v1/status").await.unwrap_err();
+    assert!(
+        matches!(&refused, ClientError::Unreachable(why) if why[0].contains("certificate")),
+        "{refused:?}"
+    );
+    // ... and if they did, their certificate would not be trusted here, and the order certainly not be carried out.
+    let ca = format!("ca = \"{}\"", daemon.home.ca_cert().display());
+    let trusting = context(here.replace("ca = \"ca.pem\"", &ca), "trusting.toml");
+    let refused = trusting.order::<Committed>(Method::POST, "/v1/arm", &reason()).await.unwrap_err();
+    assert!(matches!(refused, ClientError::Unreachable(_)), "{refused:?}");
+    assert!(!daemon.store.read(|state| state.armed.armed));
+    daemon.end().await;
+    other.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_strangers_do_not_hold_the_places_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::new(dir.path().join("m1"));
+    init::init(&home, MemberId(1), "test", addresses(), jiff::Timestamp::now()).unwrap();
+    let text = std::fs::read_to_string(home.config()).unwrap();
+    let limits = "\n[api]\nconnections_max = 2\nheader_time_max = \"100ms\"\n";
+    std::fs::write(home.config(), text + limits).unwrap();
+    let daemon = Daemon::start(home).await;
+    daemon.leads().await;
+    let address = daemon.config.member.api_addr.clone();
+    let strangers: Vec<_> = (0..5).map(|_| std::net::TcpStream::connect(&address).unwrap()).collect();
+    assert_eq!(daemon.client().get::<Status>("/v1/status").await.unwrap().cluster, "test");
+    drop(strangers);
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secrets_are_sealed_on_the_way_in_and_hidden_on_the_way_out() {
     let (_dir, daemon) = one_member().await;
     let client = daemon.client();
