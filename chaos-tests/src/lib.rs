@@ -6,4 +6,5 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod demo;
 pub mod rack;

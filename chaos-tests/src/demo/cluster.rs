@@ -1,0 +1,260 @@
+//! The demo's cluster: three members, made and spoken to as a user would.
+//!
+//! Why it exists: what the demo shows is what the real programs do; it takes no short cut into them.
+//! What it never does: decide or repair anything.
+
+use super::error::system;
+use super::process::{Process, Starter, answer};
+use super::wait::{Look, until};
+use super::{DemoError, Home, ports};
+use policies::MemberId;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use supervisor::api::answers::Members;
+use supervisor::client::{Client, ClientError};
+use supervisor::config::Home as MemberHome;
+use supervisor::init::Context;
+
+/// Members: the smallest cluster that survives one of them.
+const MEMBERS: u64 = 3;
+/// How long a question looks for a member that can answer it. A new leader is there within 1.5 s.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a question to one certain member looks for it.
+const PATIENCE_WITH_ONE: Duration = Duration::from_secs(1);
+/// From the start of a member to its first answer, on a busy computer.
+const START_MAX: Duration = Duration::from_secs(20);
+/// Log levels of the members: `supervisor::runtime` at `debug` says when a node is heard no more.
+const LOG_FILTER: (&str, &str) = ("HA_LOG", "info,supervisor::runtime=debug");
+
+/// Addresses of one member.
+struct Addresses {
+    member: SocketAddr,
+    api: SocketAddr,
+    heartbeat: SocketAddr,
+}
+
+impl Addresses {
+    /// As `init` and `invite` take them.
+    fn flags(&self) -> [String; 6] {
+        let flag = str::to_owned;
+        [
+            flag("--member-addr"),
+            self.member.to_string(),
+            flag("--api-addr"),
+            self.api.to_string(),
+            flag("--heartbeat-addr"),
+            self.heartbeat.to_string(),
+        ]
+    }
+}
+
+/// A running cluster.
+pub(super) struct Cluster {
+    dir: PathBuf,
+    hactl: PathBuf,
+    context: PathBuf,
+    addresses: BTreeMap<MemberId, Addresses>,
+    members: BTreeMap<MemberId, Process>,
+    client: Client,
+}
+
+impl Cluster {
+    /// Makes a cluster in `dir` and waits until all its members vote.
+    pub(super) async fn start(home: &Home, dir: &Path, starter: &Starter) -> Result<Cluster, DemoError> {
+        let addresses = draw_addresses()?;
+        let supervisord = home.program("ha-supervisord");
+        make_directories(&supervisord, dir, &addresses).await?;
+        let mut members = BTreeMap::new();
+        for id in addresses.keys() {
+            let member_dir = dir.join(id.to_string());
+            let args = ["run".as_ref(), "--dir".as_ref(), member_dir.as_os_str()];
+            let log = dir.join(format!("{id}.log"));
+            let member =
+                starter.start(&format!("member {id}"), &supervisord, args, &[LOG_FILTER], log).await?;
+            members.insert(*id, member);
+        }
+        let context = MemberHome::new(dir.join("m1")).hactl();
+        let client = open(&context, PATIENCE)?;
+        let (dir, hactl) = (dir.to_owned(), home.program("hactl"));
+        let mut cluster = Cluster { dir, hactl, context, addresses, members, client };
+        cluster.gather().await?;
+        Ok(cluster)
+    }
+
+    /// Waits for the first member to lead and adds the others.
+    async fn gather(&mut self) -> Result<(), DemoError> {
+        let log = self.log(MemberId(1));
+        until("member 1 to lead", START_MAX, &log, async || self.has_leader().await).await?;
+        for (id, addresses) in self.addresses.iter().filter(|(id, _)| id.0 != 1) {
+            let (member, api) = (addresses.member.to_string(), addresses.api.to_string());
+            let id = id.0.to_string();
+            let add = ["member", "add", &id, "--member-addr", &member, "--api-addr", &api];
+            self.hactl(add).await?;
+        }
+        until("three members to vote", START_MAX, &log, async || {
+            self.check()?;
+            Ok(match self.members_seen().await {
+                Ok(seen) if seen.members.iter().filter(|member| member.voter).count() as u64 == MEMBERS => {
+                    Look::There(())
+                }
+                Ok(seen) => Look::NotYet(format!("{} members", seen.members.len())),
+                Err(error) => Look::NotYet(chain(&error)),
+            })
+        })
+        .await
+    }
+
+    async fn has_leader(&mut self) -> Result<Look<()>, DemoError> {
+        self.check()?;
+        Ok(match self.leader().await {
+            Ok(Some(_)) => Look::There(()),
+            Ok(None) => Look::NotYet("no leader".to_owned()),
+            Err(error) => Look::NotYet(chain(&error)),
+        })
+    }
+
+    /// Runs `hactl`.
+    pub(super) async fn hactl<'a>(
+        &self,
+        args: impl IntoIterator<Item = &'a str>,
+    ) -> Result<String, DemoError> {
+        let context = self.context.to_string_lossy();
+        answer(&self.hactl, args, &[("HACTL_CONFIG", &context)]).await
+    }
+
+    /// Asks the cluster.
+    pub(super) async fn get<A: DeserializeOwned>(
+        &self,
+        doing: &'static str,
+        path: &str,
+    ) -> Result<A, DemoError> {
+        self.client.get(path).await.map_err(|source| DemoError::Cluster { doing, source })
+    }
+
+    async fn members_seen(&self) -> Result<Members, DemoError> {
+        self.get("ask who the members are", "/v1/members").await
+    }
+
+    /// Who leads, as the first member that answers sees it.
+    pub(super) async fn leader(&self) -> Result<Option<MemberId>, DemoError> {
+        let seen = self.members_seen().await?;
+        Ok(seen.members.iter().find(|member| member.leader).map(|member| member.id))
+    }
+
+    /// A client for each member that asks this member only.
+    pub(super) fn clients(&self) -> Result<Vec<Arc<Client>>, DemoError> {
+        let home = MemberHome::new(self.dir.join("m1"));
+        let open_one = |(id, addresses): (&MemberId, &Addresses)| {
+            let context = Context {
+                endpoints: vec![format!("https://{}", addresses.api)],
+                ca: home.ca_cert(),
+                cert: Some(home.admin_cert()),
+                key: Some(home.admin_key()),
+                token_file: None,
+            };
+            let path = self.dir.join(format!("only-{id}.toml"));
+            let text = toml::to_string(&context)
+                .map_err(|error| DemoError::Unexpected(format!("write {}: {error}", path.display())))?;
+            std::fs::write(&path, text).map_err(system(format!("write {}", path.display())))?;
+            open(&path, PATIENCE_WITH_ONE).map(Arc::new)
+        };
+        self.addresses.iter().map(open_one).collect()
+    }
+
+    /// Kills a member as a power failure would.
+    pub(super) async fn kill(&mut self, id: MemberId) -> Result<(), DemoError> {
+        match self.members.remove(&id) {
+            Some(mut member) => member.kill().await,
+            None => Err(DemoError::Unexpected(format!("{id} is to be killed, but does not run"))),
+        }
+    }
+
+    /// Makes sure that all members still run.
+    pub(super) fn check(&mut self) -> Result<(), DemoError> {
+        self.members.values_mut().try_for_each(Process::check)
+    }
+
+    /// Each member's log.
+    pub(super) fn logs(&self) -> BTreeMap<MemberId, PathBuf> {
+        self.addresses.keys().map(|id| (*id, self.log(*id))).collect()
+    }
+
+    fn log(&self, id: MemberId) -> PathBuf {
+        self.dir.join(format!("{id}.log"))
+    }
+
+    /// Where the members hear heartbeats.
+    pub(super) fn heartbeat_addresses(&self) -> Vec<String> {
+        self.addresses.values().map(|addresses| addresses.heartbeat.to_string()).collect()
+    }
+
+    /// The file that tells `hactl` where the cluster is.
+    pub(super) fn context(&self) -> &Path {
+        &self.context
+    }
+
+    /// Its processes, to be ended.
+    pub(super) fn into_processes(self) -> impl Iterator<Item = Process> {
+        self.members.into_values()
+    }
+}
+
+fn draw_addresses() -> Result<BTreeMap<MemberId, Addresses>, DemoError> {
+    let mut free = ports::draw(3 * MEMBERS as usize)?.into_iter();
+    let mut next =
+        || free.next().ok_or_else(|| DemoError::Unexpected("there are too few free ports".to_owned()));
+    let mut addresses = BTreeMap::new();
+    for id in 1..=MEMBERS {
+        addresses.insert(MemberId(id), Addresses { member: next()?, api: next()?, heartbeat: next()? });
+    }
+    Ok(addresses)
+}
+
+/// `init` for the first member, `invite` and `join` for the others.
+async fn make_directories(
+    supervisord: &Path,
+    dir: &Path,
+    addresses: &BTreeMap<MemberId, Addresses>,
+) -> Result<(), DemoError> {
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    let first = text(dir.join("m1"));
+    for (id, addresses) in addresses {
+        let (own, number) = (text(dir.join(id.to_string())), id.0.to_string());
+        let flags = addresses.flags();
+        let flags = flags.iter().map(String::as_str);
+        if id.0 == 1 {
+            let init = ["init", "--dir", &own, "--id", &number, "--cluster", "demo"];
+            answer(supervisord, init.into_iter().chain(flags), &[]).await?;
+        } else {
+            let bundle = text(dir.join(format!("{id}.bundle")));
+            let invite = ["invite", "--dir", &first, "--id", &number, "--out", &bundle];
+            answer(supervisord, invite.into_iter().chain(flags), &[]).await?;
+            answer(supervisord, ["join", "--dir", &own, "--bundle", &bundle], &[]).await?;
+            // It holds keys, and it was used.
+            std::fs::remove_file(&bundle).map_err(system(format!("remove {bundle}")))?;
+        }
+    }
+    Ok(())
+}
+
+fn open(context: &Path, patience: Duration) -> Result<Client, DemoError> {
+    let doing = "prepare to speak to the cluster";
+    Client::open(context, patience).map_err(|source: ClientError| DemoError::Cluster { doing, source })
+}
+
+/// An error with all its sources, for "seen last".
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text
+}

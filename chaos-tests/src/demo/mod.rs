@@ -1,0 +1,41 @@
+//! The demo: a cluster, a rack, a fault, and what became of it.
+//!
+//! What this is: it runs the real programs as a user would, lets a node fail, tells what happens and why, and lets the
+//! storage array judge. Why it exists: a newcomer sees in one command what the program is for, and the same code
+//! measures it (`make demo`, `make demo ONCE=1`, `make bench`).
+//! What it never does: it asks for no root, touches nothing but loopback and its own directory, leaves nothing
+//! running, and prints no number that it did not measure.
+//!
+//! ```text
+//! show / once / bench ── failover ── stage ─┬─ cluster: three ha-supervisord, hactl
+//!                           │               └─ rack: nodes, BMCs, storage array, switch
+//!                           └─ findings ── verdict (pure), moments (pure), table (pure)
+//! ```
+
+mod bench;
+mod bench_fence;
+mod cluster;
+mod error;
+mod failover;
+mod findings;
+mod history;
+mod home;
+mod kind;
+mod moments;
+mod narrator;
+mod once;
+mod ports;
+mod process;
+mod show;
+mod stage;
+mod table;
+mod verdict;
+mod wait;
+
+pub use bench::bench;
+pub use bench_fence::bench_fence;
+pub use error::DemoError;
+pub use home::{Bmcs, Home};
+pub use kind::Kind;
+pub use once::once;
+pub use show::show;

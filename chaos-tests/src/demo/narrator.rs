@@ -1,0 +1,115 @@
+//! Tells a failover while it happens.
+//!
+//! What this is: the cluster's history and the members' suspicions, merged by their stamps and printed.
+//! Why it exists: the reader sees what was decided when, and why, in the words of the committed records.
+//! What it never does: invent a line; each is an entry of the replicated log or a line of a member's log.
+
+use super::DemoError;
+use super::history::suspicions;
+use super::moments::Point;
+use super::table::{say, timeline};
+use policies::{Event, MemberId, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// Lines wait this long, so that an earlier one that comes later still stands before them.
+const HOLD: Duration = Duration::from_millis(150);
+/// How often it looks for new lines.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A telling under way.
+pub(super) struct Narrator {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), DemoError>>,
+}
+
+impl Narrator {
+    /// Begins to tell what happens to `node`. `events`: the history, and how much of it is older than the fault.
+    pub(super) fn begin(
+        node: NodeId,
+        fault_at: Point,
+        fault: String,
+        logs: BTreeMap<MemberId, PathBuf>,
+        (events, told): (watch::Receiver<Vec<Event>>, usize),
+    ) -> Narrator {
+        let (stop, stopped) = oneshot::channel();
+        let waiting = BTreeMap::from([((fault_at, 0), fault)]);
+        let telling =
+            Telling { node, fault_at, logs, events, told, suspecting: BTreeSet::new(), waiting, lines: 1 };
+        Narrator { stop, task: tokio::spawn(telling.run(stopped)) }
+    }
+
+    /// Tells what is left and ends.
+    pub(super) async fn end(self) -> Result<(), DemoError> {
+        // It fails only if the telling has ended already, and then the task says why.
+        self.stop.send(()).ok();
+        self.task.await.map_err(|error| DemoError::Unexpected(format!("tell the failover: {error}")))?
+    }
+}
+
+struct Telling {
+    node: NodeId,
+    fault_at: Point,
+    logs: BTreeMap<MemberId, PathBuf>,
+    events: watch::Receiver<Vec<Event>>,
+    told: usize,
+    suspecting: BTreeSet<MemberId>,
+    /// By time, and by order of arrival where times are the same.
+    waiting: BTreeMap<(Point, u64), String>,
+    lines: u64,
+}
+
+impl Telling {
+    async fn run(mut self, mut stopped: oneshot::Receiver<()>) -> Result<(), DemoError> {
+        let mut tick = interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                _ = &mut stopped => {
+                    self.gather();
+                    return self.tell(Point(u64::MAX));
+                }
+            }
+            self.gather();
+            let ripe = Point::now().0.saturating_sub(u64::try_from(HOLD.as_micros()).unwrap_or(0));
+            self.tell(Point(ripe))?;
+        }
+    }
+
+    fn gather(&mut self) {
+        let news: Vec<Event> = self.events.borrow_and_update().iter().skip(self.told).cloned().collect();
+        self.told += news.len();
+        for event in news {
+            self.add(Point::of(event.at), event.text);
+        }
+        for (member, at) in suspicions(&self.logs, &self.node, self.fault_at) {
+            if self.suspecting.insert(member) {
+                let node = &self.node;
+                self.add(
+                    at,
+                    format!("{member} hears {node} no more: it suspects it, and asks its kernel and its BMC"),
+                );
+            }
+        }
+    }
+
+    fn add(&mut self, at: Point, text: String) {
+        self.lines += 1;
+        self.waiting.insert((at, self.lines), text);
+    }
+
+    fn tell(&mut self, until: Point) -> Result<(), DemoError> {
+        while let Some(entry) = self.waiting.first_entry()
+            && entry.key().0 <= until
+        {
+            let ((at, _), text) = entry.remove_entry();
+            say(&timeline(at.since(self.fault_at), &text))?;
+        }
+        Ok(())
+    }
+}

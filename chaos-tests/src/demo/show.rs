@@ -1,0 +1,133 @@
+//! The demo for a person: build, break, watch, look around.
+//!
+//! Why it exists: it is the first thing that a newcomer sees of this program.
+//! What it never does: end by itself before it was told to.
+
+use super::failover;
+use super::findings::Findings;
+use super::kind::Kind;
+use super::moments::Moments;
+use super::stage::Stage;
+use super::table::{Ink, ink, moment, say};
+use super::verdict::broken;
+use super::{DemoError, Home};
+use std::future::Future;
+use std::path::Path;
+
+const WORDS: &str = "\
+  node      a physical server, with a BMC that switches its power. Here: processes on this computer.
+  instance  what runs on a node and has to go on: its identity, networks, volumes. Here: it counts, on its volume.
+  spare     a node without an instance, switched off, ready to take one.
+  member    a supervisor. Three of them watch every node and decide by majority; one of them leads.
+  fence     to prove that a node can touch neither network nor volumes any more, before anything else may.
+";
+
+/// Shows a failover and stays up until `stop` ends.
+///
+/// # Errors
+/// [`DemoError`]; also if the failover broke a promise.
+pub async fn show(home: &Home, stop: impl Future<Output = ()>) -> Result<(), DemoError> {
+    tokio::pin!(stop);
+    say(&format!("{}\n\n{WORDS}", ink(Ink::Bold, "A server hangs, and nobody is on call.")))?;
+    let building = Stage::build(home, home.room("scene")?, |step| say(&ink(Ink::Dim, &format!("  {step}"))));
+    let mut stage = tokio::select! {
+        built = building => built?,
+        () = &mut stop => return Ok(()),
+    };
+    let findings = tokio::select! {
+        findings = watch(&mut stage) => findings?,
+        () = &mut stop => return stage.end().await,
+    };
+    next_steps(home, &stage, &findings)?;
+    let fallen = tokio::select! {
+        () = &mut stop => Ok(()),
+        fallen = fallen(&mut stage) => fallen,
+    };
+    say("\nending all processes")?;
+    stage.end().await?;
+    fallen
+}
+
+async fn watch(stage: &mut Stage) -> Result<Findings, DemoError> {
+    let carried = stage.description.instances.iter();
+    let carried: Vec<String> = carried.map(|one| format!("{} runs on {}", one.name, one.node)).collect();
+    say(&format!("\n{}; the other nodes are spares.", carried.join(", ")))?;
+    say("Now a node hangs: its programs stand still, its kernel answers nothing, its power stays on.")?;
+    say(&ink(
+        Ink::Dim,
+        "Seconds since the fault, and entries of the cluster's replicated log. What is to be done is committed first\n\
+         (i12: index in the log), then done, then read back; only what was seen counts.\n",
+    ))?;
+    let findings = failover::run(stage, Kind::Hang, None, true).await?;
+    let back = Moments::of(&findings).back;
+    if let Some(handover) = findings.handover() {
+        let (from, to) = (&findings.victim.node, &findings.placed.node);
+        let volume = findings.volume();
+        let next = volume.and_then(|volume| volume.runs.iter().find(|run| run.first_at == handover.first_at));
+        let counted = next.map_or(String::new(), |run| {
+            format!(": {} wrote up to {}, {to} goes on with {}", from, run.first.saturating_sub(1), run.first)
+        });
+        let at = findings.point(handover.first_at).since(findings.fault_at());
+        say(&super::table::timeline(
+            at,
+            &format!("the storage array accepts the first write of {to}{counted}"),
+        ))?;
+    }
+    let (lost, overlapping) = (findings.report.lost_writes, findings.report.overlapping_writes);
+    let sentence =
+        format!("service back after {}, lost writes {lost}, overlapping writers {overlapping}", moment(back));
+    let broken = broken(&findings);
+    let colour = if broken.is_empty() { Ink::Good } else { Ink::Bad };
+    say(&format!("\n{}", ink(colour, &sentence)))?;
+    say(&ink(
+        Ink::Dim,
+        "counted by the storage array, which sees every write, whatever the supervisor believes",
+    ))?;
+    match broken.is_empty() {
+        true => Ok(findings),
+        false => Err(DemoError::Unexpected(format!(
+            "the failover broke a promise: {}; logs: {}",
+            broken.join("; "),
+            stage.dir().display()
+        ))),
+    }
+}
+
+/// Waits until a process of the stage ends by itself.
+async fn fallen(stage: &mut Stage) -> Result<(), DemoError> {
+    let mut look = tokio::time::interval(std::time::Duration::from_secs(1));
+    loop {
+        look.tick().await;
+        stage.check()?;
+    }
+}
+
+fn next_steps(home: &Home, stage: &Stage, findings: &Findings) -> Result<(), DemoError> {
+    let near = |path: &Path| shorter(path);
+    let plan = findings.plans.first().map_or_else(String::new, |plan| plan.id.to_string());
+    let rack = near(stage.rack_dir());
+    let node = &findings.victim.node;
+    let steps = [
+        (format!("export PATH={}:$PATH", home.programs().display()), ""),
+        (format!("export HACTL_CONFIG={}", stage.cluster.context().display()), ""),
+        ("hactl status".to_owned(), "the cluster on one screen"),
+        (format!("hactl explain {node}"), "seen, judged, planned, done, proved"),
+        (format!("hactl failover show {plan}"), "every step of it, with its evidence"),
+        ("hactl events --follow".to_owned(), "what you saw above, as it goes on"),
+        (format!("rack do --dir {rack} power-loss node-2"), "another failure; the last spare is taken"),
+        (format!("rack do --dir {rack} report"), "what the storage array has seen"),
+        (format!("hactl node release {node} --reason repaired"), "the fenced node becomes a spare again"),
+    ];
+    say("\nEverything stays up. In another terminal:\n")?;
+    for (command, what) in steps {
+        say(format!("  {command:<58} {}", ink(Ink::Dim, what)).trim_end())?;
+    }
+    say(&format!("\nLogs of all processes: {}    Ctrl-C ends everything.", near(stage.dir())))
+}
+
+/// The path from the current directory, if it is below it.
+fn shorter(path: &Path) -> String {
+    let here = std::env::current_dir().ok();
+    let relative = here.and_then(|here| path.strip_prefix(here).ok());
+    relative.unwrap_or(path).display().to_string()
+}

@@ -1,0 +1,179 @@
+//! A cluster and a rack, ready for a fault.
+//!
+//! Why it exists: every failover of the demo begins with the same healthy scene, on fresh directories.
+//! What it never does: let anything fail; that is `failover.rs`.
+
+use super::cluster::{Cluster, chain};
+use super::error::system;
+use super::history::History;
+use super::process::{Process, Starter, answer};
+use super::wait::{Look, until};
+use super::{DemoError, Home};
+use crate::rack::client::Client as RackClient;
+use crate::rack::{Description, Report, Status};
+use policies::{NodeState, Verdict};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use supervisor::api::answers::NodeLine;
+use tokio::time::Instant;
+
+/// From the start of the rack to its first answer; with `ipmi_sim` six more programs start.
+const RACK_START_MAX: Duration = Duration::from_secs(20);
+/// From arming the cluster to a healthy verdict on each node that works.
+const HEALTHY_MAX: Duration = Duration::from_secs(20);
+/// How long programs are given to end when asked to.
+const END_MAX: Duration = Duration::from_secs(5);
+
+/// What the demo's rack holds.
+pub(super) const NODES: usize = 6;
+pub(super) const SPARES: usize = 2;
+
+/// A cluster and a rack.
+pub(super) struct Stage {
+    pub(super) cluster: Cluster,
+    pub(super) history: History,
+    pub(super) description: Description,
+    dir: PathBuf,
+    rack_dir: PathBuf,
+    rack: Process,
+    rack_client: RackClient,
+}
+
+impl Stage {
+    /// Builds it in `dir`, an empty directory, telling each step; returns when every node that carries an instance is
+    /// judged healthy.
+    pub(super) async fn build(
+        home: &Home,
+        dir: PathBuf,
+        mut tell: impl FnMut(&str) -> Result<(), DemoError>,
+    ) -> Result<Stage, DemoError> {
+        let starter = Starter::new(home.program("rack"))?;
+        tell("making a cluster of three members (ha-supervisord init, invite, join, run; hactl member add)")?;
+        let cluster = Cluster::start(home, &dir, &starter).await?;
+        tell("making a rack of six nodes and switching four of them on (rack init, run)")?;
+        let rack_dir = dir.join("rack");
+        let (description, rack) = start_rack(home, &starter, &rack_dir, &cluster).await?;
+        let rack_client = RackClient::new(&description)
+            .map_err(|source| DemoError::Rack { doing: "prepare to speak to the rack", source })?;
+        let history = History::follow(cluster.clients()?);
+        let mut stage = Stage { cluster, history, description, dir, rack_dir, rack, rack_client };
+        stage.wait_for_rack().await?;
+        tell("telling the cluster what there is (hactl apply), and that it may act by itself (hactl arm)")?;
+        let inventory = stage.rack_dir.join("inventory.toml");
+        stage.cluster.hactl(["apply", "-f", &inventory.to_string_lossy()]).await?;
+        stage.cluster.hactl(["arm", "--reason", "the demo begins"]).await?;
+        stage.wait_for_health().await?;
+        Ok(stage)
+    }
+
+    async fn wait_for_rack(&mut self) -> Result<(), DemoError> {
+        let (rack, client) = (&mut self.rack, &self.rack_client);
+        let log = rack.log().to_owned();
+        until("the rack to answer", RACK_START_MAX, &log, async || {
+            rack.check()?;
+            Ok(match client.status().await {
+                Ok(_) => Look::There(()),
+                Err(error) => Look::NotYet(chain(&error)),
+            })
+        })
+        .await
+    }
+
+    async fn wait_for_health(&mut self) -> Result<(), DemoError> {
+        let log = self.cluster.logs().into_values().next().unwrap_or_default();
+        until(
+            "every node with an instance to be judged healthy and to write",
+            HEALTHY_MAX,
+            &log,
+            async || {
+                self.check()?;
+                let nodes: Vec<NodeLine> = match self.cluster.get("ask for the nodes", "/v1/nodes").await {
+                    Ok(nodes) => nodes,
+                    Err(error) => return Ok(Look::NotYet(chain(&error))),
+                };
+                let healthy = |node: &&NodeLine| {
+                    matches!(node.state, NodeState::Active { .. }) && node.verdict == Verdict::Healthy
+                };
+                let writes = self.report().await?.volumes.iter().filter(|volume| volume.writes > 0).count();
+                let healthy = nodes.iter().filter(healthy).count();
+                if (healthy, writes) == (NODES - SPARES, NODES - SPARES) {
+                    return Ok(Look::There(()));
+                }
+                let seen = nodes.iter().map(|node| format!("{} {} {}", node.name, node.state, node.verdict));
+                Ok(Look::NotYet(format!("{}; {writes} volumes written", seen.collect::<Vec<_>>().join(", "))))
+            },
+        )
+        .await
+    }
+
+    /// Makes sure that everything still runs.
+    pub(super) fn check(&mut self) -> Result<(), DemoError> {
+        self.cluster.check()?;
+        self.rack.check()
+    }
+
+    /// What the array has seen.
+    pub(super) async fn report(&self) -> Result<Report, DemoError> {
+        let doing = "ask the storage array for its report";
+        self.rack_client.report().await.map_err(|source| DemoError::Rack { doing, source })
+    }
+
+    /// The rack as it is now.
+    pub(super) async fn status(&self) -> Result<Status, DemoError> {
+        self.rack_client
+            .status()
+            .await
+            .map_err(|source| DemoError::Rack { doing: "look at the rack", source })
+    }
+
+    /// The rack's control.
+    pub(super) fn rack(&self) -> &RackClient {
+        &self.rack_client
+    }
+
+    /// Where everything of this stage is.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The rack's directory.
+    pub(super) fn rack_dir(&self) -> &Path {
+        &self.rack_dir
+    }
+
+    /// Ends everything: all are asked at once, and killed if they do not end.
+    pub(super) async fn end(self) -> Result<(), DemoError> {
+        drop(self.history);
+        let processes: Vec<Process> = self.cluster.into_processes().chain([self.rack]).collect();
+        processes.iter().for_each(Process::ask_to_end);
+        let deadline = Instant::now() + END_MAX;
+        for process in processes {
+            process.ended(deadline).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn start_rack(
+    home: &Home,
+    starter: &Starter,
+    dir: &Path,
+    cluster: &Cluster,
+) -> Result<(Description, Process), DemoError> {
+    let text = dir.to_string_lossy();
+    let members = cluster.heartbeat_addresses().join(",");
+    let (machines, spares) = (NODES.to_string(), SPARES.to_string());
+    let program = home.program("rack");
+    let init = ["init", "--dir", &text, "--machines", &machines, "--spares", &spares, "--policy", "quick"];
+    let rest = ["--members", &members, "--bmc", home.bmcs().word()];
+    answer(&program, init.into_iter().chain(rest), &[]).await?;
+    let log = dir.with_extension("log");
+    let rack = starter.start("the rack", &program, ["run", "--dir", &text], &[], log).await?;
+    let description = Description::read(dir).map_err(DemoError::Description)?;
+    Ok((description, rack))
+}
+
+/// Writes something that a reader of the logs may want to see later.
+pub(super) fn keep(path: &Path, text: &str) -> Result<(), DemoError> {
+    std::fs::write(path, text).map_err(system(format!("write {}", path.display())))
+}
