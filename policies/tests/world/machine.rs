@@ -1,0 +1,178 @@
+//! One machine of the world: power, operating system, BMC. Obeys what reaches it; knows nothing of plans.
+
+use super::Ending;
+use policies::*;
+
+/// From power-on to the first heartbeat.
+const BOOT: u64 = 3_000;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    /// Everything runs.
+    Beats,
+    /// The kernel answers, nothing else does.
+    Kernel,
+    /// Nothing answers.
+    Mute,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bmc {
+    Honest,
+    /// Says that it has switched off and does not.
+    Lies,
+    Dead,
+}
+
+pub(super) struct Machine {
+    pub(super) power: bool,
+    pub(super) life: Life,
+    pub(super) bmc: Bmc,
+    /// What the BMC claims while it lies.
+    pub(super) claims_off: bool,
+    /// False: it stays dark when it is switched on.
+    pub(super) boots: bool,
+    pub(super) has_agent: bool,
+    pub(super) epoch: Epoch,
+    /// Counts its starts: also its boot id.
+    pub(super) starts: u64,
+    pub(super) disk_stalled: Option<u64>,
+    pub(super) gasp: Option<LastGasp>,
+    pub(super) beaten: u64,
+}
+
+impl Machine {
+    pub(super) fn new(on: bool, has_agent: bool, epoch: Epoch) -> Self {
+        Machine {
+            power: on,
+            life: if on { Life::Beats } else { Life::Mute },
+            bmc: Bmc::Honest,
+            claims_off: false,
+            boots: true,
+            has_agent,
+            epoch,
+            starts: 1,
+            disk_stalled: None,
+            gasp: None,
+            beaten: 0,
+        }
+    }
+
+    /// The heartbeat that is due, if it beats. A machine without an agent answers the members' questions instead,
+    /// which look alike to the engine but carry no epoch.
+    pub(super) fn beat(&mut self, now: u64, every: u64) -> Option<Heartbeat> {
+        let silent = match (self.has_agent, self.life) {
+            (true, Life::Beats) | (false, Life::Beats | Life::Kernel) => self.gasp.is_some(),
+            (true, Life::Kernel | Life::Mute) | (false, Life::Mute) => true,
+        };
+        if silent || !self.power || now < self.beaten + every {
+            return None;
+        }
+        self.beaten = now;
+        Some(self.heartbeat(now))
+    }
+
+    pub(super) fn heartbeat(&self, now: u64) -> Heartbeat {
+        let stalled = self.disk_stalled.map(|since| Millis(now - since));
+        let (epoch, boot) = match self.has_agent {
+            true => (self.epoch, BootId(self.starts)),
+            false => (Epoch(0), BootId(0)),
+        };
+        let write_age = Some(stalled.unwrap_or(Millis(0))).filter(|_| self.has_agent);
+        Heartbeat { boot, epoch, write_age, last_gasp: self.gasp }
+    }
+
+    pub(super) fn kernel_answers(&self) -> bool {
+        self.power && self.life != Life::Mute
+    }
+
+    pub(super) fn read_power(&self) -> Option<Power> {
+        match self.bmc {
+            Bmc::Dead => None,
+            Bmc::Lies if self.claims_off => Some(Power::Off),
+            Bmc::Lies | Bmc::Honest => Some(if self.power { Power::On } else { Power::Off }),
+        }
+    }
+
+    pub(super) fn lose_power(&mut self) {
+        self.power = false;
+        self.life = Life::Mute;
+    }
+
+    /// How an effect on this machine usually ends.
+    pub(super) fn ending(&self, effect: &Effect) -> Ending {
+        let by_power = matches!(effect.action, Action::PowerOff { .. } | Action::PowerOn { .. });
+        match (by_power, self.bmc) {
+            (true, Bmc::Dead) => {
+                let what = format!("the BMC of {} does not answer", effect.action.node());
+                Ending { after: Some(500), outcome: Some(Outcome::Refused(Refusal::Unreachable(what))) }
+            }
+            (true, Bmc::Lies | Bmc::Honest) | (false, Bmc::Dead | Bmc::Lies | Bmc::Honest) => {
+                Ending::usual(effect)
+            }
+        }
+    }
+
+    /// Carries an action out. Returns when and in which life it will have booted, if it boots.
+    pub(super) fn obey(&mut self, action: &Action) -> Option<(u64, u64)> {
+        match action {
+            Action::PowerOff { .. } if self.bmc == Bmc::Lies => self.claims_off = true,
+            Action::PowerOff { .. } => self.lose_power(),
+            Action::PowerOn { .. } if !self.power => {
+                self.power = true;
+                self.claims_off = false;
+                self.starts += 1;
+                return self.boots.then_some((BOOT, self.starts));
+            }
+            Action::PowerOn { .. }
+            | Action::Revoke { .. }
+            | Action::ClosePort { .. }
+            | Action::Attach { .. }
+            | Action::OpenPort { .. }
+            | Action::SetBoot { .. } => {}
+        }
+        None
+    }
+
+    pub(super) fn booted(&mut self, life: u64, epoch: Epoch) {
+        if self.power && self.starts == life {
+            (self.life, self.gasp, self.epoch) = (Life::Beats, None, epoch);
+        }
+    }
+}
+
+impl Ending {
+    /// Done, after the time that such a thing takes.
+    pub(super) fn usual(effect: &Effect) -> Ending {
+        let after = match effect.action {
+            Action::PowerOff { .. } => 200,
+            Action::PowerOn { .. } => 100,
+            Action::Revoke { .. }
+            | Action::ClosePort { .. }
+            | Action::Attach { .. }
+            | Action::OpenPort { .. }
+            | Action::SetBoot { .. } => 20,
+        };
+        Ending { after: Some(after), outcome: None }
+    }
+
+    /// When and how the effect ends, within its limit.
+    pub(super) fn resolve(&self, effect: &Effect, limit: Millis) -> (u64, Outcome) {
+        let too_late = Outcome::Unknown(Doubt::NoAnswer { waited: limit });
+        let wished = match effect.action {
+            Action::PowerOff { .. } => {
+                Seen::OffTwice { already: false, took: Millis(self.after.unwrap_or_default()) }
+            }
+            Action::PowerOn { .. } => Seen::On,
+            Action::Revoke { .. }
+            | Action::ClosePort { .. }
+            | Action::Attach { .. }
+            | Action::OpenPort { .. }
+            | Action::SetBoot { .. } => Seen::ReadBack("as wished".to_owned()),
+        };
+        match self.after.filter(|after| *after <= limit.0) {
+            Some(after) => (after, self.outcome.clone().unwrap_or(Outcome::Done(wished))),
+            None => (limit.0, too_late),
+        }
+    }
+}

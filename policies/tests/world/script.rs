@@ -1,0 +1,393 @@
+//! Reads scenario lines and does what they say. The grammar is in `scenarios/README.md`.
+
+use super::machine::{Bmc, Life, Machine};
+use super::{ELECTION, Ending, Event, Member, SETTLED, World, variant};
+use policies::*;
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+/// How long a scenario goes on after its last line if it does not say `until`.
+const AFTERWARDS: u64 = 30_000;
+
+/// Builds the world that the script describes and files its timeline. Returns the end of time.
+pub(super) fn load(world: &mut World, script: &str) -> Result<u64, String> {
+    let mut lines = script.lines().enumerate().map(|(number, line)| (number + 1, line.trim()));
+    lines.next().filter(|(_, title)| title.ends_with('.')).ok_or("line 1 must be a sentence")?;
+    let (mut setup, mut armed, mut end) = (Documents::default(), true, None);
+    setup.providers.push(rack()?);
+    let mut last = 0;
+    for (number, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+        let mut read = || -> Result<(), String> {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words.as_slice() {
+                ["at", time, ..] => {
+                    let at = SETTLED + millis(time)?;
+                    let act = line.split_once(time).map_or("", |(_, act)| act.trim());
+                    last = last.max(at);
+                    world.at(at, Event::Line(number, act.to_owned()));
+                }
+                ["until", time] => end = Some(SETTLED + millis(time)?),
+                ["disarmed"] => armed = false,
+                ["commit", time] => world.commit_delay = millis(time)?,
+                ["domains", domains @ ..] => {
+                    for (member, domain) in world.members.values_mut().zip(domains) {
+                        let id = member.engine.view(Now::default()).member;
+                        member.engine = Engine::new(id, BootId(1), domain);
+                    }
+                }
+                words => describe(world, &mut setup, words)?,
+            }
+            Ok(())
+        };
+        read().map_err(|why| format!("line {number}: {why}"))?;
+    }
+    begin(world, setup, armed);
+    Ok(end.unwrap_or(last + AFTERWARDS))
+}
+
+/// The cluster starts, learns the documents and is armed; m1 leads.
+fn begin(world: &mut World, setup: Documents, armed: bool) {
+    let voters: Vec<MemberId> = world.members.keys().copied().collect();
+    for id in voters.clone() {
+        world.feed(id, Input::Installed(Box::default()));
+        world.feed(id, Input::Voters(voters.clone()));
+    }
+    operator(world, Command::Describe(Box::new(setup)));
+    if armed {
+        operator(world, Command::Arm { reason: "ready".to_owned() });
+    }
+    world.at(0, Event::Elected(MemberId(1)));
+}
+
+fn operator(world: &mut World, command: Command) {
+    let by = "admin".to_owned();
+    world.after(0, Event::Commit { from: MemberId(0), ticket: 0, command, by });
+}
+
+fn rack() -> Result<Provider, String> {
+    let (url, token) = ("http://127.0.0.1:1".to_owned(), Sealed("sealed".to_owned()));
+    Ok(Provider { name: parse("rack")?, kind: ProviderKind::Rack { url, token } })
+}
+
+fn parse<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|why: T::Err| why.to_string())
+}
+
+fn millis(text: &str) -> Result<u64, String> {
+    match text.split_once('.') {
+        // Seconds with a fraction, as the output prints them.
+        Some((seconds, rest)) => {
+            let rest = rest.strip_suffix('s').filter(|rest| rest.len() == 3).ok_or("write 1.250s")?;
+            Ok(parse::<u64>(seconds)? * 1000 + parse::<u64>(rest)?)
+        }
+        None => parse::<Millis>(text).map(|length| length.0),
+    }
+}
+
+fn pairs<'a>(words: &[&'a str]) -> Result<BTreeMap<&'a str, &'a str>, String> {
+    let pair = |word: &&'a str| word.split_once('=').or(Some((*word, ""))).ok_or_else(String::new);
+    words.iter().map(pair).collect()
+}
+
+fn number<T: FromStr<Err: std::fmt::Display>>(
+    options: &mut BTreeMap<&str, &str>,
+    key: &str,
+    usual: T,
+) -> Result<T, String> {
+    options.remove(key).map_or(Ok(usual), parse)
+}
+
+/// `node`, `instance` and `policy` lines become documents; new nodes become machines.
+fn describe(world: &mut World, documents: &mut Documents, words: &[&str]) -> Result<(), String> {
+    match words {
+        ["node", name, options @ ..] => {
+            let mut options = pairs(options)?;
+            let hot = options.remove("on").is_some();
+            let absent = options.remove("absent").is_some();
+            let node = node(parse(name)?, &mut options)?;
+            let machine = Machine::new(hot && !absent, node.agent_key.is_some(), Epoch(0));
+            world.machines.entry(node.name.clone()).or_insert(machine);
+            if absent {
+                world.endings.push((format!("absent {name}"), Ending { after: None, outcome: None }));
+            }
+            documents.nodes.push(node);
+        }
+        ["instance", name, "on", node, options @ ..] => {
+            let mut options = pairs(options)?;
+            let instance = instance(parse(name)?, parse(node)?, &mut options)?;
+            let absent = world.endings.iter().any(|(prefix, _)| *prefix == format!("absent {node}"));
+            if let Some(machine) = world.machines.get_mut(&instance.node).filter(|_| !absent) {
+                (machine.power, machine.life, machine.epoch) = (true, Life::Beats, Epoch(1));
+            }
+            documents.instances.push(instance);
+        }
+        ["policy", name, changes @ ..] => {
+            let (name, policy) = (parse(name)?, policy(&world.truth, name, changes)?);
+            documents.policies.push(PolicyDocument { name, policy });
+        }
+        words => return Err(format!("cannot read {:?}", words.join(" "))),
+    }
+    Ok(())
+}
+
+fn node(name: NodeId, options: &mut BTreeMap<&str, &str>) -> Result<Node, String> {
+    let levels: u8 = number(options, "levels", 1)?;
+    let ports: u8 = number(options, "ports", 1)?;
+    let address = options.remove("bmc").map_or_else(|| format!("{name}.bmc"), str::to_owned);
+    let fencing = (1..=levels).map(|level| FenceDevice::Ipmi {
+        address: if level == 1 { address.clone() } else { format!("{address}-{level}") },
+        user: "ha".to_owned(),
+        password: Sealed("sealed".to_owned()),
+        cipher_suite: 17,
+    });
+    let port = |i| Ok(SwitchPort { provider: parse("rack")?, port: format!("{name}-{i}") });
+    let agent_key = options.remove("agentless").is_none().then(|| Sealed("sealed".to_owned()));
+    let tcp = options.remove("blind").is_none().then(|| format!("{name}:22"));
+    let identity = Identity { guid: options.remove("guid").map(str::to_owned) };
+    let (fencing, ports) = (fencing.collect(), (1..=ports).map(port).collect::<Result<_, String>>()?);
+    let probe = Probe { tcp, icmp: None };
+    let is_label = |key: &&str| key.starts_with("label.");
+    let labels = options.iter().filter(|(key, _)| is_label(key));
+    let labels =
+        labels.map(|(key, value)| (key.trim_start_matches("label.").into(), (*value).into())).collect();
+    let domains = options.iter().filter(|(key, _)| !is_label(key));
+    let domains = domains.map(|(key, value)| ((*key).into(), (*value).into())).collect();
+    Ok(Node { name, identity, domains, labels, fencing, ports, initiator: None, probe, agent_key })
+}
+
+fn instance(name: InstanceId, node: NodeId, options: &mut BTreeMap<&str, &str>) -> Result<Instance, String> {
+    let volumes: u8 = number(options, "volumes", 1)?;
+    let networks: u8 = number(options, "networks", 1)?;
+    let vlan: u16 = number(options, "vlan", 10)?;
+    let volume = |i| {
+        let id = if i == 1 { format!("vol-{name}") } else { format!("vol-{name}-{i}") };
+        Ok(Volume { provider: parse("rack")?, volume: parse(&id)? })
+    };
+    let volumes = (1..=volumes).map(volume).collect::<Result<_, String>>()?;
+    let networks = (1..=networks).map(|_| Network { vlan, mac: None }).collect();
+    let policy = parse(options.remove("policy").unwrap_or("quick"))?;
+    let boot = options.remove("noboot").is_none();
+    let boot = boot.then(|| Ok::<_, String>(Boot { provider: parse("rack")?, image: format!("img-{name}") }));
+    let needs = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    Ok(Instance { name, node, policy, volumes, networks, boot: boot.transpose()?, needs })
+}
+
+/// The named policy, or a copy of `quick` under a new name, with `key=value` changes. Contradictions are left in it
+/// for the engine to find.
+fn policy(state: &ClusterState, name: &str, changes: &[&str]) -> Result<Policy, String> {
+    let record = state.policies.iter().find(|(id, _)| id.as_str() == name);
+    let record = record.or_else(|| state.policies.iter().find(|(id, _)| id.as_str() == "quick"));
+    let mut value = serde_json::to_value(&record.ok_or("no preset")?.1.policy).map_err(|e| e.to_string())?;
+    for (key, change) in pairs(changes)? {
+        let change = serde_json::from_str(change).unwrap_or_else(|_| change.into());
+        let slot = value.pointer_mut(&format!("/{}", key.replace('.', "/")));
+        match (slot, key.split_once('.')) {
+            (Some(slot), _) => *slot = change,
+            // An absent option of a section.
+            (None, Some((section, name))) => value[section][name] = change,
+            (None, None) => return Err(format!("no key {key:?}")),
+        }
+    }
+    serde_json::from_value(value).map_err(|e| e.to_string())
+}
+
+/// Does one line of the timeline.
+pub(super) fn act(world: &mut World, line: &str) -> Result<(), String> {
+    let plan = world.truth.plans.keys().last().map_or(0, |plan| plan.0);
+    let token =
+        world.truth.plans.values().flat_map(|plan| &plan.intents).map(|i| i.token.0).max().unwrap_or(0);
+    let line = line.replace("$plan", &plan.to_string()).replace("$token", &token.to_string());
+    if let Some((action, ending)) = line.split_once("=>") {
+        world.endings.push((action.trim().to_owned(), read_ending(ending.trim())?));
+        return Ok(());
+    }
+    if let Some(json) = line.strip_prefix("leader writes ") {
+        return leader_writes(world, json);
+    }
+    let words: Vec<&str> = line.split_whitespace().collect();
+    match words.as_slice() {
+        ["operator:", verb, rest @ ..] => order(world, verb, rest),
+        ["leader", "dies"] => world.leader.map_or(Ok(()), |leader| member(world, leader, &["dies"])),
+        ["leadership", "moves", "to", to, late @ ..] => {
+            move_leadership(world, parse(to)?, late == ["late"]);
+            Ok(())
+        }
+        [name, rest @ ..] => match (parse::<MemberId>(name), parse::<NodeId>(name)) {
+            (Ok(id), _) if name.starts_with('m') && world.members.contains_key(&id) => {
+                member(world, id, rest)
+            }
+            (_, Ok(node)) if world.machines.contains_key(&node) => machine(world, &node, rest),
+            (_, _) => Err(format!("cannot read {line:?}")),
+        }
+        .map_err(|_| format!("cannot read {line:?}")),
+        [] => Err("an empty line".to_owned()),
+    }
+}
+
+fn read_ending(text: &str) -> Result<Ending, String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let refused = |refusal| Ok(Ending { after: Some(50), outcome: Some(Outcome::Refused(refusal)) });
+    match words.as_slice() {
+        ["hangs"] => Ok(Ending { after: None, outcome: None }),
+        ["takes", time] => Ok(Ending { after: Some(millis(time)?), outcome: None }),
+        ["stays", reading] => {
+            let doubt = Doubt::NotSeen { waited: Millis(4000), last: (*reading).to_owned() };
+            Ok(Ending { after: Some(4000), outcome: Some(Outcome::Unknown(doubt)) })
+        }
+        ["refused", kind, rest @ ..] => {
+            let text = rest.join(" ");
+            refused(match *kind {
+                "lease-ended" => Refusal::LeaseEnded,
+                "wrong-identity" => {
+                    Refusal::WrongIdentity { expected: "aa".repeat(16), found: "bb".repeat(16) }
+                }
+                "not-admitted" => Refusal::NotAdmitted(text),
+                "unreachable" => Refusal::Unreachable(text),
+                "device-refused" => Refusal::DeviceRefused(text),
+                "token-too-old" => Refusal::TokenTooOld { ours: LogIndex(1), newest: LogIndex(9) },
+                "held-by-other" => Refusal::HeldByOther(text),
+                "not-configured" => Refusal::NotConfigured(text),
+                other => return Err(format!("no refusal {other:?}")),
+            })
+        }
+        _ => Err(format!("no ending {text:?}")),
+    }
+}
+
+/// A step as the leader could put it into the log, for what the planner would never propose.
+fn leader_writes(world: &mut World, json: &str) -> Result<(), String> {
+    let step: Step = serde_json::from_str(json).map_err(|e| e.to_string())?;
+    let leader = world.truth.leadership.map_or(LeaderEpoch(0), |leadership| leadership.epoch);
+    operator(world, Command::Lead { leader, step });
+    Ok(())
+}
+
+fn order(world: &mut World, verb: &str, rest: &[&str]) -> Result<(), String> {
+    let reason = rest.get(1..).unwrap_or_default().join(" ");
+    let first = rest.first().copied().unwrap_or_default();
+    let node = || parse::<NodeId>(first);
+    let command = match verb {
+        "arm" => Command::Arm { reason: rest.join(" ") },
+        "disarm" => Command::Disarm { reason: rest.join(" ") },
+        "note" => Command::Note { text: rest.join(" ") },
+        "cordon" => Command::Cordon { node: node()?, on: true },
+        "uncordon" => Command::Cordon { node: node()?, on: false },
+        "maintenance" => {
+            Command::Maintain { node: node()?, reason: Some(reason).filter(|reason| reason != "ends") }
+        }
+        "evacuate" => Command::Evacuate { instance: parse(first)?, reason },
+        "fence" => Command::Fence { node: node()?, reason },
+        "confirm-off" => Command::ConfirmOff { node: node()?, reason },
+        "cancel" => Command::Cancel { plan: parse(first)?, reason },
+        "release" => Command::Release { node: node()?, reason },
+        "policy" => {
+            let is_check = |word: &&&str| word.starts_with("check=");
+            let check = rest.iter().find(is_check).map(|word| parse(word.trim_start_matches("check=")));
+            let changes: Vec<&str> = rest.iter().skip(1).filter(|word| !is_check(word)).copied().collect();
+            let (name, policy) = (parse(first)?, Box::new(policy(&world.truth, first, &changes)?));
+            Command::SetPolicy { name, policy, check: check.transpose()? }
+        }
+        kind => {
+            let mut documents = Documents::default();
+            let words: Vec<&str> = [&[kind], rest].concat();
+            describe(world, &mut documents, &words)?;
+            Command::Describe(Box::new(documents))
+        }
+    };
+    operator(world, command);
+    Ok(())
+}
+
+fn member(world: &mut World, id: MemberId, what: &[&str]) -> Result<(), String> {
+    let (now, truth) = (world.now, world.truth.clone());
+    let all = world.machines.keys().cloned().collect();
+    let Some(member) = world.members.get_mut(&id) else { return Err(String::new()) };
+    match what {
+        ["dies"] => {
+            member.up = false;
+            if world.leader == Some(id) {
+                world.elected(None);
+                if let Some(next) = world.up().first() {
+                    world.after(ELECTION, Event::Elected(*next));
+                }
+            }
+        }
+        ["restarts"] => {
+            let domain = format!("rack {id}");
+            let _replaced = std::mem::replace(member, Member::new(id, member.life + 1, now, &domain));
+            let voters: Vec<MemberId> = world.members.keys().copied().collect();
+            world.feed(id, Input::Installed(Box::new(truth)));
+            world.feed(id, Input::Voters(voters));
+            if world.leader == Some(id) {
+                world.elected(None);
+                world.after(ELECTION, Event::Elected(id));
+            } else {
+                world.feed(id, Input::Leader { leader: world.leader });
+            }
+        }
+        ["is", "cut", "off"] => member.cut_off = all,
+        ["is", "cut", "off", "from", node] => {
+            member.cut_off.insert(parse(node)?);
+        }
+        ["cannot", "ask", node] => {
+            member.cannot_ask.insert(parse(node)?);
+        }
+        ["recovers"] => {
+            member.cut_off.clear();
+            member.cannot_ask.clear();
+        }
+        _ => return Err(String::new()),
+    }
+    Ok(())
+}
+
+/// Another member leads from now on. `late`: entries that the old leader proposed reach the log after the take-over.
+fn move_leadership(world: &mut World, to: MemberId, late: bool) {
+    let is_open = |event: &Event| matches!(event, Event::Commit { by, .. } if by.starts_with("member/"));
+    let open: Vec<Event> =
+        world.queue.extract_if(.., |_, event| is_open(event)).map(|(_, event)| event).collect();
+    world.last_commit = world.now;
+    world.elected(Some(to));
+    for event in open {
+        match event {
+            event if late => world.commit_in_turn(event),
+            Event::Commit { from, ticket, .. } => world.after(0, Event::Answered { to: from, ticket }),
+            _ => {}
+        }
+    }
+}
+
+fn machine(world: &mut World, node: &NodeId, what: &[&str]) -> Result<(), String> {
+    let now = world.now;
+    let Some(machine) = world.machines.get_mut(node) else { return Err(String::new()) };
+    let mut gasp = None;
+    match what {
+        ["hangs"] => machine.life = Life::Mute,
+        ["agent", "dies"] => machine.life = Life::Kernel,
+        ["panics"] => gasp = Some(LastGasp::Panic),
+        ["shuts", "down"] => gasp = Some(LastGasp::Shutdown),
+        ["loses", "power"] => machine.lose_power(),
+        ["loses", "power", "with", "its", "bmc"] => {
+            machine.lose_power();
+            machine.bmc = Bmc::Dead;
+        }
+        ["returns"] => (machine.power, machine.life, machine.gasp) = (true, Life::Beats, None),
+        ["disk", "stalls"] => machine.disk_stalled = Some(now),
+        ["disk", "recovers"] => machine.disk_stalled = None,
+        ["bmc", "dies"] => machine.bmc = Bmc::Dead,
+        ["bmc", "recovers"] => machine.bmc = Bmc::Honest,
+        ["bmc", "lies"] => machine.bmc = Bmc::Lies,
+        ["will", "not", "boot"] => machine.boots = false,
+        ["will", "boot"] => machine.boots = true,
+        _ => return Err(variant(&what)),
+    }
+    if gasp.is_some() {
+        machine.gasp = gasp;
+        let beat = machine.heartbeat(now);
+        world.beat(node, &beat);
+        if let Some(machine) = world.machines.get_mut(node) {
+            machine.life = Life::Mute;
+        }
+    }
+    Ok(())
+}
