@@ -118,14 +118,17 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
 pub(crate) fn damaged(dir: &Path, me: MemberId, error: DiskError) -> OpenError {
     let path = dir.join(STORE);
     let what = causes(&error);
-    let DiskError::Engine { source, .. } = error else { return OpenError::Damaged { path, me, what } };
-    match &*source {
-        redb::Error::DatabaseAlreadyOpen => OpenError::InUse { path: dir.to_owned() },
-        redb::Error::Io(cause) if !is_content(cause.kind()) => {
-            OpenError::Files { doing: "read", path, source: io::Error::new(cause.kind(), what) }
+    if let DiskError::Engine { source, .. } = &error {
+        if matches!(**source, redb::Error::DatabaseAlreadyOpen) {
+            return OpenError::InUse { path: dir.to_owned() };
         }
-        _ => OpenError::Damaged { path, me, what },
+        if let redb::Error::Io(cause) = &**source
+            && !is_content(cause.kind())
+        {
+            return OpenError::Files { doing: "read", path, source: io::Error::new(cause.kind(), what) };
+        }
     }
+    OpenError::Damaged { path, me, what }
 }
 
 /// Whether an I/O error speaks of what is in the file, and not of the way to it.

@@ -196,6 +196,8 @@ impl Store {
         let core = core_config(&config, home.fresh)?;
         let raft = Raft::new(me.0, Arc::new(core), network.clone(), log, machine).await;
         let raft = raft.map_err(|error| OpenError::Core(causes(&error)))?;
+        // The core publishes who the members are before it takes its first question.
+        raft.with_raft_state(|_| ()).await.map_err(|error| OpenError::Core(causes(&error)))?;
 
         let service = Service {
             identity: home.identity,

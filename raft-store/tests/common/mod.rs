@@ -52,6 +52,13 @@ impl Authority {
         Arc::new(roots)
     }
 
+    /// A client that trusts this authority and shows no certificate.
+    pub fn anonymous(&self) -> Arc<ClientConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        Arc::new(client.unwrap().with_root_certificates(self.roots()).with_no_client_auth())
+    }
+
     /// Mutual TLS for whoever is called `name`.
     pub fn tls(&self, name: &str) -> Tls {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
