@@ -18,6 +18,9 @@ const LOOK_FRACTION: u32 = 64;
 const LOOK_PAUSE_MIN: Duration = Duration::from_millis(4);
 /// Longest time between two looks, reached after 16 s.
 const LOOK_PAUSE_MAX: Duration = Duration::from_millis(250);
+/// Longest time given to the command, and never more than half of what is left: a device that obeys but does not
+/// answer must still be looked at, and soon. Enough for five transmissions by the IPMI driver.
+const ACT_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// Proves the node off: identity first, off seen twice, the second time in a fresh exchange; already off is success.
 ///
@@ -95,8 +98,8 @@ async fn switch(
     deadline: Instant,
 ) -> Outcome {
     let started = Instant::now();
-    // Half of the time for the command: a device that does it but never answers must still be looked at.
-    let act_deadline = started + deadline.saturating_duration_since(started) / 2;
+    let half = deadline.saturating_duration_since(started) / 2;
+    let act_deadline = started + half.min(ACT_TIME_MAX);
     let acted = match permit.check() {
         Ok(()) => driver.act(wish, permit, act_deadline).await,
         Err(refusal) => Err(DriverError::NotPermitted(refusal)),
@@ -109,7 +112,8 @@ async fn switch(
     look_until(driver, identity, wish, started, deadline).await
 }
 
-/// Looks until `wish` was read twice in a row (off) or once (on), each time in an exchange of its own.
+/// Looks until `wish` was read twice in a row (off) or once (on), each time in an exchange of its own. A look without
+/// a reading counts for nothing, neither way.
 async fn look_until(
     driver: &impl PowerDriver,
     identity: &Identity,

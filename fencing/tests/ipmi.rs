@@ -97,6 +97,30 @@ async fn a_late_answer_in_the_same_session_is_dropped() {
 }
 
 #[tokio::test]
+async fn a_caller_in_a_hurry_does_not_cost_the_session() {
+    let bmc = FakeBmc::start(Mood::Obeys).await;
+    bmc.state().delay_status = |number| Duration::from_millis(if number <= 2 { 150 } else { 0 });
+    let driver = driver(&bmc);
+    driver.ask(GetSystemGuid, within(5000)).await.unwrap();
+    assert!(driver.look(within(50)).await.is_err(), "the answer came too early for this test");
+    driver.look(within(5000)).await.unwrap();
+    assert_eq!(bmc.state().opens, 1);
+}
+
+#[tokio::test]
+async fn callers_in_a_hurry_find_out_together_that_the_session_is_lost() {
+    let bmc = FakeBmc::start(Mood::Obeys).await;
+    let driver = driver(&bmc);
+    driver.look(within(5000)).await.unwrap();
+    bmc.state().sessions.clear();
+    let deadline = within(20_000);
+    while driver.look(within(300)).await.is_err() {
+        assert!(Instant::now() < deadline, "the lost session was never replaced");
+    }
+    assert!(bmc.state().opens >= 2);
+}
+
+#[tokio::test]
 async fn a_forged_answer_is_dropped_and_the_good_one_taken() {
     let bmc = FakeBmc::start(Mood::Obeys).await;
     bmc.state().forge = true;

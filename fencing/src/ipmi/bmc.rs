@@ -287,8 +287,8 @@ impl Shared {
         let Ok(mut slot) = timeout_at(deadline, self.session.lock()).await else {
             return Err(self.unreachable("wait for earlier requests", started));
         };
-        let mut sent = 0;
-        for attempt in 0.. {
+        let (mut sent, mut attempt) = (0, 0u32);
+        loop {
             let failed = match self.session(&mut slot, attempt, deadline).await {
                 Ok((live, until)) => {
                     let until = if repeatable { until } else { deadline };
@@ -301,25 +301,33 @@ impl Shared {
                 }
                 Err(failed) => failed,
             };
-            // The BMC may have forgotten the session, so the next attempt opens another.
-            *slot = None;
-            let over = Instant::now() >= deadline || (sent > 0 && !repeatable);
+            let may_have_happened = sent > 0 && permit.is_some();
             match failed {
-                Failed::For(error) if sent == 0 || permit.is_none() => return Err(error),
-                Failed::Silent | Failed::Restart if !over => {}
-                Failed::Silent | Failed::Restart if sent == 0 || permit.is_none() => {
-                    return Err(self.unreachable("ask", started));
-                }
-                Failed::Silent | Failed::Restart | Failed::For(_) => {
-                    let what = format!("command the BMC at {}", self.settings.address);
-                    return Err(DriverError::NoAnswer { what, waited: millis(started.elapsed()) });
+                Failed::For(error) if !may_have_happened => return Err(error),
+                Failed::For(_) => return Err(self.no_answer(started)),
+                // A caller in a hurry says nothing about the session; several of them do.
+                Failed::Silent if slot.as_ref().is_some_and(|live| live.silent_for() < patience(live)) => {}
+                // The BMC may have forgotten the session, so the next attempt opens another.
+                Failed::Silent => *slot = None,
+                Failed::Restart => {
+                    *slot = None;
+                    sleep(RESTART_PAUSE).await;
                 }
             }
-            if matches!(failed, Failed::Restart) {
-                sleep(RESTART_PAUSE).await;
+            if Instant::now() >= deadline || (sent > 0 && !repeatable) {
+                return Err(if may_have_happened {
+                    self.no_answer(started)
+                } else {
+                    self.unreachable("ask", started)
+                });
             }
+            attempt = attempt.saturating_add(1);
         }
-        Err(self.unreachable("ask", started))
+    }
+
+    fn no_answer(&self, started: Instant) -> DriverError {
+        let what = format!("command the BMC at {}", self.settings.address);
+        DriverError::NoAnswer { what, waited: millis(started.elapsed()) }
     }
 
     fn unreachable(&self, doing: &str, started: Instant) -> DriverError {
@@ -336,8 +344,7 @@ impl Shared {
         deadline: Instant,
     ) -> Result<(&'a mut Live, Instant), Failed> {
         if let Some(live) = slot {
-            let patience = PATIENCE.max(live.slowest() * PATIENCE_FACTOR);
-            let until = deadline.min(Instant::now() + patience);
+            let until = deadline.min(Instant::now() + patience(live));
             return Ok((live, until));
         }
         let patience = OPEN_PATIENCE.saturating_mul(1 << attempt.min(8));
@@ -394,6 +401,11 @@ impl Shared {
             *slot = None;
         }
     }
+}
+
+/// How long this session may be silent.
+fn patience(live: &Live) -> Duration {
+    PATIENCE.max(live.slowest() * PATIENCE_FACTOR)
 }
 
 /// Keeps the idle sessions of all BMCs alive, for ever; ends when the port is dropped.

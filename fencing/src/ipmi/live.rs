@@ -35,6 +35,8 @@ pub(super) struct Live {
     session: Session,
     identity: Identity,
     last_used: Instant,
+    /// Since when requests have gone unanswered.
+    silent_since: Option<Instant>,
     slowest: Duration,
 }
 
@@ -63,6 +65,11 @@ impl Live {
         self.last_used
     }
 
+    /// For how long requests have gone unanswered, over all callers.
+    pub(super) fn silent_for(&self) -> Duration {
+        self.silent_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// The longest that the BMC took for an answer in this session.
     pub(super) fn slowest(&self) -> Duration {
         self.slowest
@@ -80,6 +87,7 @@ impl Live {
     ) -> Result<Answer, Failed> {
         self.session.begin();
         let started = Instant::now();
+        self.silent_since = self.silent_since.or(Some(started));
         let mut wait = FIRST_WAIT;
         loop {
             if repeatable || *sent == 0 {
@@ -88,6 +96,7 @@ impl Live {
             let until = deadline.min(Instant::now() + wait);
             if let Some(answer) = self.answer(request, until).await {
                 self.last_used = Instant::now();
+                self.silent_since = None;
                 self.slowest = self.slowest.max(started.elapsed());
                 if answer.completion != NODE_BUSY || !repeatable {
                     return Ok(answer);
@@ -136,12 +145,15 @@ impl Live {
         while let Ok(datagram) = timeout_at(until, self.line.receive()).await {
             match self.session.accept(&datagram, request) {
                 Ok(answer) => return Some(answer),
-                Err(why @ (NotTheAnswer::Late | NotTheAnswer::Replayed)) => {
-                    tracing::debug!(from = %self.line.to(), ?why, "datagram dropped");
-                }
-                Err(why @ (NotTheAnswer::Malformed(_) | NotTheAnswer::OtherCommand)) => {
-                    tracing::warn!(from = %self.line.to(), ?why, "datagram dropped");
-                }
+                // Of no use, but a sign of life.
+                Err(NotTheAnswer::Late) => self.silent_since = Some(Instant::now()),
+                // No warning: a stranger who can send us datagrams could fill the log.
+                Err(
+                    why @ (NotTheAnswer::Malformed(_)
+                    | NotTheAnswer::Stranger
+                    | NotTheAnswer::Replayed
+                    | NotTheAnswer::OtherCommand),
+                ) => tracing::debug!(from = %self.line.to(), ?why, "datagram dropped"),
             }
         }
         None

@@ -18,8 +18,10 @@ const REUSE_AFTER: Duration = Duration::from_millis(250);
 /// Why an incoming datagram is not the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotTheAnswer {
-    /// Not a packet of this session, damaged or forged.
+    /// Damaged or forged.
     Malformed(Malformed),
+    /// Not even a packet of this session.
+    Stranger,
     /// Its session sequence number was seen before or is too old.
     Replayed,
     /// It answers an earlier request, or none.
@@ -98,7 +100,7 @@ impl Session {
             | codec::Datagram::Ping { .. }
             | codec::Datagram::Pong { .. }
             | codec::Datagram::V15 { .. }
-            | codec::Datagram::Setup { .. } => return Err(NotTheAnswer::Late),
+            | codec::Datagram::Setup { .. } => return Err(NotTheAnswer::Stranger),
         };
         let message = packet.open(&self.keys).map_err(malformed)?;
         if !self.window.accept(packet.sequence) {
@@ -294,7 +296,7 @@ mod tests {
         let own = codec::seal(&keys, CONSOLE, 2, [0; 16], &request);
         assert_eq!(session.accept(&own, &request), Err(NotTheAnswer::OtherCommand));
         let elsewhere = codec::seal(&keys, CONSOLE + 1, 3, [0; 16], &request.response(0, &[0]));
-        assert_eq!(session.accept(&elsewhere, &request), Err(NotTheAnswer::Late));
+        assert_eq!(session.accept(&elsewhere, &request), Err(NotTheAnswer::Stranger));
         let mut forged = codec::seal(&keys, CONSOLE, 4, [0; 16], &request.response(0, &[0]));
         *forged.last_mut().unwrap() ^= 1;
         assert_eq!(session.accept(&forged, &request), Err(NotTheAnswer::Malformed(Malformed::Code)));
