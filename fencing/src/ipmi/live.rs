@@ -47,6 +47,7 @@ impl Live {
             session,
             identity: Identity::default(),
             last_used: Instant::now(),
+            silent_since: None,
             slowest: Duration::ZERO,
         }
     }
