@@ -21,8 +21,9 @@ use tokio::time::Instant;
 /// pause after the look is not covered. Higher: a leader whose heartbeats are slow cannot act. What arrives still
 /// later is what draining (`power_effect_max`, `provider_effect_max`) is for.
 const SEND_MAX: Millis = Millis(50);
-/// Time for one reading of power beside a fence. A BMC that takes longer is slow, not dead; the next poll tries again.
-const LOOK_MAX: Duration = Duration::from_secs(5);
+/// Time for one reading of power beside a fence. Longer: a fence waits behind it in the BMC's queue, and the reading is no
+/// evidence any more. Shorter: slow BMCs seem mute, and their nodes are not taken as spares.
+const LOOK_MAX: Duration = Duration::from_secs(2);
 
 /// Leave to send, as long as this member surely leads.
 struct Lease {
