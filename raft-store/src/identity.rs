@@ -115,10 +115,10 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
 
 /// The store in `dir` cannot be used. What only hinders us now must not be taken for damage, since the way out of
 /// damage is to give the member up.
-pub(crate) fn damaged(dir: &Path, me: MemberId, error: DiskError) -> OpenError {
+pub(crate) fn damaged(dir: &Path, me: MemberId, error: &DiskError) -> OpenError {
     let path = dir.join(STORE);
-    let what = causes(&error);
-    if let DiskError::Engine { source, .. } = &error {
+    let what = causes(error);
+    if let DiskError::Engine { source, .. } = error {
         if matches!(**source, redb::Error::DatabaseAlreadyOpen) {
             return OpenError::InUse { path: dir.to_owned() };
         }
@@ -165,7 +165,7 @@ pub(crate) fn open(dir: &Path, member: MemberId, cluster: &str) -> Result<Home, 
         }
         (true, _) => {}
     }
-    let damaged = |error| damaged(dir, member, error);
+    let damaged = |error: DiskError| damaged(dir, member, &error);
     let (disk, identity) = Disk::open(&store).map_err(damaged)?;
     if identity.member != member || identity.cluster != cluster {
         return Err(OpenError::NotOurs {

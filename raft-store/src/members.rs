@@ -85,6 +85,9 @@ impl Store {
         change: impl Into<ChangeMembers<u64, Address>>,
         retain: bool,
     ) -> Result<(), MemberError> {
+        if self.inner.transferring.load(Ordering::SeqCst) {
+            return Err(MemberError::Busy);
+        }
         let limit = self.inner.timing.propose_limit;
         let changed = self.inner.raft.change_membership(change, retain);
         let late =
@@ -177,12 +180,15 @@ impl Store {
             return Err(MemberError::Behind { id: to, behind });
         }
         self.inner.raft.runtime_config().heartbeat(false);
-        self.wait_for_promises().await;
+        let not_elected = MemberError::NotElected { to, waited: limit };
+        let promises = self.wait_for_promises();
+        tokio::time::timeout(Duration::from_millis(limit.0), promises)
+            .await
+            .map_err(|_late| not_elected.clone())?;
         self.must_lead()?;
         let vote = Vote::from(self.inner.raft.metrics().borrow().vote);
         let answer_limit = Duration::from_millis(self.inner.timing.election_min.0);
         let asked = self.inner.network.campaign(to.0, &target.to_address(), vote, answer_limit).await;
-        let not_elected = MemberError::NotElected { to, waited: limit };
         if let Err(error) = asked {
             tracing::warn!(%to, error = &error as &dyn std::error::Error, "ask a member to lead");
             return Err(not_elected);

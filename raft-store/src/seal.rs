@@ -57,3 +57,25 @@ pub(crate) fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BadRecord> {
     }
     serde_json::from_slice(json).map_err(BadRecord::Content)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_record_comes_back_and_every_flipped_bit_is_noticed(text in ".{0,60}", at in any::<usize>(), bit in 0_u8..8) {
+            let mut bytes = seal(&text).unwrap();
+            prop_assert_eq!(open::<String>(&bytes).unwrap(), text);
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << bit;
+            prop_assert!(open::<String>(&bytes).is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            prop_assert!(open::<String>(&bytes).is_err());
+        }
+    }
+}

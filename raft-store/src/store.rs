@@ -66,6 +66,21 @@ pub enum StoreEvent {
     Fatal(String),
 }
 
+/// How far the log is; for people and metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The last entry on our disk.
+    pub last: Option<LogIndex>,
+    /// The last entry applied here.
+    pub applied: Option<LogIndex>,
+    /// The last entry in the snapshot.
+    pub snapshot: Option<LogIndex>,
+    /// The last entry that is gone from the log.
+    pub purged: Option<LogIndex>,
+    /// The last entry that each member has; empty unless we lead.
+    pub replicated: BTreeMap<MemberId, LogIndex>,
+}
+
 /// Why a proposal has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
@@ -179,7 +194,7 @@ impl Store {
         let (events, receiver) = mpsc::unbounded_channel();
         let disk = Arc::new(home.disk);
         let (history, recorder) = history::open(config.dir.join("history"), config.history_keep);
-        let damaged = |error| identity::damaged(&config.dir, me, error);
+        let damaged = |error| identity::damaged(&config.dir, me, &error);
         let machine = Machine::open(Arc::clone(&disk), events.clone(), recorder).map_err(damaged)?;
         let state = machine.shared();
         let timing = config.timing;
@@ -251,7 +266,8 @@ impl Store {
         })
     }
 
-    /// Proposes a command, and waits until it is committed and applied here.
+    /// Proposes a command, and waits until it is committed and applied here; its [`StoreEvent::Applied`] is sent
+    /// before this returns.
     ///
     /// # Errors
     /// [`ProposeError::NotLeader`] and [`ProposeError::TooLarge`] mean that nothing was proposed; after
@@ -302,6 +318,9 @@ impl Store {
     /// # Errors
     /// [`BarrierError`]; then it may show an older state.
     pub async fn barrier(&self) -> Result<(), BarrierError> {
+        if self.inner.transferring.load(Ordering::SeqCst) {
+            return Err(BarrierError::NotLeader { leader: None });
+        }
         let limit = self.inner.timing.propose_limit;
         let late = |_elapsed| BarrierError::NoQuorum { why: format!("no answer within {limit}") };
         let confirmed = self.inner.raft.ensure_linearizable();
@@ -354,6 +373,21 @@ impl Store {
     /// Whether we lead, as far as we can see. Not enough to act on: see [`Store::lease_end`].
     pub fn is_leader(&self) -> bool {
         self.dead().is_none() && leading(&self.inner.raft.metrics().borrow(), self.inner.me).is_some()
+    }
+
+    /// How far the log is.
+    pub fn progress(&self) -> Progress {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow();
+        let index = |id: Option<openraft::LogId<u64>>| id.map(|id| LogIndex(id.index));
+        let replicated = metrics.replication.iter().flatten();
+        Progress {
+            last: metrics.last_log_index.map(LogIndex),
+            applied: index(metrics.last_applied),
+            snapshot: index(metrics.snapshot),
+            purged: index(metrics.purged),
+            replicated: replicated.filter_map(|(&id, &upto)| Some((MemberId(id), index(upto)?))).collect(),
+        }
     }
 
     /// Our own id.

@@ -246,7 +246,11 @@ fn the_bytes_on_disk_do_not_change() {
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         std::fs::write(&path, &found).unwrap();
     }
-    assert_eq!(found, std::fs::read_to_string(&path).unwrap(), "see UPDATE_EXPECT in docs");
+    assert_eq!(
+        found,
+        std::fs::read_to_string(&path).unwrap(),
+        "run with UPDATE_EXPECT=1 and read the difference"
+    );
     assert_eq!(seal::open::<LogEntry>(&records[4].1).unwrap(), entry(44, "a remark"));
     assert_eq!(seal::open::<LogEntry>(&records[3].1).unwrap().content, Content::Members(members()));
 }

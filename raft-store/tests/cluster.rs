@@ -1,5 +1,7 @@
 //! Three members that elect, replicate, lose each other and come back.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests stop the test")]
+
 mod common;
 
 use common::{Cluster, note, until};
@@ -110,6 +112,10 @@ async fn a_late_learner_is_sent_the_snapshot_then_votes_and_is_removed_again() {
     assert!(texts.len() < 150 && texts.last().unwrap() == "note 149", "and the rest as entries");
     let states: Vec<_> = cluster.nodes.iter().map(|node| node.store.read(Clone::clone)).collect();
     assert_eq!(states[0], states[1]);
+    let progress = leader.progress();
+    assert!(progress.purged.is_some() && progress.purged < progress.snapshot, "{progress:?}");
+    assert_eq!(progress.applied, progress.last);
+    assert_eq!(progress.replicated.keys().copied().collect::<Vec<_>>(), [MemberId(1), MemberId(2)]);
     assert_eq!(leader.members().iter().filter(|member| member.voter).count(), 1);
 
     cluster.join(2).await;

@@ -1,5 +1,7 @@
 //! Strangers, impostors and garbage at the door. Nothing that they send may harm the member.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests stop the test")]
+
 mod common;
 
 use common::{Authority, Cluster, note, until};

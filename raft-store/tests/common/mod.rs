@@ -1,6 +1,7 @@
 //! A cluster on loopback, in one process, with real TLS and real disks.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of this harness")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a harness that fails should stop the test")]
 
 use policies::{Command, LogIndex, MemberId, Millis, Proposal, Wall};
 use raft_store::{Config, Member, Snapshots, Store, StoreEvent, Timing, Tls};
