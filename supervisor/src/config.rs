@@ -237,6 +237,8 @@ impl Default for Api {
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// Level, or levels by module: `info`, `warn,supervisor=debug`. The environment's `HA_LOG` goes before it.
+    /// openraft is off: while a member is away it repeats an ERROR ten times a second; what a person must know of it,
+    /// the store says.
     pub filter: String,
     /// Lines for people or for programs.
     pub format: LogFormat,
@@ -244,7 +246,7 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Log { filter: "info,openraft=warn".to_owned(), format: LogFormat::Text }
+        Log { filter: "info,openraft=off".to_owned(), format: LogFormat::Text }
     }
 }
 
@@ -477,6 +479,63 @@ mod tests {
         assert_eq!(host_port("a.b:1"), Some(("a.b", 1)));
         for bad in ["", "a", "a:", ":1", "a:0", "a:65536", "::1:80", "[::1:80", "a b:1"] {
             assert_eq!(host_port(bad), None, "{bad}");
+        }
+    }
+
+    /// Keys of `docs/CONFIGURATION.md` that are wanted, with what stands in a column of their row.
+    fn documented(column: usize, wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+        let doc = include_str!("../../docs/CONFIGURATION.md");
+        let cells =
+            |line: &str| line.split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect();
+        let rows = doc.lines().filter(|line| line.starts_with("| `")).map(cells);
+        let rows = rows.filter(|row: &Vec<String>| wanted(&row[1]));
+        rows.map(|row| (row[1].clone(), row[column].clone())).collect()
+    }
+
+    fn as_toml(rows: &[(String, String)]) -> String {
+        let line = |(key, value): &(String, String)| match value.as_str() {
+            "absent" => String::new(),
+            _ if value.parse::<u64>().is_ok() || value == "false" => format!("{key} = {value}\n"),
+            _ => format!("{key} = \"{value}\"\n"),
+        };
+        rows.iter().map(line).collect()
+    }
+
+    #[test]
+    fn every_key_is_documented_with_its_default() {
+        for (section, keys_min) in [("raft", 3), ("history", 1), ("api", 4), ("log", 2)] {
+            let rows = documented(2, |key| key.starts_with(&format!("{section}.")));
+            assert!(rows.len() >= keys_min, "{section}");
+            let config = Config::parse("doc", &format!("{}\n{GOOD}", as_toml(&rows))).unwrap();
+            assert_eq!(config, Config::parse("doc", GOOD).unwrap(), "{section}");
+        }
+        for section in ["cluster", "member", "raft", "history", "api", "log"] {
+            let known = refused(&format!("{section}.x = 1\n"));
+            let documented: Vec<String> = documented(1, |key| key.starts_with(&format!("{section}.")))
+                .into_iter()
+                .map(|row| row.0)
+                .collect();
+            for key in crate::document::expected_keys(&known) {
+                assert!(
+                    documented.contains(&format!("{section}.{key}")),
+                    "{section}.{key} is not documented"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_policy_key_is_documented_with_both_presets() {
+        let rows: Vec<String> = policies::KEYS
+            .iter()
+            .flat_map(|key| documented(1, |found| found == *key))
+            .map(|row| row.0)
+            .collect();
+        assert_eq!(rows, policies::KEYS);
+        for (column, (name, preset)) in [2, 3].into_iter().zip(policies::Policy::presets()) {
+            let rows: Vec<_> =
+                policies::KEYS.iter().flat_map(|key| documented(column, |found| found == *key)).collect();
+            assert_eq!(toml::from_str::<policies::Policy>(&as_toml(&rows)).unwrap(), preset, "{name}");
         }
     }
 }

@@ -368,4 +368,64 @@ mod tests {
             assert_eq!(kind == "histogram", name.ends_with("_seconds"), "{name}");
         }
     }
+
+    /// Every family once, so that each shows its labels.
+    fn everything() -> String {
+        let metrics = Metrics::new("demo", MemberId(1)).unwrap();
+        let mut state = ClusterState::default();
+        let node: Node = toml::from_str("name = \"n1\"").unwrap();
+        let documents = Documents { nodes: vec![node], ..Documents::default() };
+        let n1: NodeId = "n1".parse().unwrap();
+        let maintain = Command::Maintain { node: n1.clone(), reason: Some("fans".into()) };
+        let took_over = Command::TookOver { member: MemberId(1), boot: BootId(1) };
+        let lead = |step| Command::Lead { leader: LeaderEpoch(3), step };
+        let verdict = Verdict::Failed(Cause::Silent);
+        let judge = lead(Step::Judge { node: n1.clone(), verdict, evidence: Evidence::default() });
+        let withhold = lead(Step::Withhold { node: n1.clone(), why: Waiting::NothingToMove });
+        let commands = [Command::Describe(Box::new(documents)), maintain, took_over, judge, withhold];
+        for (index, command) in (1..).zip(commands) {
+            let proposal = Proposal { at: Wall(0), by: "test".into(), command };
+            state.apply(LogIndex(index), &proposal).unwrap();
+            metrics.applied(&proposal, &state);
+        }
+        metrics.effect(&Action::PowerOn { node: n1 }, &Outcome::Done(Seen::On), Millis(300));
+        metrics.heartbeats([("accepted", 1)]);
+        metrics.proposed("applied", Duration::from_millis(1));
+        metrics.answered("GET", "/v1/status", 200, Duration::from_millis(2));
+        metrics.failovers.with_label_values(&["done"]).inc();
+        metrics.phase_seconds.with_label_values(&["fencing"]).observe(1.0);
+        text(&metrics, &state)
+    }
+
+    #[test]
+    fn the_table_in_the_documentation_is_the_table_in_the_program() {
+        let text = everything();
+        let mut found = String::from(
+            "# Metrics\n\nServed at `/metrics` of each member to callers with the role `reader`; \
+             docs/CONFIGURATION.md shows how to scrape.\nWritten by `UPDATE_EXPECT=1 cargo test -p supervisor metrics`; \
+             do not edit.\n\n| name | kind | labels | meaning |\n| --- | --- | --- | --- |\n",
+        );
+        for line in text.lines() {
+            let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' '))
+            else {
+                continue;
+            };
+            let kind = text.lines().find_map(|line| line.strip_prefix(&format!("# TYPE {name} "))).unwrap();
+            let is_its = |line: &&str| line.starts_with(name) && !line.starts_with('#');
+            let sample = text.lines().find(is_its).unwrap();
+            let labels = sample
+                .split_once('{')
+                .and_then(|(_, rest)| rest.rsplit_once('}'))
+                .map_or("", |(labels, _)| labels);
+            let labels =
+                labels.split("\",").filter_map(|label| label.split_once('=')).map(|(label, _)| label);
+            let labels: Vec<&str> = labels.filter(|label| *label != "le").collect();
+            found.push_str(&format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(", ")));
+        }
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/METRICS.md");
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::write(&path, &found).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), found);
+    }
 }

@@ -207,8 +207,13 @@ fn token_caller(tokens: &Tokens, request: &Request) -> Result<Caller, Problem> {
 /// its first byte counts.
 async fn limit_time(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     let limit = Duration::from_millis(state.config.api.request_time_max.0);
+    let reads = request.method() == Method::GET;
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
+        Err(_) if reads => {
+            let error = format!("no answer within {}", state.config.api.request_time_max);
+            Problem::new(Code::NotYet, error, "try again").into_response()
+        }
         Err(_) => Problem::outcome_unknown().into_response(),
     }
 }

@@ -53,10 +53,12 @@ fn members(status: &Status, screen: &Screen) -> String {
     let learners = status.members.len() - voters;
     let leader = status.members.iter().find(|member| member.leader);
     let leads = match leader {
+        Some(leader) if status.local => format!("member {} was the last leader", leader.id.0),
         Some(leader) => format!("member {} leads", leader.id.0),
         None => screen.tint(Tone::Bad, "no leader"),
     };
-    let mut text = format!("{voters} voters, {leads}");
+    let plural = if voters == 1 { "" } else { "s" };
+    let mut text = format!("{voters} voter{plural}, {leads}");
     if learners > 0 {
         text.push_str(&format!(", {learners} learning"));
     }

@@ -237,8 +237,13 @@ impl Session {
             MemberVerb::Add { id, addrs, learner } => {
                 let (member_addr, api_addr) = (addrs.member_addr, addrs.api_addr);
                 let new = NewMember { id: MemberId(id), member_addr, api_addr };
-                let done = self.order("/v1/members", &new).await?;
-                if learner { Ok(done) } else { self.promote(id).await }
+                let mut committed: Committed = self.client.order(Method::POST, "/v1/members", &new).await?;
+                if !learner {
+                    let promoted = self.promote(id).await?;
+                    committed.index = promoted.index;
+                    committed.events.extend(promoted.events);
+                }
+                self.print(&committed, render::committed)
             }
             MemberVerb::Remove { id } => {
                 let path = format!("/v1/members/{id}");
@@ -254,7 +259,7 @@ impl Session {
     }
 
     /// Asks until the new member has caught up; the client itself asks again while the answer is "not yet".
-    async fn promote(&self, id: u64) -> Done {
+    async fn promote(&self, id: u64) -> Result<Committed, Failure> {
         let began = Instant::now();
         loop {
             let path = format!("/v1/members/{id}/promote");
@@ -264,7 +269,7 @@ impl Session {
                 {
                     tokio::time::sleep(CAUGHT_UP_AGAIN).await;
                 }
-                answer => return self.print(&answer?, render::committed),
+                answer => return Ok(answer?),
             }
         }
     }
