@@ -293,6 +293,24 @@ fn settings_show_no_password() {
     assert!(!text.contains("hunter2") && text.contains(USER), "{text}");
 }
 
+/// One node, BMCs of different slowness: what we add to the BMC's own delay. The goal is 40 ms on a quiet machine; the
+/// limit here leaves room for a busy one.
+#[tokio::test]
+async fn one_node_is_fenced_with_little_delay_of_our_own() {
+    for own_delay in [0, 100, 1000, 2500].map(Duration::from_millis) {
+        let bmc = FakeBmc::start(Mood::Obeys).await;
+        bmc.state().off_delay = own_delay;
+        let driver = driver(&bmc);
+        driver.look(within(5000)).await.unwrap();
+        let started = Instant::now();
+        let outcome = fence(&driver, &Identity::default(), &Lease::endless(), within(20_000)).await;
+        assert!(matches!(outcome, Outcome::Done(Seen::OffTwice { already: false, .. })), "{outcome:?}");
+        let over = started.elapsed() - own_delay;
+        println!("one node fenced {over:?} over its BMC's own {own_delay:?}");
+        assert!(over < Duration::from_millis(500), "{over:?}");
+    }
+}
+
 /// 100 nodes at once on one port: what we add to the BMCs' own delay. The goal is 250 ms on a quiet machine (40 ms for
 /// one node); the limit here leaves room for a busy one.
 #[tokio::test]
