@@ -6,7 +6,11 @@ use crate::effect::{Action, Outcome};
 use crate::plan::*;
 use crate::policy::Policy;
 use crate::state::*;
+use crate::waiting::Waiting;
 use crate::words::*;
+
+/// Tries of one step that a plan remembers; the others are only in the history. Bounds the snapshot.
+const TRIES_KEPT_MAX: usize = 40;
 
 /// Collects the history of one entry.
 struct Story {
@@ -108,7 +112,7 @@ impl ClusterState {
     }
 
     fn cancel(&mut self, story: &mut Story, by: &str, id: PlanId, reason: &str) -> Result<(), Rejected> {
-        let plan = self.plans.get_mut(&id).ok_or_else(|| not_there("failover", &id))?;
+        let plan = self.plans.get(&id).ok_or_else(|| not_there("failover", &id))?;
         match plan.phase {
             Phase::Reserved => {}
             Phase::Fencing | Phase::Moving | Phase::Starting => {
@@ -119,20 +123,31 @@ impl ClusterState {
                 return Err(Rejected::WrongPhase { plan: id, phase: plan.phase });
             }
         }
-        enter(plan, Phase::Cancelled, story.at);
-        let keys = plan_keys(plan);
-        let (spare, from, instance) =
-            (plan.decision.spare.clone(), plan.decision.from.clone(), plan.decision.instance.clone());
-        if let Some(record) = spare.and_then(|spare| self.nodes.get_mut(&spare)) {
+        let from = plan.decision.from.clone();
+        self.call_off(story, id, format!("{by} cancelled failover {id}: {reason}"))?;
+        // Else the same failover would be begun again at once.
+        let record = self.node_mut(&from)?;
+        record.withheld = Some(Waiting::CalledOff { by: by.to_owned(), reason: reason.to_owned() });
+        Ok(())
+    }
+
+    /// Ends a plan of which nothing was done yet, and the orders that led to it.
+    fn call_off(&mut self, story: &mut Story, id: PlanId, text: String) -> Result<(), Rejected> {
+        let at = story.at;
+        let plan = self.plan_mut(id)?;
+        enter(plan, Phase::Cancelled, at);
+        plan.stuck = None;
+        story.tell(&plan_keys(plan), text);
+        let decision = plan.decision.clone();
+        if let Some(record) = decision.spare.and_then(|spare| self.nodes.get_mut(&spare)) {
             record.state = NodeState::Spare;
         }
-        if let Some(record) = self.nodes.get_mut(&from) {
-            record.fence_order = None;
-        }
-        if let Some(record) = instance.and_then(|instance| self.instances.get_mut(&instance)) {
+        if let Some(record) = decision.instance.and_then(|instance| self.instances.get_mut(&instance)) {
             record.evacuate = None;
         }
-        story.tell(&keys, format!("{by} cancelled failover {id}: {reason}"));
+        let record = self.node_mut(&decision.from)?;
+        record.fence_order = None;
+        record.confirmed_off = None;
         Ok(())
     }
 
@@ -160,8 +175,10 @@ impl ClusterState {
                 let record =
                     self.instances.get_mut(instance).ok_or_else(|| not_there("instance", instance))?;
                 record.evacuate = Some(order(reason));
+                let node = record.node.clone();
                 let about = [instance_key(instance), node_key(&record.node)];
-                story.tell(&about, format!("{by} ordered to move {instance} off {}: {reason}", record.node));
+                story.tell(&about, format!("{by} ordered to move {instance} off {node}: {reason}"));
+                self.node_mut(&node)?.withheld = None;
             }
             Command::Fence { node, reason } => {
                 if let Some(plan) = self.plan_of_node(node) {
@@ -171,16 +188,16 @@ impl ClusterState {
                 story.tell(&[node_key(node)], format!("{by} ordered to fence {node}: {reason}"));
             }
             Command::ConfirmOff { node, reason } => {
-                let record = self.node_mut(node)?;
-                match record.state {
-                    NodeState::Fencing { .. } => {}
-                    NodeState::Spare
-                    | NodeState::Reserved { .. }
-                    | NodeState::Active { .. }
-                    | NodeState::Quarantined { .. }
-                    | NodeState::Cleaning { .. } => return Err(wrong_state(record, "being fenced")),
+                let is_open = |plan: &&Plan| match plan.phase {
+                    Phase::Reserved | Phase::Fencing => plan.decision.from == *node,
+                    Phase::Moving | Phase::Starting | Phase::Done | Phase::Replaced | Phase::Cancelled => {
+                        false
+                    }
+                };
+                if self.running().find(is_open).is_none() {
+                    return Err(wrong_state(self.node(node)?, "being fenced"));
                 }
-                record.confirmed_off = Some(order(reason));
+                self.node_mut(node)?.confirmed_off = Some(order(reason));
                 story.tell(&[node_key(node)], format!("{by} vouches that {node} is off: {reason}"));
             }
             Command::Release { node, reason } => {
@@ -215,7 +232,7 @@ impl ClusterState {
                 self.node_mut(node)?.withheld = Some(why.clone());
                 story.tell(&[node_key(node)], format!("{node} is not acted on: {why}"));
             }
-            Step::Begin(decision) => self.begin(story, decision)?,
+            Step::Begin(decision) => self.draft(story, decision)?,
             Step::Replace { plan, decision } => self.replace(story, *plan, decision)?,
             Step::Intend { plan, action } => self.intend(story, leader, *plan, action)?,
             Step::Resolve { token, outcome } => self.resolve(story, *token, outcome)?,
@@ -256,33 +273,39 @@ impl ClusterState {
         record.verdict = verdict.clone();
         record.evidence = evidence.clone();
         record.judged = story.at;
-        record.withheld = None;
         if changed {
+            record.withheld = None;
             story.tell(&[node_key(node)], format!("{node} is judged {verdict} ({evidence})"));
         }
-        Ok(())
+        // Nothing was done yet: a failover whose reason is gone is called off (R6).
+        let by_health = |plan: &&Plan| match plan.decision.cause {
+            Cause::Silent | Cause::PowerOff | Cause::Gasped | Cause::GrayTooLong => true,
+            Cause::Ordered | Cause::DidNotStart => false,
+        };
+        let plan = self.plan_of_node(node).filter(|plan| plan.phase == Phase::Reserved).filter(by_health);
+        match plan.map(|plan| (plan.id, plan.decision.from == *node)) {
+            Some((id, true)) if *verdict == Verdict::Healthy => {
+                let text =
+                    format!("failover {id} is called off: {node} is healthy again, nothing was done yet");
+                self.call_off(story, id, text)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
-    fn begin(&mut self, story: &mut Story, decision: &Decision) -> Result<(), Rejected> {
-        match (&decision.cause, self.armed.armed) {
-            (Cause::Ordered, _) | (_, true) => {}
-            (_, false) => return Err(Rejected::NotArmed),
+    /// What holds for every new fence, whoever decided it on whatever knowledge.
+    fn check_brakes(&self, decision: &Decision) -> Result<(), Rejected> {
+        if decision.cause != Cause::Ordered && !self.armed.armed {
+            return Err(Rejected::NotArmed);
         }
-        let (now, max) = (self.fences_in_flight(), self.brake(decision));
+        let name = &decision.policy.0;
+        let record = self.policies.get(name).ok_or_else(|| not_there("policy", name))?;
+        let (now, max) = (self.fences_in_flight(), record.policy.brakes.fences_in_flight_max);
         if now >= max {
             let what = "fences under way".to_owned();
             return Err(Rejected::TooMany { what, now: u64::from(now) + 1, max: u64::from(max) });
         }
-        let from = self.node(&decision.from)?;
-        if let NodeState::Cleaning { .. } = from.state {
-            return Err(wrong_state(from, "in service"));
-        }
-        self.draft(story, decision)
-    }
-
-    fn brake(&self, decision: &Decision) -> u32 {
-        let record = self.policies.get(&decision.policy.0);
-        record.map_or(1, |record| record.policy.brakes.fences_in_flight_max)
+        Ok(())
     }
 
     fn replace(&mut self, story: &mut Story, old: PlanId, decision: &Decision) -> Result<(), Rejected> {
@@ -305,6 +328,8 @@ impl ClusterState {
             let text = format!("failover {old} gives {} up: {}", decision.from, decision.cause);
             story.tell(&plan_keys(plan), text);
         }
+        // What was believed of it while it was a spare counts no longer.
+        next.node_mut(&decision.from)?.verdict = Verdict::Failed(Cause::DidNotStart);
         next.draft(story, decision)?;
         *self = next;
         Ok(())
@@ -312,31 +337,33 @@ impl ClusterState {
 
     /// Reserves the spare and creates the plan (R7).
     fn draft(&mut self, story: &mut Story, decision: &Decision) -> Result<(), Rejected> {
+        self.check_brakes(decision)?;
         let from = self.node(&decision.from)?;
-        let from_name = from.node.name.clone();
         for node in std::iter::once(&decision.from).chain(&decision.spare) {
             if let Some(plan) = self.plan_of_node(node) {
                 return Err(Rejected::PlanExists { what: node_key(node), plan: plan.id });
             }
         }
-        let mut epoch = Epoch(0);
-        if let Some(instance) = &decision.instance {
-            let record = self.instances.get(instance).ok_or_else(|| not_there("instance", instance))?;
-            if record.node != from_name {
-                return Err(wrong_state(from, &format!("the node of {instance}")));
+        let epoch = match (&decision.instance, &decision.spare) {
+            (Some(instance), Some(spare)) => {
+                let record = self.instances.get(instance).ok_or_else(|| not_there("instance", instance))?;
+                if record.node != decision.from {
+                    return Err(wrong_state(from, &format!("the node of {instance}")));
+                }
+                let spare = self.node(spare)?;
+                if spare.state != NodeState::Spare {
+                    return Err(wrong_state(spare, "spare"));
+                }
+                Epoch(record.epoch.0 + 1)
             }
-            if decision.spare.is_none() {
-                return Err(not_there("spare in the decision", &from_name));
-            }
-            epoch = Epoch(record.epoch.0 + 1);
-        }
+            (None, None) => Epoch(0),
+            (Some(_), None) => return Err(not_there("spare in the decision about", &decision.from)),
+            (None, Some(_)) => return Err(not_there("instance in the decision about", &decision.from)),
+        };
         let id = PlanId(story.index.0);
+        self.node_mut(&decision.from)?.withheld = None;
         if let Some(spare) = &decision.spare {
-            let record = self.node_mut(spare)?;
-            if record.state != NodeState::Spare {
-                return Err(wrong_state(record, "spare"));
-            }
-            record.state = NodeState::Reserved { plan: id };
+            self.node_mut(spare)?.state = NodeState::Reserved { plan: id };
         }
         let plan = Plan {
             id,
@@ -351,9 +378,12 @@ impl ClusterState {
         };
         let text = match (&decision.instance, &decision.spare) {
             (Some(instance), Some(spare)) => {
-                format!("failover {id}: {instance} moves from {from_name} to {spare} ({})", decision.cause)
+                format!(
+                    "failover {id}: {instance} moves from {} to {spare} ({})",
+                    decision.from, decision.cause
+                )
             }
-            (_, _) => format!("failover {id}: {from_name} is fenced ({})", decision.cause),
+            (_, _) => format!("failover {id}: {} is fenced ({})", decision.from, decision.cause),
         };
         story.tell(&plan_keys(&plan), text);
         self.plans.insert(id, plan);
@@ -399,6 +429,7 @@ impl ClusterState {
         }
         let from = plan.decision.from.clone();
         let plan = self.plan_mut(id)?;
+        forget_tries(plan, action);
         plan.intents.push(Intent {
             token: story.index,
             leader,
@@ -435,8 +466,12 @@ impl ClusterState {
 
     fn place(&mut self, story: &mut Story, id: PlanId, tried: Millis) -> Result<(), Rejected> {
         let plan = self.plans.get(&id).ok_or_else(|| not_there("failover", &id))?;
-        if plan.phase != Phase::Fencing {
-            return Err(Rejected::WrongPhase { plan: id, phase: plan.phase });
+        match plan.phase {
+            // Without any device only an operator's word can be the proof, and no intent comes before it.
+            Phase::Reserved | Phase::Fencing => {}
+            Phase::Moving | Phase::Starting | Phase::Done | Phase::Replaced | Phase::Cancelled => {
+                return Err(Rejected::WrongPhase { plan: id, phase: plan.phase });
+            }
         }
         let from = self.node(&plan.decision.from)?;
         let instance = plan.decision.instance.as_ref().and_then(|name| self.instances.get(name));
@@ -483,6 +518,12 @@ impl ClusterState {
         let took = story.at.since(plan.at);
         let text = format!("failover {id} is done {took} after the decision: {seen}");
         story.tell(&plan_keys(plan), text);
+        let spare = plan.decision.spare.clone();
+        if let Some(record) = spare.and_then(|spare| self.nodes.get_mut(&spare)) {
+            // It was seen alive; from now on its silence means something.
+            record.verdict = Verdict::Healthy;
+            record.judged = story.at;
+        }
         Ok(())
     }
 
@@ -494,6 +535,16 @@ impl ClusterState {
     }
     fn plan_mut(&mut self, plan: PlanId) -> Result<&mut Plan, Rejected> {
         self.plans.get_mut(&plan).ok_or_else(|| not_there("failover", &plan))
+    }
+}
+
+/// Keeps the first and the newest tries of a step: the first tells how long it has been tried, and an older end is
+/// drained before a newer one.
+fn forget_tries(plan: &mut Plan, action: &Action) {
+    let tries = plan.intents.iter().enumerate().filter(|(_, intent)| intent.action == *action);
+    let places: Vec<usize> = tries.map(|(place, _)| place).collect();
+    if let Some(place) = places.get(1).filter(|_| places.len() >= TRIES_KEPT_MAX) {
+        plan.intents.remove(*place);
     }
 }
 

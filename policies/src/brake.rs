@@ -7,7 +7,7 @@ use crate::sights::Sights;
 use crate::state::{ClusterState, NodeRecord, NodeState};
 use crate::waiting::Waiting;
 use crate::words::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Passes all gates or names the closed one. An operator's order passes `armed`, `maintenance` and `hold`, but not
 /// the limits of fences at a time and within ten minutes.
@@ -86,6 +86,10 @@ fn counts_as_failed(
     sights: &Sights,
     now: Mono,
 ) -> bool {
+    // An operator works on it: its silence says nothing about the others.
+    if record.maintenance.is_some() {
+        return false;
+    }
     match &record.state {
         NodeState::Fencing { .. } => true,
         NodeState::Quarantined { plan, .. } => {
@@ -114,7 +118,10 @@ fn fences_begun(state: &ClusterState, memory: &Memory, now: Mono) -> u32 {
         plan.phase != Phase::Cancelled
             && plan.intents.first().is_some_and(|intent| memory.is_recent(intent.token, now))
     };
-    count(state.plans.values().filter(recent).count())
+    // A node that is fenced first and moved from later is fenced once.
+    let nodes: BTreeSet<&NodeId> =
+        state.plans.values().filter(recent).map(|plan| &plan.decision.from).collect();
+    count(nodes.len())
 }
 
 fn count(number: usize) -> u32 {

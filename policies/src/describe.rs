@@ -72,6 +72,12 @@ impl ClusterState {
             let why = format!("it takes part in failover {}", plan.id);
             return Err(Rejected::InUse { what: format!("node/{}", node.name), why });
         }
+        let networks = self.instance_on(&node.name).map_or(0, |record| record.instance.networks.len());
+        if node.ports.len() < networks {
+            let what = format!("node/{}", node.name);
+            let why = format!("{} ports for the {networks} networks of its instance", node.ports.len());
+            return Err(Rejected::BadValue { what, why });
+        }
         if let Some(record) = self.nodes.get_mut(&node.name) {
             if record.node != *node {
                 // Its addresses may be new: what we saw under the old ones counts no longer.
@@ -118,18 +124,19 @@ impl ClusterState {
         if let Some(plan) = self.plan_of_instance(&instance.name) {
             return Err(Rejected::InUse { what, why: format!("failover {} is moving it", plan.id) });
         }
-        if let Some(record) = self.instances.get_mut(&instance.name) {
-            record.instance = instance.clone();
-            return Ok(false);
+        let known = self.instances.get(&instance.name);
+        let node = self.node(known.map_or(&instance.node, |record| &record.node))?;
+        if node.node.ports.len() < instance.networks.len() {
+            let (ports, networks) = (node.node.ports.len(), instance.networks.len());
+            return Err(bad(format!("{} has {ports} ports for {networks} networks", node.node.name)));
         }
-        let node = self.node(&instance.node)?;
-        if node.state != NodeState::Spare {
+        if known.is_none() && node.state != NodeState::Spare {
             let (node, found) = (instance.node.clone(), node.state.to_string());
             return Err(Rejected::WrongState { node, found, wanted: "spare".to_owned() });
         }
-        if node.node.ports.len() < instance.networks.len() {
-            let (ports, networks) = (node.node.ports.len(), instance.networks.len());
-            return Err(bad(format!("{} has {ports} ports for {networks} networks", instance.node)));
+        if let Some(record) = self.instances.get_mut(&instance.name) {
+            record.instance = instance.clone();
+            return Ok(false);
         }
         if let Some(record) = self.nodes.get_mut(&instance.node) {
             record.state = NodeState::Active { instance: instance.name.clone() };

@@ -91,6 +91,42 @@ impl Action {
     }
 }
 
+impl Action {
+    /// True if it takes something from the node; false if it gives it something.
+    pub(crate) fn cuts_off(&self) -> bool {
+        match self {
+            Action::PowerOff { .. } | Action::Revoke { .. } | Action::ClosePort { .. } => true,
+            Action::Attach { .. }
+            | Action::OpenPort { .. }
+            | Action::SetBoot { .. }
+            | Action::PowerOn { .. } => false,
+        }
+    }
+
+    /// True if this reading shows that the wished-for state is there (R2: two readings of off, nothing else).
+    pub(crate) fn is_shown_by(&self, seen: &Seen) -> bool {
+        match self {
+            Action::PowerOff { .. } => matches!(seen, Seen::OffTwice { .. }),
+            Action::PowerOn { .. } => *seen == Seen::On,
+            Action::Revoke { .. }
+            | Action::ClosePort { .. }
+            | Action::Attach { .. }
+            | Action::OpenPort { .. }
+            | Action::SetBoot { .. } => matches!(seen, Seen::ReadBack(_)),
+        }
+    }
+
+    /// True if `other`, on the same node, gives back what this action takes.
+    pub(crate) fn is_undone_by(&self, other: &Action) -> bool {
+        matches!(
+            (self, other),
+            (Action::PowerOff { .. }, Action::PowerOn { .. })
+                | (Action::Revoke { .. }, Action::Attach { .. })
+                | (Action::ClosePort { .. }, Action::OpenPort { .. })
+        )
+    }
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

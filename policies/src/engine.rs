@@ -198,6 +198,7 @@ impl Engine {
             }
             Input::Applied { index, proposal } => self.applied(now, index, &proposal, outputs),
             Input::Installed(state) => self.installed(now, *state, outputs),
+            Input::Leader { leader } if leader == self.leader => {}
             Input::Leader { leader } => {
                 self.leader = leader;
                 if leader != Some(self.me) {
@@ -230,7 +231,7 @@ impl Engine {
                     self.memory.reports.insert(report.member, (report, now));
                 }
             }
-            Input::Ended { token, outcome } => self.ended(now, token, outcome, outputs),
+            Input::Ended { token, outcome } => self.ended(now, token, outcome),
             Input::Answered { ticket, index } => match index.filter(|index| *index > self.state.applied) {
                 Some(index) => {
                     self.tickets.entry(ticket).and_modify(|open| open.1 = Some(index));
@@ -259,7 +260,11 @@ impl Engine {
 
     fn installed(&mut self, now: Mono, state: ClusterState, outputs: &mut Vec<Output>) {
         for plan in state.plans.values() {
-            self.memory.phases.entry(plan.id).or_insert(now);
+            let known = self.state.plans.get(&plan.id).is_some_and(|known| known.phase == plan.phase);
+            let since = self.memory.phases.entry(plan.id).or_insert(now);
+            if !known {
+                *since = now;
+            }
             for intent in &plan.intents {
                 let times = self.memory.intents.entry(intent.token).or_insert((now, None));
                 if intent.end.is_some() {
@@ -267,6 +272,10 @@ impl Engine {
                 }
             }
         }
+        if self.leads != state.leadership.map(|leadership| leadership.epoch) {
+            self.leads = None;
+        }
+        self.tickets.retain(|_, (_, at)| at.is_none_or(|at| at > state.applied));
         self.state = state;
         self.rewatch(outputs);
     }
@@ -282,7 +291,6 @@ impl Engine {
             Command::TookOver { member, boot } if *member == self.me && *boot == self.boot => {
                 self.leads = Some(LeaderEpoch(index.0));
                 self.memory.took_over = now;
-                self.memory.in_flight.clear();
                 self.power_due.clear();
             }
             Command::TookOver { .. } => self.leads = None,
@@ -318,7 +326,10 @@ impl Engine {
                 }
             }
             Step::Resolve { token, .. } => {
-                self.memory.in_flight.remove(token);
+                // One that still runs stays: it is not drained before it ends.
+                if self.memory.in_flight.get(token).is_some_and(Option::is_some) {
+                    self.memory.in_flight.remove(token);
+                }
                 if let Some(times) = self.memory.intents.get_mut(token) {
                     times.1 = Some(now);
                 }
@@ -380,13 +391,15 @@ impl Engine {
         self.watched = wanted;
     }
 
-    fn ended(&mut self, now: Mono, token: LogIndex, outcome: Outcome, outputs: &mut Vec<Output>) {
-        let Some(leader) = self.leads else {
-            self.memory.in_flight.remove(&token);
-            return;
-        };
+    /// The outcome is kept until it is in the log; a proposal may be lost.
+    fn ended(&mut self, now: Mono, token: LogIndex, outcome: Outcome) {
         self.learn_power(token, &outcome, now);
-        self.propose(Command::Lead { leader, step: Step::Resolve { token, outcome } }, outputs);
+        let is_open = self.state.intent(token).is_some_and(|(_, intent)| intent.end.is_none());
+        if is_open {
+            self.memory.in_flight.insert(token, Some(outcome));
+        } else {
+            self.memory.in_flight.remove(&token);
+        }
     }
 
     /// What a fence or a start has read is newer than what the last poll read.
@@ -422,7 +435,8 @@ impl Engine {
 
     /// A leader's work: judge, plan, propose, act.
     fn lead(&mut self, now: Mono, outputs: &mut Vec<Output>) {
-        if self.leader != Some(self.me) {
+        // Without the list of voters no majority can be told.
+        if self.leader != Some(self.me) || self.memory.voters.is_empty() {
             return;
         }
         let Some(leader) = self.leads else {
@@ -435,6 +449,11 @@ impl Engine {
         for command in self.judge_all(leader, now, &mut waiting) {
             self.propose(command, outputs);
         }
+        for (token, outcome) in self.memory.in_flight.clone() {
+            if let Some(outcome) = outcome {
+                self.propose(Command::Lead { leader, step: Step::Resolve { token, outcome } }, outputs);
+            }
+        }
         let desk = Desk { state: &self.state, memory: &self.memory, sights: &self.sights, leader, now };
         let Wishes { commands, effects, waiting: planned } = plan(&desk);
         for (subject, reasons) in planned {
@@ -445,9 +464,8 @@ impl Engine {
             self.propose(command, outputs);
         }
         for (effect, limit) in effects {
-            if self.memory.in_flight.insert(effect.token) {
-                outputs.push(Output::Execute { effect, limit });
-            }
+            self.memory.in_flight.insert(effect.token, None);
+            outputs.push(Output::Execute { effect, limit });
         }
     }
 
@@ -470,7 +488,13 @@ impl Engine {
         for (name, record) in &self.state.nodes {
             // A spare that was never seen alive is expected to be off; it can only become healthy.
             let may_be_off = record.state == NodeState::Spare && record.verdict == Verdict::Unknown;
-            if !self.watched.contains_key(name) || !may_be_off && !is_expected_alive(&self.state, record) {
+            if !may_be_off && !is_expected_alive(&self.state, record) {
+                continue;
+            }
+            if !self.watched.contains_key(name) {
+                if !may_be_off {
+                    waiting.entry(Subject::Node(name.clone())).or_default().push(Waiting::NeverHeard);
+                }
                 continue;
             }
             let Some((_, policy)) = self.state.policy_of_node(name) else { continue };
@@ -478,14 +502,10 @@ impl Engine {
             if may_be_off && judgement.verdict != Some(Verdict::Healthy) {
                 continue;
             }
-            match &judgement.waiting {
-                Some(Waiting::Gray { .. }) => {
-                    self.memory.gray_since.entry(name.clone()).or_insert(now);
-                }
-                Some(_) => {}
-                None => {
-                    self.memory.gray_since.remove(name);
-                }
+            if judgement.is_gray {
+                self.memory.gray_since.entry(name.clone()).or_insert(now);
+            } else if judgement.waiting.is_none() {
+                self.memory.gray_since.remove(name);
             }
             if let Some(why) = judgement.waiting {
                 waiting.entry(Subject::Node(name.clone())).or_default().push(why);

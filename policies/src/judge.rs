@@ -12,6 +12,28 @@ use std::collections::BTreeSet;
 /// A report that is older than this is no opinion. Members report once a second and at each change.
 pub const REPORT_AGE_MAX: Millis = Millis(3000);
 
+/// True if the node shows a sign of life that `counts`, and too few members see none for them to judge it failed: it
+/// would otherwise be given up at the moment in which it has begun to serve. Hearing is evidence even to a member that
+/// doubts itself; not hearing is not.
+pub(crate) fn is_alive_for_enough(
+    node: &NodeId,
+    counts: impl Fn(&Sight) -> bool,
+    rules: &Detection,
+    memory: &Memory,
+    now: Mono,
+) -> bool {
+    let fresh = memory.reports.values().filter(|(_, at)| now.since(*at) <= REPORT_AGE_MAX);
+    let (mut alive, mut blind) = (0, 0);
+    for (report, _) in fresh {
+        match (report.sights.get(node).is_some_and(&counts), &report.doubt) {
+            (true, _) => alive += 1,
+            (false, None) => blind += 1,
+            (false, Some(_)) => {}
+        }
+    }
+    alive > 0 && blind < rules.members_min.unwrap_or(memory.majority())
+}
+
 /// What follows from the members' sights of one node.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Judgement {
@@ -19,6 +41,8 @@ pub(crate) struct Judgement {
     pub(crate) verdict: Option<Verdict>,
     /// Why the node is not (yet) failed, if something is wrong with it.
     pub(crate) waiting: Option<Waiting>,
+    /// True while enough members see it gray, whatever the verdict.
+    pub(crate) is_gray: bool,
     /// What it rests on.
     pub(crate) evidence: Evidence,
 }
@@ -60,6 +84,7 @@ pub(crate) fn judge(record: &NodeRecord, rules: &Detection, memory: &Memory, now
     let doubt = evidence.doubts.iter().next().map(|(member, doubt)| format!("{member}: {doubt}"));
     let is_off =
         evidence.power == Some(Power::Off) && known && lives == 0 && dead + limps + unclear >= needed;
+    let mut is_gray = false;
     let (verdict, waiting) = if is_off {
         (Some(Verdict::Failed(Cause::PowerOff)), None)
     } else if dead >= needed && domains < rules.domains_min {
@@ -67,6 +92,7 @@ pub(crate) fn judge(record: &NodeRecord, rules: &Detection, memory: &Memory, now
     } else if dead >= needed {
         (Some(Verdict::Failed(if panicked { Cause::Gasped } else { Cause::Silent })), None)
     } else if dead + limps >= needed {
+        is_gray = true;
         let since = memory.gray_since.get(node).copied().unwrap_or(now);
         if now.since(since) >= rules.gray_after {
             (Some(Verdict::Failed(Cause::GrayTooLong)), None)
@@ -84,5 +110,12 @@ pub(crate) fn judge(record: &NodeRecord, rules: &Detection, memory: &Memory, now
     } else {
         (None, None)
     };
-    Judgement { verdict: verdict.filter(|verdict| *verdict != record.verdict), waiting, evidence }
+    // A failed node stays failed for the reason that was found first: readings come and go.
+    let news = |verdict: &Verdict| match (&record.verdict, verdict) {
+        (Verdict::Failed(_), Verdict::Failed(_)) => false,
+        // Only a new leader, whose clock of gray nodes begins anew, comes to this.
+        (Verdict::Failed(Cause::GrayTooLong), Verdict::Gray) => false,
+        (old, new) => old != new,
+    };
+    Judgement { verdict: verdict.filter(news), waiting, is_gray, evidence }
 }

@@ -1,7 +1,7 @@
 //! What a leader knows beside the committed state: reports, readings, and when it saw what on its own clock.
 //! All of it can be lost: a new leader begins with nothing and is only slower (R5), never less safe.
 
-use crate::effect::Action;
+use crate::effect::{Action, Outcome};
 use crate::observation::{Power, Report};
 use crate::plan::Intent;
 use crate::policy::Policy;
@@ -30,8 +30,9 @@ pub(crate) struct Memory {
     pub(crate) intents: BTreeMap<LogIndex, (Mono, Option<Mono>)>,
     /// When each plan entered its present phase, as applied here.
     pub(crate) phases: BTreeMap<PlanId, Mono>,
-    /// Effects that this process is carrying out.
-    pub(crate) in_flight: BTreeSet<LogIndex>,
+    /// Effects that this process is carrying out (`None`) or that have ended without the log knowing it yet. They
+    /// outlast a leadership: whoever leads again must not send a second copy beside one that still runs.
+    pub(crate) in_flight: BTreeMap<LogIndex, Option<Outcome>>,
     /// When this member took over; older intents may be in flight until then and longer.
     pub(crate) took_over: Mono,
 }
@@ -69,7 +70,7 @@ impl Memory {
         policy: &Policy,
         now: Mono,
     ) -> bool {
-        if self.in_flight.contains(&intent.token) {
+        if self.in_flight.contains_key(&intent.token) {
             return false;
         }
         let Some((began, ended)) = self.intents.get(&intent.token) else { return false };

@@ -13,7 +13,7 @@ pub(crate) type Choice = (NodeId, Vec<(NodeId, String)>);
 type Need = fn(&Instance, &NodeRecord, &Memory) -> Option<String>;
 
 /// Every need, in the order in which a misfit is reported.
-const NEEDS: [Need; 6] = [cordoned, maintenance, healthy, fenceable, ports, labels];
+const NEEDS: [Need; 7] = [cordoned, maintenance, not_ordered, healthy, fenceable, ports, labels];
 
 fn cordoned(_: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> {
     node.cordoned.then(|| "cordoned".to_owned())
@@ -21,6 +21,10 @@ fn cordoned(_: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> {
 
 fn maintenance(_: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> {
     node.maintenance.as_ref().map(|order| format!("in maintenance ({})", order.reason))
+}
+
+fn not_ordered(_: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> {
+    node.fence_order.as_ref().map(|order| format!("to be fenced ({})", order.reason))
 }
 
 fn healthy(_: &Instance, node: &NodeRecord, memory: &Memory) -> Option<String> {

@@ -217,13 +217,16 @@ pub struct Intent {
 impl Intent {
     /// True if the wished-for state was seen.
     pub fn is_done(&self) -> bool {
-        matches!(self.end, Some((Outcome::Done(_), _)))
+        matches!(&self.end, Some((Outcome::Done(seen), _)) if self.action.is_shown_by(seen))
     }
 
     /// The refusal or doubt it ended in, as a sentence.
     pub fn trouble(&self) -> Option<String> {
         match &self.end {
-            None | Some((Outcome::Done(_), _)) => None,
+            None => None,
+            Some((Outcome::Done(seen), _)) => {
+                (!self.action.is_shown_by(seen)).then(|| format!("what was seen does not show it: {seen:?}"))
+            }
             Some((Outcome::Refused(refusal), _)) => Some(Refusal::to_string(refusal)),
             Some((Outcome::Unknown(doubt), _)) => Some(Doubt::to_string(doubt)),
         }
@@ -330,10 +333,13 @@ pub fn prove(
         return Err(Waiting::IsolationMissing { missing });
     }
     let isolation: Vec<LogIndex> = wanted.iter().filter_map(|a| done(a).map(|i| i.token)).collect();
+    let isolated = !isolation.is_empty() || policy.fencing.power_alone || instance.is_none();
     let accepted = match (power, vouched, policy.fencing.isolation_alone) {
+        (Some(_), _, _) | (None, Some(_), _) if !isolated => {
+            return Err(Waiting::NothingToIsolate { node: node.name.clone() });
+        }
         (Some(_), _, _) if !isolation.is_empty() => Accepted::PowerAndIsolation,
-        (Some(_), _, _) if policy.fencing.power_alone || instance.is_none() => Accepted::PowerAlone,
-        (Some(_), _, _) => return Err(Waiting::NothingToIsolate { node: node.name.clone() }),
+        (Some(_), _, _) => Accepted::PowerAlone,
         (None, Some((by, reason)), _) => {
             Accepted::OperatorAndIsolation { by: by.to_owned(), reason: reason.to_owned() }
         }

@@ -4,7 +4,9 @@
 use crate::brake::may_begin;
 use crate::command::{Command, Step};
 use crate::effect::{Action, Effect};
+use crate::judge::is_alive_for_enough;
 use crate::memory::Memory;
+use crate::observation::{Kernel, Sight};
 use crate::placement::choose;
 use crate::plan::*;
 use crate::policy::Policy;
@@ -13,6 +15,10 @@ use crate::state::{ClusterState, InstanceRecord, NodeRecord, NodeState};
 use crate::waiting::Waiting;
 use crate::words::*;
 use std::collections::BTreeMap;
+
+/// The pause between tries of a step grows up to this many times `retry_after`. Lower: more entries in the log for a
+/// dead device. Higher: a repaired device is noticed later.
+const PAUSE_GROWTH_MAX: u64 = 30;
 
 /// What a reason is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +71,12 @@ impl Wishes {
         self.commands.push(Command::Lead { leader, step });
     }
     fn wait(&mut self, subject: Subject, why: Waiting) {
-        self.waiting.entry(subject).or_default().push(why);
+        let reasons = self.waiting.entry(subject).or_default();
+        match (reasons.last_mut(), why) {
+            // One sentence for all that is under way.
+            (Some(Waiting::InFlight { steps }), Waiting::InFlight { steps: more }) => steps.extend(more),
+            (_, why) => reasons.push(why),
+        }
     }
 }
 
@@ -147,6 +158,9 @@ impl Desk<'_> {
         let instance = &record.instance;
         let no_policy = || Waiting::Disarmed { reason: format!("policy {} is missing", instance.policy) };
         let policy = self.state.policies.get(&instance.policy).ok_or_else(no_policy)?;
+        if let Some(called_off @ Waiting::CalledOff { .. }) = &from.withheld {
+            return Err(called_off.clone());
+        }
         let gates =
             may_begin(self.state, self.memory, self.sights, from, &cause, &policy.policy.brakes, self.now)?;
         let (spare, runners_up) = choose(self.state, self.memory, instance, from)
@@ -168,21 +182,12 @@ impl Desk<'_> {
         let Some(record) = self.state.policies.get(&plan.decision.policy.0) else { return };
         let policy = &record.policy;
         match plan.phase {
-            Phase::Reserved if self.has_recovered(plan) => {
-                let reason = format!("{} is healthy again, and nothing was done yet", plan.decision.from);
-                wishes.commands.push(Command::Cancel { plan: plan.id, reason });
-            }
             Phase::Reserved | Phase::Fencing => self.fence(plan, policy, wishes),
             Phase::Moving => self.hand_over(plan, policy, wishes),
             Phase::Starting => self.start(plan, policy, wishes),
             Phase::Done | Phase::Replaced | Phase::Cancelled => {}
         }
         self.stick(plan, policy, wishes);
-    }
-
-    fn has_recovered(&self, plan: &Plan) -> bool {
-        let from = self.state.nodes.get(&plan.decision.from);
-        plan.decision.cause != Cause::Ordered && from.is_some_and(|from| from.verdict == Verdict::Healthy)
     }
 
     /// Cuts the old node off: power, volumes and ports in parallel; places the instance when it is proven.
@@ -226,7 +231,7 @@ impl Desk<'_> {
         let Some(action) = self.state.start_action(plan) else { return };
         let spare = action.node().clone();
         let started = plan.intents.iter().any(|i| i.action == action && i.is_done());
-        if let Some(seen) = self.sign_of_life(plan, &spare, started) {
+        if let Some(seen) = self.sign_of_life(plan, policy, &spare, started) {
             return wishes.lead(self.leader, Step::Finish { plan: plan.id, seen });
         }
         self.take(plan, policy, &action, policy.takeover.step_deadline, wishes);
@@ -243,19 +248,22 @@ impl Desk<'_> {
 
     /// What shows that the instance runs on the spare: a heartbeat in the plan's epoch. Where nobody tells the node its
     /// epoch (no boot provider), any heartbeat after its start; without an agent, an answer of its kernel.
-    fn sign_of_life(&self, plan: &Plan, spare: &NodeId, started: bool) -> Option<String> {
+    fn sign_of_life(&self, plan: &Plan, policy: &Policy, spare: &NodeId, started: bool) -> Option<String> {
         let record = self.state.nodes.get(spare).filter(|_| plan.phase == Phase::Starting)?;
         let boots = self.state.carried(plan).is_some_and(|record| record.instance.boot.is_some());
-        let heard = self.sights.heard_in(spare);
-        match (heard, record.node.agent_key.is_some()) {
-            (Some(epoch), true) if epoch == plan.epoch => Some(format!("{spare} beats in {epoch}")),
-            (Some(_), true) if started && !boots => Some(format!("{spare} beats")),
-            (Some(_) | None, true) => None,
-            (heard, false) if started && (heard.is_some() || self.sights.kernel_answers(spare)) => {
-                Some(format!("the kernel of {spare} answers"))
-            }
-            (Some(_) | None, false) => None,
-        }
+        let has_agent = record.node.agent_key.is_some();
+        let counts = |sight: &Sight| match sight {
+            Sight::Alive { epoch, .. } if has_agent => *epoch == plan.epoch || started && !boots,
+            Sight::Alive { .. } | Sight::Silent { kernel: Kernel::Answers, .. } => started && !has_agent,
+            Sight::Silent { kernel: Kernel::Asking | Kernel::Mute | Kernel::NoProbe, .. }
+            | Sight::Gasped(_) => false,
+        };
+        let seen = is_alive_for_enough(spare, counts, &policy.detection, self.memory, self.now);
+        seen.then(|| match (has_agent, boots) {
+            (true, true) => format!("{spare} beats in {}", plan.epoch),
+            (true, false) => format!("{spare} beats"),
+            (false, _) => format!("the kernel of {spare} answers"),
+        })
     }
 
     /// R4: a spare that does not come up is fenced like any failed node, and the next one is taken.
@@ -263,17 +271,9 @@ impl Desk<'_> {
         let instance = plan.decision.instance.as_ref().and_then(|name| self.state.instances.get(name));
         let spare = plan.decision.spare.as_ref().and_then(|name| self.state.nodes.get(name));
         let (Some(record), Some(spare)) = (instance, spare) else { return };
-        match choose(self.state, self.memory, &record.instance, spare) {
-            Err(missing) => wishes.wait(Subject::Plan(plan.id), Waiting::NoFittingSpare { missing }),
-            Ok((next, runners_up)) => {
-                let decision = Decision {
-                    from: spare.node.name.clone(),
-                    spare: Some(next),
-                    cause: Cause::DidNotStart,
-                    evidence: spare.evidence.clone(),
-                    runners_up,
-                    ..plan.decision.clone()
-                };
+        match self.decide(record, spare, Cause::DidNotStart) {
+            Err(why) => wishes.wait(Subject::Plan(plan.id), why),
+            Ok(decision) => {
                 let decision = Box::new(decision);
                 wishes.lead(self.leader, Step::Replace { plan: plan.id, decision });
             }
@@ -288,13 +288,13 @@ impl Desk<'_> {
         match last {
             Some(intent) if intent.is_done() => {}
             Some(intent) if intent.end.is_none() => {
-                if !self.memory.in_flight.contains(&intent.token) {
+                if !self.memory.in_flight.contains_key(&intent.token) {
                     let effect = Effect { token: intent.token, plan: plan.id, action: action.clone() };
                     wishes.effects.push((effect, limit));
                 }
                 wishes.wait(subject, Waiting::InFlight { steps: vec![step] });
             }
-            Some(intent) if self.memory.ended_ago(intent.token, self.now) < policy.fencing.retry_after => {
+            Some(intent) if self.memory.ended_ago(intent.token, self.now) < pause(plan, action, policy) => {
                 let last = intent.trouble().unwrap_or_default();
                 wishes.wait(subject, Waiting::Retrying { step, last });
             }
@@ -305,29 +305,20 @@ impl Desk<'_> {
         }
     }
 
-    /// R5, drain: what gives the instance to a node, or starts one, waits for every older command that could still
-    /// give it to another node, or cut this one off.
+    /// R5, drain: a step waits for every older command of another plan that could still undo it. What gives the
+    /// instance to a node waits for what could give it to another node or cut this one off. What cuts a node off waits
+    /// for what could give it back the same thing later than we looked.
     fn contradiction(&self, plan: &Plan, action: &Action) -> Option<Waiting> {
-        match action {
-            Action::PowerOff { .. } | Action::Revoke { .. } | Action::ClosePort { .. } => return None,
-            Action::Attach { .. }
-            | Action::OpenPort { .. }
-            | Action::SetBoot { .. }
-            | Action::PowerOn { .. } => {}
-        }
         let target = action.node();
         self.undrained(|other, intent| {
-            let node = intent.action.node();
+            let at_target = intent.action.node() == target;
             let same_instance = other.decision.instance == plan.decision.instance;
             other.id != plan.id
-                && match &intent.action {
-                    Action::PowerOff { .. } | Action::Revoke { .. } | Action::ClosePort { .. } => {
-                        node == target
-                    }
-                    Action::Attach { .. }
-                    | Action::OpenPort { .. }
-                    | Action::SetBoot { .. }
-                    | Action::PowerOn { .. } => same_instance && node != target,
+                && match (action.cuts_off(), intent.action.cuts_off()) {
+                    (true, true) => false,
+                    (true, false) => at_target && action.is_undone_by(&intent.action),
+                    (false, true) => at_target,
+                    (false, false) => same_instance && !at_target,
                 }
         })
     }
@@ -360,7 +351,7 @@ impl Desk<'_> {
         let why = reasons.and_then(|reasons| reasons.iter().rev().find(in_flight)).map(Waiting::to_string);
         let overdue = self.memory.in_phase(plan.id, self.now) >= limit;
         match (overdue, &plan.stuck, why) {
-            (true, None, Some(why)) => {
+            (true, stuck, Some(why)) if stuck.as_ref() != Some(&why) => {
                 wishes.lead(self.leader, Step::Stick { plan: plan.id, why: Some(why) });
             }
             (false, Some(_), _) => wishes.lead(self.leader, Step::Stick { plan: plan.id, why: None }),
@@ -379,17 +370,22 @@ fn plan_reruns(plan: &Plan, intent: &Intent) -> bool {
     intent.end.is_none() && plan.phase == phase
 }
 
+/// The pause before the next try of a step: longer after each, for a device that is dead for days must not fill the log.
+fn pause(plan: &Plan, action: &Action, policy: &Policy) -> Millis {
+    let tries = plan.intents.iter().filter(|intent| intent.action == *action).count() as u64;
+    Millis(policy.fencing.retry_after.0.saturating_mul(tries.min(PAUSE_GROWTH_MAX)))
+}
+
 /// The next power-off to try: one level at a time, the next level after each failure, round and round.
 fn power_off(plan: &Plan, from: &NodeRecord) -> Option<Action> {
-    let tries: Vec<&Intent> =
-        plan.intents.iter().filter(|i| matches!(i.action, Action::PowerOff { .. })).collect();
-    match tries.last() {
-        Some(last) if last.end.is_none() || last.is_done() => Some(last.action.clone()),
-        Some(_) | None => {
-            let level = tries.len().checked_rem(from.node.fencing.len())?;
-            Some(Action::PowerOff { node: from.node.name.clone(), level })
-        }
-    }
+    let last = plan.intents.iter().rev().find(|i| matches!(i.action, Action::PowerOff { .. }));
+    let level = match last.map(|last| (&last.action, last.end.is_none() || last.is_done())) {
+        Some((action, true)) => return Some(action.clone()),
+        Some((Action::PowerOff { level, .. }, false)) => level + 1,
+        Some((_, false)) | None => 0,
+    };
+    let level = level.checked_rem(from.node.fencing.len())?;
+    Some(Action::PowerOff { node: from.node.name.clone(), level })
 }
 
 /// Why an instance must leave its node, if it must.
@@ -397,18 +393,10 @@ fn must_move(record: &InstanceRecord, from: &NodeRecord) -> Option<Cause> {
     if record.evacuate.is_some() {
         return Some(Cause::Ordered);
     }
-    match (&from.verdict, &from.state) {
-        (Verdict::Failed(cause), _) => Some(cause.clone()),
-        (Verdict::Unknown | Verdict::Healthy | Verdict::Gray, NodeState::Quarantined { .. }) => {
-            Some(Cause::Ordered)
-        }
-        (
-            Verdict::Unknown | Verdict::Healthy | Verdict::Gray,
-            NodeState::Spare
-            | NodeState::Reserved { .. }
-            | NodeState::Active { .. }
-            | NodeState::Fencing { .. }
-            | NodeState::Cleaning { .. },
-        ) => None,
+    match (&from.state, &from.verdict) {
+        // An order to fence the node went before; the instance follows whatever the verdict has become.
+        (NodeState::Quarantined { .. }, _) => Some(Cause::Ordered),
+        (_, Verdict::Failed(cause)) => Some(cause.clone()),
+        (_, Verdict::Unknown | Verdict::Healthy | Verdict::Gray) => None,
     }
 }

@@ -16,6 +16,7 @@ pub(crate) const ASK_AGAIN_AFTER: Millis = Millis(1000);
 #[derive(Debug, Default)]
 pub(crate) struct Sights {
     nodes: BTreeMap<NodeId, Local>,
+    doubting: bool,
 }
 
 #[derive(Debug)]
@@ -107,14 +108,9 @@ impl Sights {
         matches!(self.nodes.get(node).map(|local| &local.last), Some(Last::Silent { never: false, .. }))
     }
 
-    /// True if the kernel of this silent node answers.
-    pub(crate) fn kernel_answers(&self, node: &NodeId) -> bool {
-        self.nodes.get(node).is_some_and(|local| local.kernel == Kernel::Answers)
-    }
-
     /// The report for the other members. `expected`: nodes that should be alive; only they cast doubt on the member.
     pub(crate) fn report(
-        &self,
+        &mut self,
         member: MemberId,
         domain: &str,
         expected: impl Iterator<Item = NodeId>,
@@ -137,8 +133,9 @@ impl Sights {
                 silent += 1;
             }
         }
-        let doubts = silent >= DOUBT_SILENT_MIN && silent * 2 > watched;
-        let doubt = doubts.then_some(SelfDoubt::MostNodesSilent { silent, watched });
+        // Doubt ends when most nodes are heard, not when a fence leaves fewer that could be silent.
+        self.doubting = silent * 2 > watched && (self.doubting || silent >= DOUBT_SILENT_MIN);
+        let doubt = self.doubting.then_some(SelfDoubt::MostNodesSilent { silent, watched });
         Report { member, domain: domain.to_owned(), doubt, sights }
     }
 }

@@ -71,6 +71,13 @@ pub enum Waiting {
         /// What they have in common, if anything.
         common: Option<String>,
     },
+    /// An operator called the failover off before anything was done.
+    CalledOff {
+        /// Who.
+        by: String,
+        /// The reason given.
+        reason: String,
+    },
     /// The limit of fences at the same time.
     FencesInFlight {
         /// Under way.
@@ -193,6 +200,12 @@ impl fmt::Display for Waiting {
                     Some(common) => write!(f, "; all stand in {common}"),
                     None => Ok(()),
                 }
+            }
+            Waiting::CalledOff { by, reason } => {
+                write!(
+                    f,
+                    "{by} called the failover off ({reason}); it is not tried before the node is judged anew or its instance is evacuated"
+                )
             }
             Waiting::FencesInFlight { now, max } => {
                 write!(f, "{now} fences are under way, at most {max} may be")

@@ -161,13 +161,13 @@ impl World {
         while self.now < end {
             match self.queue.first_key_value().map(|((time, _), _)| *time) {
                 Some(time) if time <= tick => {
-                    self.now = time;
+                    self.move_on(time);
                     if let Some((_, event)) = self.queue.pop_first() {
                         self.happen(event)?;
                     }
                 }
                 Some(_) | None => {
-                    self.now = tick;
+                    self.move_on(tick);
                     self.tick();
                     tick += if self.now < self.busy_until { TICK } else { TICK_QUIET };
                 }
@@ -179,6 +179,14 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Time passes; before it does, the reasons at the end of this moment are told.
+    fn move_on(&mut self, to: u64) {
+        if to > self.now {
+            self.up().into_iter().for_each(|id| self.tell_reasons(id));
+            self.now = to;
+        }
     }
 
     fn tick(&mut self) {
@@ -233,7 +241,6 @@ impl World {
         for output in member.engine.handle(now, input) {
             self.carry_out(id, output);
         }
-        self.tell_reasons(id);
     }
 
     fn carry_out(&mut self, id: MemberId, output: Output) {
