@@ -118,22 +118,31 @@ async fn serve(socket: Arc<UdpSocket>, state: Arc<Mutex<State>>) {
                 continue;
             }
             if delay.is_zero() {
-                socket.send_to(&answer, from).await.unwrap();
+                let datagram = state.lock().unwrap().made(answer);
+                socket.send_to(&datagram, from).await.unwrap();
             } else {
-                let socket = Arc::clone(&socket);
+                let (socket, state) = (Arc::clone(&socket), Arc::clone(&state));
                 late.spawn(async move {
                     sleep(delay).await;
-                    socket.send_to(&answer, from).await.unwrap();
+                    let datagram = state.lock().unwrap().made(answer);
+                    socket.send_to(&datagram, from).await.unwrap();
                 });
             }
         }
     }
 }
 
-type Answers = Vec<(Duration, Vec<u8>)>;
+/// An answer, before it leaves.
+pub(crate) enum Answer {
+    Datagram(Vec<u8>),
+    /// To the session of that id; numbered when it leaves, as a real BMC does.
+    InSession(u32, LanMessage),
+}
+
+type Answers = Vec<(Duration, Answer)>;
 
 fn at_once(payload: Payload, bytes: &[u8]) -> Answers {
-    vec![(Duration::ZERO, codec::setup(payload, bytes))]
+    vec![(Duration::ZERO, Answer::Datagram(codec::setup(payload, bytes)))]
 }
 
 impl State {
@@ -143,6 +152,23 @@ impl State {
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         self.lose_one_in > 0 && self.random.is_multiple_of(self.lose_one_in)
+    }
+
+    /// The datagram; empty if its session is gone.
+    fn made(&mut self, answer: Answer) -> Vec<u8> {
+        match answer {
+            Answer::Datagram(datagram) => datagram,
+            Answer::InSession(id, message) => {
+                let Some(session) = self.sessions.get_mut(&id) else {
+                    return vec![];
+                };
+                let Some(keys) = &session.keys else {
+                    return vec![];
+                };
+                session.sequence += 1;
+                codec::seal(keys, session.handshake.console_session, session.sequence, [7; 16], &message)
+            }
+        }
     }
 
     fn handle(&mut self, datagram: &[u8]) -> Answers {
@@ -159,7 +185,9 @@ impl State {
     }
 
     fn open(&mut self, bytes: &[u8]) -> Answers {
-        let Ok(request) = OpenRequest::decode(bytes) else { return vec![] };
+        let Ok(request) = OpenRequest::decode(bytes) else {
+            return vec![];
+        };
         self.opens += 1;
         let result = if request.algorithms != self.suite.algorithms() {
             Err(Status::NO_SUITE_MATCH)
@@ -187,8 +215,12 @@ impl State {
     }
 
     fn rakp1(&mut self, bytes: &[u8]) -> Answers {
-        let Ok(request) = Rakp1::decode(bytes) else { return vec![] };
-        let Some(session) = self.sessions.get_mut(&request.bmc_session) else { return vec![] };
+        let Ok(request) = Rakp1::decode(bytes) else {
+            return vec![];
+        };
+        let Some(session) = self.sessions.get_mut(&request.bmc_session) else {
+            return vec![];
+        };
         let handshake = &mut session.handshake;
         let result = if request.user.as_bytes() == USER.as_bytes() {
             (handshake.console_random, handshake.role) = (request.console_random, request.role);
@@ -206,8 +238,12 @@ impl State {
     }
 
     fn rakp3(&mut self, bytes: &[u8]) -> Answers {
-        let Ok(request) = Rakp3::decode(bytes) else { return vec![] };
-        let Some(session) = self.sessions.get_mut(&request.bmc_session) else { return vec![] };
+        let Ok(request) = Rakp3::decode(bytes) else {
+            return vec![];
+        };
+        let Some(session) = self.sessions.get_mut(&request.bmc_session) else {
+            return vec![];
+        };
         let password = Key::from_secret(PASSWORD).unwrap();
         let (tag, console_session) = (request.tag, session.handshake.console_session);
         let result = match request.result {
@@ -226,25 +262,30 @@ impl State {
     }
 
     fn protected(&mut self, packet: codec::Protected<'_>) -> Answers {
-        let Some(session) = self.sessions.get_mut(&packet.session) else { return vec![] };
-        let Some(keys) = session.keys.clone() else { return vec![] };
-        let Ok(message) = packet.open(&keys) else { return vec![] };
+        let Some(session) = self.sessions.get_mut(&packet.session) else {
+            return vec![];
+        };
+        let Some(keys) = session.keys.clone() else {
+            return vec![];
+        };
+        let Ok(message) = packet.open(&keys) else {
+            return vec![];
+        };
         assert!(session.window.accept(packet.sequence), "the driver must number its packets anew");
         let request = LanMessage::decode(&message).unwrap();
         let console = session.handshake.console_session;
-        let Some((delay, completion, data)) = self.command(packet.session, &request) else { return vec![] };
+        let Some((delay, completion, data)) = self.command(packet.session, &request) else {
+            return vec![];
+        };
         let response = request.response(completion, &data);
         let mut answers = vec![];
         if self.forge && (request.net_fn, request.command) == (0, 1) {
             let forged = request.response(0, &[0, 0, 0]);
             let mut strangers = codec::seal(&keys, console, u32::MAX, [0; 16], &forged);
             *strangers.last_mut().unwrap() ^= 1;
-            answers.push((Duration::ZERO, strangers));
+            answers.push((Duration::ZERO, Answer::Datagram(strangers)));
         }
-        // Numbers are given when the answer is made, as a real BMC does; a delayed one comes out of order.
-        let Some(session) = self.sessions.get_mut(&packet.session) else { return answers };
-        session.sequence += 1;
-        answers.push((delay, codec::seal(&keys, console, session.sequence, [7; 16], &response)));
+        answers.push((delay, Answer::InSession(packet.session, response)));
         answers
     }
 
