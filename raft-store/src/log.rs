@@ -83,7 +83,7 @@ impl RaftLogStorage<Types> for Log {
     }
 
     /// Trap F2: if the stored vote is our own and committed, openraft resumes leadership in the same term without an
-    /// election (0.9.25 `engine_impl.rs:157`) and may serve reads that miss what it had acknowledged: 9 of 1,000
+    /// election (0.9.25 `engine_impl.rs:157`) and may serve reads that miss what it had acknowledged: 7 of 1,000
     /// simulated seeds. So our own vote comes back as not committed, and a restarted leader must win an election.
     async fn read_vote(&mut self) -> Result<Option<openraft::Vote<u64>>, StorageError<u64>> {
         let vote = self.disk.vote().map_err(wrap(IoError::read_vote))?;

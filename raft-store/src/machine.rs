@@ -122,7 +122,7 @@ impl RaftStateMachine<Types> for Machine {
     async fn get_snapshot_builder(&mut self) -> Builder {
         Builder {
             disk: Arc::clone(&self.disk),
-            state: self.state.read().unwrap_or_else(PoisonError::into_inner).clone(),
+            state: Arc::new(self.state.read().unwrap_or_else(PoisonError::into_inner).clone()),
             applied: self.applied,
             membership: self.membership.clone(),
         }
@@ -160,7 +160,7 @@ impl RaftStateMachine<Types> for Machine {
 #[derive(Debug)]
 pub(crate) struct Builder {
     disk: Arc<Disk>,
-    state: ClusterState,
+    state: Arc<ClusterState>,
     applied: Option<LogId<u64>>,
     membership: StoredMembership,
 }
@@ -172,9 +172,12 @@ impl RaftSnapshotBuilder<Types> for Builder {
             last_membership: self.membership.clone(),
             snapshot_id: self.applied.map_or_else(|| "empty".to_owned(), |last| last.to_string()),
         };
-        let encode =
-            |error| unwritten_snapshot(&DiskError::Encode { what: "the state", source: Arc::new(error) });
-        let data = seal::seal(&self.state).map_err(encode)?;
+        // Off the runtime: tens of megabytes take long enough to delay a heartbeat.
+        let state = Arc::clone(&self.state);
+        let sealed = tokio::task::spawn_blocking(move || seal::seal(&*state)).await;
+        let unsealed = |error: AnyError| StorageError::IO { source: IoError::write_snapshot(None, error) };
+        let sealed = sealed.map_err(|error| unsealed(AnyError::new(&error)))?;
+        let data = sealed.map_err(|error| unsealed(AnyError::new(&error)))?;
         let head = SnapshotHead::from(&meta);
         self.disk.save_snapshot(&head, data.clone()).await.map_err(|error| unwritten_snapshot(&error))?;
         Ok(Snapshot { meta, snapshot: Box::new(data) })
