@@ -11,6 +11,7 @@ use prometheus::core::Collector;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use raft_store::Progress;
 use serde::Serialize;
 use serde_json::Value;
 use std::time::Duration;
@@ -65,6 +66,8 @@ pub struct Scene<'a> {
     pub me: MemberId,
     /// The leader that it sees.
     pub leader: Option<MemberId>,
+    /// How far its log is.
+    pub progress: &'a Progress,
 }
 
 impl Metrics {
@@ -248,6 +251,16 @@ fn describe_cluster(r: &Registry, scene: Scene<'_>) -> Result<(), MetricsError> 
     let led = u64::from(scene.leader.is_some());
     gauge("ha_raft_has_leader", "1 if this member sees a leader; at 0 nothing is done.", led)?;
     gauge("ha_raft_applied_index", "Log index of the last applied entry.", state.applied.0)?;
+    let last = scene.progress.last.map_or(0, |index| index.0);
+    gauge("ha_raft_last_index", "Log index of the last entry on this member's disk.", last)?;
+    let snapshot = scene.progress.snapshot.map_or(0, |index| index.0);
+    gauge("ha_raft_snapshot_index", "Log index of the last entry in the snapshot.", snapshot)?;
+    let behind = Opts::new("ha_raft_behind_entries", "Entries that a member lacks, as the leader knows.");
+    let behind: IntGaugeVec = add(r, IntGaugeVec::new(behind, &["member"]))?;
+    for (member, index) in &scene.progress.replicated {
+        let lacks = i64::try_from(last.saturating_sub(index.0)).unwrap_or(i64::MAX);
+        behind.with_label_values(&[&member.0.to_string()]).set(lacks);
+    }
     gauge("ha_armed", "1 if the cluster acts by itself.", u64::from(state.armed.armed))?;
     gauge("ha_instances", "Instances described.", state.instances.len() as u64)?;
     gauge("ha_failover_in_progress", "Failovers under way.", state.running().count() as u64)?;
@@ -313,16 +326,23 @@ mod tests {
     use policies::*;
 
     fn text(metrics: &Metrics, state: &ClusterState) -> String {
-        metrics.text(Scene { state, me: MemberId(1), leader: Some(MemberId(1)) }).unwrap()
+        let replicated = [(MemberId(2), LogIndex(7))].into();
+        let progress = Progress { last: Some(LogIndex(9)), replicated, ..Progress::default() };
+        let leader = Some(MemberId(1));
+        metrics.text(Scene { state, me: MemberId(1), leader, progress: &progress }).unwrap()
     }
 
     #[test]
     fn an_empty_cluster_shows_its_gauges() {
         let metrics = Metrics::new("demo", MemberId(1)).unwrap();
         let text = text(&metrics, &ClusterState::default());
-        for line in
-            ["ha_armed 0", "ha_raft_is_leader 1", "ha_nodes{state=\"spare\"} 0", "ha_failover_in_progress 0"]
-        {
+        for line in [
+            "ha_armed 0",
+            "ha_raft_behind_entries{member=\"2\"} 2",
+            "ha_raft_is_leader 1",
+            "ha_nodes{state=\"spare\"} 0",
+            "ha_failover_in_progress 0",
+        ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
         assert!(text.contains("ha_build_info{cluster=\"demo\",member=\"1\",version="));

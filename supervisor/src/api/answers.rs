@@ -75,6 +75,8 @@ pub struct MemberLine {
     pub report_age_ms: Option<u64>,
     /// Why it does not trust its own eyes.
     pub doubt: Option<String>,
+    /// How many entries of the log it lacks; only the leader knows.
+    pub behind: Option<u64>,
 }
 
 /// Answer to `member list`, from the member that was asked.

@@ -41,6 +41,8 @@ pub struct Transfer {
 pub(super) fn lines(state: &ApiState) -> Vec<MemberLine> {
     let view = state.view.borrow().clone();
     let leader = state.store.leader().map(|leader| leader.id);
+    let progress = state.store.progress();
+    let behind = |id: MemberId| Some(progress.last?.0.saturating_sub(progress.replicated.get(&id)?.0));
     let line = |member: Member| {
         let reported = view.members.get(&member.id);
         MemberLine {
@@ -50,6 +52,7 @@ pub(super) fn lines(state: &ApiState) -> Vec<MemberLine> {
                 .filter(|_| member.id != state.config.me())
                 .map(|reported| reported.report_age.0),
             doubt: reported.and_then(|reported| reported.doubt.as_ref()).map(ToString::to_string),
+            behind: behind(member.id),
             id: member.id,
             address: member.address,
             api: member.api,

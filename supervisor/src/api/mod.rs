@@ -138,7 +138,7 @@ async fn redirect(state: &ApiState, request: Request) -> Response {
     let leader = match state.store.leader() {
         Some(leader) if leader.id != state.config.me() => leader,
         Some(_) => {
-            let error = "this member has just been elected; nothing was changed";
+            let error = "the leader is changing; nothing was changed";
             return Problem::new(Code::NotYet, error, "try again").into_response();
         }
         None => return Problem::no_quorum().into_response(),

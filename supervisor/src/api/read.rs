@@ -55,7 +55,9 @@ pub(super) async fn healthz(State(state): State<ApiState>) -> Response {
 pub(super) async fn metrics(State(state): State<ApiState>) -> Result<Response, Problem> {
     let leader = state.store.leader().map(|leader| leader.id);
     let me = state.config.me();
-    let text = state.store.read(|committed| state.metrics.text(Scene { state: committed, me, leader }));
+    let progress = &state.store.progress();
+    let text =
+        state.store.read(|committed| state.metrics.text(Scene { state: committed, me, leader, progress }));
     let text = text.map_err(|error| Problem::broken(crate::chain(&error)))?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }

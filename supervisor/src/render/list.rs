@@ -87,10 +87,11 @@ pub fn members(members: &Members, screen: &Screen) -> String {
             member.address.clone(),
             member.api.clone(),
             report,
+            or_dash(member.behind.map(|behind| behind.to_string())),
             or_dash(member.doubt.clone()),
         ]
     };
-    let headers = ["ID", "ROLE", "DOMAIN", "ADDRESS", "API", "REPORT", "DOUBT"];
+    let headers = ["ID", "ROLE", "DOMAIN", "ADDRESS", "API", "REPORT", "BEHIND", "DOUBT"];
     table(&headers, members.members.iter().map(row).collect(), "This member belongs to no cluster yet.")
 }
 

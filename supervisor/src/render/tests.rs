@@ -150,6 +150,7 @@ fn members() -> Vec<MemberLine> {
         leader: id == 1,
         domain: (id < 4).then(|| "room-a".into()),
         report_age_ms: age,
+        behind: (id > 1).then_some(if id == 4 { 1200 } else { 0 }),
         doubt: (id == 3).then(|| "3 of 3 nodes are silent for it; it doubts itself".into()),
     };
     vec![member(1, None), member(2, Some(400)), member(3, Some(4200)), member(4, None)]
