@@ -7,17 +7,27 @@
 use super::description::{Description, MachineDescription};
 use super::locked;
 use super::offspring::Offspring;
+use fencing::ipmi::codec::{self, LanMessage};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use policies::NodeId;
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Mutex;
+use std::time::Duration;
+use tokio::net::UdpSocket;
 use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
+
+/// How long ipmi_sim may take to start; it reads files and opens a socket.
+const START_MAX: Duration = Duration::from_secs(10);
+/// When a BMC that does not listen yet is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The running simulators.
 #[derive(Debug, Default)]
@@ -29,7 +39,7 @@ impl Simulators {
     /// Starts one for each machine; their files go below `dir`.
     ///
     /// # Errors
-    /// If a file cannot be written or `ipmi_sim` is not installed.
+    /// If a file cannot be written, or an `ipmi_sim` does not answer, as when it is not installed.
     pub async fn start(
         description: &Description,
         dir: &Path,
@@ -43,8 +53,11 @@ impl Simulators {
             let mut command = Command::new(rack);
             command.args(["child", "--parent", &std::process::id().to_string(), "--", "ipmi_sim", "-n"]);
             command.arg("-c").arg(files.join("lan.conf")).arg("-f").arg(files.join("bmc.emu"));
-            command.arg("-s").arg(&files).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            command.arg("-s").arg(&files).stdin(Stdio::null()).stdout(Stdio::null());
             running.insert(machine.name.clone(), offspring.spawn(command).await?);
+        }
+        for machine in &description.machines {
+            answers(machine.bmc).await?;
         }
         Ok(Simulators { running: Mutex::new(running) })
     }
@@ -70,6 +83,29 @@ impl Simulators {
             }
         }
     }
+}
+
+/// Waits until a BMC answers the question that needs no session: what it can authenticate (IPMI 2.0 §22.13).
+async fn answers(bmc: SocketAddr) -> io::Result<()> {
+    let socket = UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    socket.connect(bmc).await?;
+    let request = LanMessage::request(0x06, 0x38, 1, vec![0x8e, 4]);
+    let datagram = codec::v15(&request).unwrap_or_default();
+    let deadline = Instant::now() + START_MAX;
+    let mut answer = [0; codec::DATAGRAM_MAX];
+    while Instant::now() < deadline {
+        // Before it listens, sending and receiving may be refused by the kernel; then the pause is all that happens.
+        let exchange = async {
+            socket.send(&datagram).await?;
+            socket.recv(&mut answer).await
+        };
+        match timeout(ASK_AGAIN, exchange).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(_)) => sleep(ASK_AGAIN).await,
+            Err(_) => {}
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, format!("nothing answers at {bmc}")))
 }
 
 fn write_files(machine: &MachineDescription, files: &Path, dir: &Path, rack: &Path) -> io::Result<()> {
@@ -105,7 +141,7 @@ fn lan_conf(machine: &MachineDescription, program: &Path) -> String {
          \x20   allowed_auths_user md5\n\
          \x20   allowed_auths_operator md5\n\
          \x20   allowed_auths_admin md5\n\
-         \x20   guid 0x{guid}\n\
+         \x20   guid {guid}\n\
          \x20 endlan\n\
          \x20 chassis_control \"{program}\"\n\
          \x20 user 1 false \"\" \"\" user 1 none\n\

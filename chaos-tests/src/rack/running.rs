@@ -156,7 +156,9 @@ pub struct Rack {
 }
 
 impl Rack {
-    /// Starts a rack; files of its machines go below `dir`. Machines with an instance boot, spares stay off.
+    /// Starts a rack; files of its machines go below `dir`. Machines with an instance boot, spares stay off. With
+    /// `ipmi_sim`, whose chassis program is told where the rack is by its file, the description has to be written
+    /// to `dir` first.
     ///
     /// # Errors
     /// [`RackError`] if an address is taken, a program is missing or the description has an unusable value.

@@ -1,0 +1,244 @@
+//! The contract of all providers, as one table, against a device that lies.
+//!
+//! What this is: what must come out when the device obeys, hangs, lies, refuses, has seen a newer token, or when the
+//! lease ends; each row for each kind of change.
+//! Why it exists: a new provider adds a device here and inherits every row.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test support"
+)]
+
+mod device;
+
+use device::{Device, Script};
+use policies::{
+    Action, Doubt, Effect, Epoch, LogIndex, NodeId, Outcome, Permit, PlanId, ProviderId, ProviderKind,
+    Refusal, Sealed, Seen, VolumeId,
+};
+use provisioning::{Backend, Wish, carry_out};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
+
+const INITIATOR: &str = "iqn.n1";
+
+/// Long enough for a loaded machine; only rows that wait for it in vain take this long.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// For rows in which the deadline passes by design.
+const SHORT: Duration = Duration::from_millis(300);
+
+struct Always;
+
+impl Permit for Always {
+    fn check(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+/// A lease that ends after it was asked this often.
+struct Lease(AtomicUsize);
+
+impl Permit for Lease {
+    fn check(&self) -> Result<(), Refusal> {
+        let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        left.map(|_| ()).map_err(|_| Refusal::LeaseEnded)
+    }
+}
+
+/// One of each kind of change, and a state of the device in which it is not there yet.
+fn actions() -> Vec<Action> {
+    let (node, provider): (NodeId, ProviderId) = ("n1".parse().unwrap(), "rack".parse().unwrap());
+    let volume: VolumeId = "v1".parse().unwrap();
+    vec![
+        Action::Revoke { node: node.clone(), provider: provider.clone(), volume: volume.clone() },
+        Action::ClosePort { node: node.clone(), provider: provider.clone(), port: "sw1/3".to_owned() },
+        Action::Attach { node: node.clone(), provider: provider.clone(), volume: "v2".parse().unwrap() },
+        Action::OpenPort {
+            node: node.clone(),
+            provider: provider.clone(),
+            port: "sw1/4".to_owned(),
+            vlan: 100,
+            mac: Some("02:00:00:00:00:01".to_owned()),
+        },
+        Action::SetBoot {
+            node,
+            provider,
+            instance: "web".parse().unwrap(),
+            image: "golden".to_owned(),
+            epoch: Epoch(2),
+        },
+    ]
+}
+
+fn effect(action: &Action, token: u64) -> Effect {
+    Effect { token: LogIndex(token), plan: PlanId(1), action: action.clone() }
+}
+
+fn backend(device: &Device) -> Backend {
+    let kind = ProviderKind::Rack { url: device.url(), token: Sealed("sealed:".to_owned()) };
+    Backend::from_config(&kind, b"token").unwrap()
+}
+
+async fn run(device: &Device, action: &Action, token: u64, permit: &dyn Permit, time: Duration) -> Outcome {
+    carry_out(&backend(device), &effect(action, token), Some(INITIATOR), permit, Instant::now() + time).await
+}
+
+fn is_done(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Done(Seen::ReadBack(_)))
+}
+
+#[tokio::test]
+async fn acting_twice_is_acting_once() {
+    for action in actions() {
+        let device = Device::start(Script::Obey).await;
+        assert!(is_done(&run(&device, &action, 7, &Always, PATIENCE).await), "{action}");
+        assert!(is_done(&run(&device, &action, 7, &Always, PATIENCE).await), "{action}");
+        assert_eq!(device.changes(), 1, "{action}: the second time it was seen to be there");
+    }
+}
+
+#[tokio::test]
+async fn looking_changes_nothing() {
+    for action in actions() {
+        let device = Device::start(Script::Obey).await;
+        let wish = Wish::new(&action, Some(INITIATOR)).unwrap();
+        let state = backend(&device).look(&wish, Instant::now() + PATIENCE).await.unwrap();
+        assert!(!state.holds, "{action}");
+        assert_eq!(device.changes(), 0, "{action}");
+    }
+}
+
+#[tokio::test]
+async fn an_older_token_is_refused() {
+    for action in actions() {
+        let device = Device::start(Script::SeenToken(LogIndex(9))).await;
+        let old = Refusal::TokenTooOld { ours: LogIndex(8), newest: LogIndex(9) };
+        assert_eq!(run(&device, &action, 8, &Always, PATIENCE).await, Outcome::Refused(old), "{action}");
+        assert!(
+            is_done(&run(&device, &action, 9, &Always, PATIENCE).await),
+            "{action}: the same token passes"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_hangs_after_the_request_leaves_doubt() {
+    for action in actions() {
+        let device = Device::start(Script::HangOnChange).await;
+        let outcome = run(&device, &action, 7, &Always, SHORT).await;
+        assert!(matches!(outcome, Outcome::Unknown(Doubt::NoAnswer { .. })), "{action}: {outcome:?}");
+        assert_eq!(device.changes(), 1, "{action}: it was asked");
+    }
+}
+
+#[tokio::test]
+async fn a_change_whose_answer_was_lost_is_found_by_looking() {
+    for action in actions() {
+        let device = Device::start(Script::ObeyAndDropTheConnection).await;
+        assert!(is_done(&run(&device, &action, 7, &Always, PATIENCE).await), "{action}");
+        assert_eq!(device.changes(), 1, "{action}: nothing sends it again by itself");
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_hangs_from_the_beginning_was_asked_to_change_nothing() {
+    for action in actions() {
+        let device = Device::start(Script::HangOnLook).await;
+        let outcome = run(&device, &action, 7, &Always, SHORT).await;
+        assert!(matches!(outcome, Outcome::Refused(Refusal::Unreachable(_))), "{action}: {outcome:?}");
+        assert_eq!(device.changes(), 0, "{action}");
+    }
+}
+
+#[tokio::test]
+async fn an_acknowledgement_is_no_proof() {
+    for action in actions() {
+        let device = Device::start(Script::Lie).await;
+        let outcome = run(&device, &action, 7, &Always, SHORT).await;
+        assert!(matches!(outcome, Outcome::Unknown(Doubt::NotSeen { .. })), "{action}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_takes_its_time_is_waited_for() {
+    for action in actions() {
+        let device = Device::start(Script::ObeyAfterLooks(5)).await;
+        assert!(is_done(&run(&device, &action, 7, &Always, PATIENCE).await), "{action}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_a_refusal_and_an_internal_error_is_doubt() {
+    for action in actions() {
+        let device = Device::start(Script::Answer(403)).await;
+        let outcome = run(&device, &action, 7, &Always, PATIENCE).await;
+        assert!(matches!(outcome, Outcome::Refused(Refusal::DeviceRefused(_))), "{action}: {outcome:?}");
+        let device = Device::start(Script::Answer(500)).await;
+        let outcome = run(&device, &action, 7, &Always, SHORT).await;
+        assert!(matches!(outcome, Outcome::Unknown(Doubt::NoAnswer { .. })), "{action}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_lease_is_asked_at_the_start_and_right_before_sending() {
+    for action in actions() {
+        for asked in [0, 1] {
+            let device = Device::start(Script::Obey).await;
+            let lease = Lease(AtomicUsize::new(asked));
+            let outcome = run(&device, &action, 7, &lease, PATIENCE).await;
+            assert_eq!(outcome, Outcome::Refused(Refusal::LeaseEnded), "{action}");
+            assert_eq!(device.changes(), 0, "{action}");
+            assert_eq!(device.looks(), asked, "{action}: at the start not even a look");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_at_the_address_means_that_nothing_happened() {
+    for action in actions() {
+        let device = Device::gone().await;
+        let outcome = run(&device, &action, 7, &Always, PATIENCE).await;
+        assert!(matches!(outcome, Outcome::Refused(Refusal::Unreachable(_))), "{action}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn garbage_for_an_answer_proves_nothing() {
+    for action in actions() {
+        let device = Device::start(Script::Garbage).await;
+        let outcome = run(&device, &action, 7, &Always, PATIENCE).await;
+        assert!(matches!(outcome, Outcome::Refused(Refusal::Unreachable(_))), "{action}: {outcome:?}");
+        assert_eq!(device.changes(), 0, "{action}: what cannot be read is not changed");
+    }
+}
+
+#[tokio::test]
+async fn a_volume_that_another_holds_is_not_attached() {
+    let device = Device::start(Script::HeldByOther).await;
+    let attach = actions().remove(2);
+    let held = Refusal::HeldByOther("iqn.n9".to_owned());
+    assert_eq!(run(&device, &attach, 7, &Always, PATIENCE).await, Outcome::Refused(held));
+}
+
+#[tokio::test]
+async fn a_live_session_without_a_right_is_not_revoked() {
+    let device = Device::start(Script::KeepSessions).await;
+    let outcome = run(&device, &actions()[0], 7, &Always, SHORT).await;
+    assert!(matches!(outcome, Outcome::Unknown(Doubt::NotSeen { .. })), "{outcome:?}");
+}
+
+#[test]
+fn unusable_configuration_is_refused_and_the_token_is_never_shown() {
+    let kind = |url: &str| ProviderKind::Rack { url: url.to_owned(), token: Sealed(String::new()) };
+    for url in ["", "127.0.0.1:1", "https://127.0.0.1:1", "ftp://x", "unix:/x"] {
+        assert!(Backend::from_config(&kind(url), b"token").is_err(), "{url}");
+    }
+    let backend = Backend::from_config(&kind("http://127.0.0.1:1"), b"sesame").unwrap();
+    assert!(!format!("{backend:?}").contains("sesame"));
+    let error = Backend::from_config(&kind("http://127.0.0.1:1"), &[0xff, 0xfe]).unwrap_err();
+    assert!(error.to_string().contains("not a text"));
+}

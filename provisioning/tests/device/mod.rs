@@ -1,0 +1,200 @@
+//! A device that follows a script: the rack's HTTP interface with every way to misbehave.
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use policies::LogIndex;
+use provisioning::rack::{
+    BootChange, BootState, Conflict, PortChange, PortSetting, PortState, VolumeChange, VolumeState,
+};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// How the device behaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Script {
+    Obey,
+    /// It has seen this token for everything.
+    SeenToken(LogIndex),
+    HangOnChange,
+    HangOnLook,
+    /// It obeys and ends the connection instead of answering.
+    ObeyAndDropTheConnection,
+    /// It acknowledges and changes nothing.
+    Lie,
+    /// It acknowledges; the change shows after so many looks.
+    ObeyAfterLooks(usize),
+    /// It answers each change with this status.
+    Answer(u16),
+    Garbage,
+    HeldByOther,
+    KeepSessions,
+}
+
+#[derive(Default)]
+struct Seen {
+    changes: usize,
+    looks: usize,
+    /// Path to body of the changes that took place.
+    done: BTreeMap<String, Vec<u8>>,
+    late: Option<(usize, String, Vec<u8>)>,
+}
+
+/// A running device.
+pub(crate) struct Device {
+    url: String,
+    seen: Arc<Mutex<Seen>>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Device {
+    pub(crate) async fn start(script: Script) -> Device {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let app = Router::new().fallback(answer).with_state((script, seen.clone()));
+        let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Device { url, seen, task: Some(task) }
+    }
+
+    /// An address at which nobody listens.
+    pub(crate) async fn gone() -> Device {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Device { url: format!("http://{}", listener.local_addr().unwrap()), seen: Arc::default(), task: None }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    /// Requests for a change so far.
+    pub(crate) fn changes(&self) -> usize {
+        self.seen.lock().unwrap().changes
+    }
+
+    /// Requests for a reading so far.
+    pub(crate) fn looks(&self) -> usize {
+        self.seen.lock().unwrap().looks
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+async fn answer(
+    State((script, seen)): State<(Script, Arc<Mutex<Seen>>)>,
+    request: Request<Body>,
+) -> Response {
+    let path = request.uri().path().to_owned();
+    assert_eq!(request.headers().get("authorization").unwrap(), "Bearer token");
+    if request.method() == Method::GET {
+        return look(script, &seen, &path).await;
+    }
+    let body = axum::body::to_bytes(request.into_body(), 65_536).await.unwrap().to_vec();
+    seen.lock().unwrap().changes += 1;
+    match script {
+        Script::Obey | Script::KeepSessions => done(&seen, path, body),
+        Script::SeenToken(newest) if token(&path, &body) < newest => {
+            return (StatusCode::CONFLICT, Json(Conflict::TokenTooOld { newest })).into_response();
+        }
+        Script::SeenToken(_) => done(&seen, path, body),
+        Script::HangOnChange => std::future::pending().await,
+        Script::ObeyAndDropTheConnection => {
+            done(&seen, path, body);
+            // hyper ends the connection when its handler panics; the test does not see this panic.
+            panic!("the connection is dropped by intention");
+        }
+        Script::Lie => {}
+        Script::ObeyAfterLooks(looks) => seen.lock().unwrap().late = Some((looks, path, body)),
+        Script::Answer(status) => return StatusCode::from_u16(status).unwrap().into_response(),
+        Script::HeldByOther => {
+            let conflict = Conflict::HeldByOther { holder: "iqn.n9".to_owned() };
+            return (StatusCode::CONFLICT, Json(conflict)).into_response();
+        }
+        Script::HangOnLook | Script::Garbage => unreachable!("a change without a look"),
+    }
+    StatusCode::OK.into_response()
+}
+
+fn done(seen: &Mutex<Seen>, path: String, body: Vec<u8>) {
+    seen.lock().unwrap().done.insert(path, body);
+}
+
+fn token(path: &str, body: &[u8]) -> LogIndex {
+    if path.starts_with("/v1/volumes/") {
+        match serde_json::from_slice(body).unwrap() {
+            VolumeChange::Attach { token, .. } | VolumeChange::Revoke { token, .. } => token,
+        }
+    } else if path.starts_with("/v1/ports/") {
+        serde_json::from_slice::<PortChange>(body).unwrap().token
+    } else {
+        serde_json::from_slice::<BootChange>(body).unwrap().token
+    }
+}
+
+async fn look(script: Script, seen: &Mutex<Seen>, path: &str) -> Response {
+    seen.lock().unwrap().looks += 1;
+    if matches!(script, Script::HangOnLook) {
+        std::future::pending::<()>().await;
+    }
+    if matches!(script, Script::Garbage) {
+        return "neither yes nor no".into_response();
+    }
+    let mut seen = seen.lock().unwrap();
+    if let Some((looks, path, body)) = seen.late.take() {
+        if looks == 0 {
+            seen.done.insert(path, body);
+        } else {
+            seen.late = Some((looks - 1, path, body));
+        }
+    }
+    let change = seen.done.get(path);
+    match path.strip_prefix("/v1/").and_then(|rest| rest.split_once('/')) {
+        Some(("volumes", volume)) => Json(volume_state(script, volume, change)).into_response(),
+        Some(("ports", port)) => Json(port_state(port, change)).into_response(),
+        Some(("boot", "n1")) => Json(boot_state(change)).into_response(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// `v1` is held by n1 with a session, `v2` by nobody or, by script, by another.
+fn volume_state(script: Script, volume: &str, change: Option<&Vec<u8>>) -> VolumeState {
+    let n1 = || vec!["iqn.n1".to_owned()];
+    let mut state = VolumeState::default();
+    match (volume, change.map(|body| serde_json::from_slice(body).unwrap())) {
+        ("v1", None) => (state.holders, state.sessions) = (n1(), n1()),
+        ("v1", Some(VolumeChange::Revoke { .. })) if matches!(script, Script::KeepSessions) => {
+            state.sessions = n1();
+        }
+        ("v2", None) if matches!(script, Script::HeldByOther) => state.holders = vec!["iqn.n9".to_owned()],
+        ("v1", Some(VolumeChange::Revoke { .. })) | ("v2", None) => {}
+        ("v2", Some(VolumeChange::Attach { initiator, .. })) => state.holders = vec![initiator],
+        other => panic!("{other:?}"),
+    }
+    state
+}
+
+/// `sw1/3` is open, `sw1/4` closed. The slash arrives escaped: it is part of a name, not of the path.
+fn port_state(port: &str, change: Option<&Vec<u8>>) -> PortState {
+    let setting = match (port, change) {
+        (_, Some(body)) => serde_json::from_slice::<PortChange>(body).unwrap().setting,
+        ("sw1%2F3", None) => PortSetting::Open { vlan: 7, mac: None },
+        ("sw1%2F4", None) => PortSetting::Closed,
+        other => panic!("{other:?}"),
+    };
+    PortState { setting, newest: LogIndex(0) }
+}
+
+fn boot_state(change: Option<&Vec<u8>>) -> BootState {
+    let assignment = change.map(|body| serde_json::from_slice::<BootChange>(body).unwrap().assignment);
+    BootState { assignment, newest: LogIndex(0) }
+}
