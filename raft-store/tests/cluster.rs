@@ -61,6 +61,9 @@ async fn a_dead_leader_is_replaced_nothing_is_lost_and_it_catches_up_when_it_com
     cluster.node(old.0).stop().await;
     let stopped = Instant::now();
     let last = cluster.propose("after").await;
+    while let Ok(event) = cluster.node_mut(old.0).events.try_recv() {
+        assert!(!matches!(event, StoreEvent::Fatal(_)), "an orderly stop is no failure");
+    }
     println!("a new leader committed {:?} after the old one stopped", stopped.elapsed());
     assert_ne!(cluster.leader().await.id, old);
 

@@ -5,13 +5,15 @@
 mod common;
 
 use common::{Authority, Cluster, note, until};
-use raft_store::ProposeError;
+use policies::Millis;
+use raft_store::{ProposeError, Timing};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -21,6 +23,7 @@ const HELLO: u8 = 1;
 const WELCOME: u8 = 2;
 const REFUSED: u8 = 3;
 const APPEND: u8 = 4;
+const VOTE: u8 = 5;
 const FAILED: u8 = 9;
 
 /// A frame as `frame.rs` describes it, made by hand.
@@ -169,4 +172,39 @@ async fn a_known_member_that_sends_garbage_harms_nobody() {
     assert!(kind == FAILED && body["why"] == "m9 speaks for another member", "{body}");
     until("nobody took it for a leader", || cluster.node(1).store.is_leader()).await;
     cluster.propose("unharmed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn votes_are_refused_after_a_start_and_while_a_lease_runs() {
+    let mut cluster = Cluster::new(1).await;
+    cluster.node(1).stop().await;
+    cluster.node_mut(1).config.timing = Timing {
+        election_min: Millis(1500),
+        election_max: Millis(2500),
+        propose_limit: Millis(5000),
+        ..common::TIMING
+    };
+    cluster.node_mut(1).start().await;
+    let known = cluster.authority.tls("member-9").client;
+    let mut stream = connect(cluster.node(1).config.listen, &known).await.unwrap();
+    assert_eq!(send(&mut stream, HELLO, &hello()).await.unwrap().0, WELCOME);
+    let vote = json!({"term": 99, "member": 9, "committed": false});
+    let last = json!({"term": 98, "member": 9, "index": 999});
+    let ballot = json!({"vote": vote, "last": last});
+
+    let (kind, body) = send(&mut stream, VOTE, &ballot).await.unwrap();
+    assert!(kind == FAILED && body["why"].as_str().unwrap().contains("started a moment ago"), "{body}");
+    // It goes on to lead, and hands out leases while the candidate asks again and again.
+    let deadline = Instant::now() + common::PATIENCE;
+    loop {
+        let lease = cluster.node(1).store.lease_end();
+        let (kind, body) = send(&mut stream, VOTE, &ballot).await.unwrap();
+        assert_eq!(kind, FAILED, "no vote was given: {body}");
+        if body["why"].as_str().unwrap().contains("own lease as leader lasts") {
+            assert!(lease.is_some());
+            break;
+        }
+        assert!(Instant::now() < deadline, "{body}");
+    }
+    assert!(cluster.node(1).store.is_leader());
 }
