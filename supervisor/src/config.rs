@@ -482,6 +482,15 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_address_is_split_or_refused(text in "\\PC{0,40}") {
+            if let Some((host, port)) = host_port(&text) {
+                assert!(!host.is_empty() && port > 0);
+            }
+        }
+    }
+
     /// Keys of `docs/CONFIGURATION.md` that are wanted, with what stands in a column of their row.
     fn documented(column: usize, wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
         let doc = include_str!("../../docs/CONFIGURATION.md");

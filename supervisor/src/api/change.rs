@@ -340,6 +340,7 @@ fn prepare(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_bad_body_names_the_key() {
@@ -377,5 +378,25 @@ mod tests {
         assert_eq!(new_policy(&state, &name, nothing).unwrap_err().code, Code::BadRequest);
         let new: PolicyId = "mine".parse().unwrap();
         assert_eq!(new_policy(&state, &new, change("detection.reprobe_count", "5")).unwrap().1, None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_is_read_or_refused(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Err(problem) = read_json::<Applying>(&body) {
+                prop_assert_eq!(problem.code, Code::BadRequest);
+            }
+        }
+
+        #[test]
+        fn any_json_is_read_or_refused(key in "[a-z_]{0,12}", text in "\\PC{0,60}", deep in 0usize..300) {
+            let nested = format!("{}{}", "[".repeat(deep), "]".repeat(deep));
+            let value = serde_json::json!({ "node": [{ "name": text, key: text }] }).to_string();
+            for body in [nested, value] {
+                if let Err(problem) = read_json::<Applying>(body.as_bytes()) {
+                    prop_assert_eq!(problem.code, Code::BadRequest);
+                }
+            }
+        }
     }
 }

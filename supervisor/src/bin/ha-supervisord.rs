@@ -266,3 +266,14 @@ fn after_init(home: &Home, config: &Config) -> String {
 fn say(text: &str) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes()).context("write to standard output")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+}

@@ -283,3 +283,13 @@ fn colours_are_for_terminals() {
     let found = status(&status_of(&story), &coloured);
     assert!(!plain.contains('\x1b') && found.contains("\x1b[32myes\x1b[0m"));
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_name_is_explained_or_refused(text in "\\PC{0,100}") {
+        let story = mid_failover();
+        if let Err(error) = explain(story.facts(), &text) {
+            assert!(error.to_string().contains("there is no"), "{error}");
+        }
+    }
+}
