@@ -11,22 +11,24 @@ use super::table::{say, seconds, spread, table};
 use super::{DemoError, Home, failover, verdict};
 use std::time::Duration;
 
-/// A measured length of one run.
-type Measure = (&'static str, fn(&Moments) -> Option<Duration>);
+/// A measured length of one run: its column, its row, and how to read it.
+type Measure = (&'static str, &'static str, fn(&Moments) -> Option<Duration>);
 
 const HANG: [Measure; 5] = [
-    ("fault -> suspected by the first member", |moments| moments.suspected),
-    ("fault -> verdict committed", |moments| moments.judged),
-    ("fault -> fence proven", |moments| moments.proven),
-    ("fault -> service back", |moments| moments.back),
-    ("intent to power off -> seen off twice (BMC delay 0)", |moments| moments.power_off),
+    ("SUSPECTED", "fault -> suspected by the first member", |moments| moments.suspected),
+    ("VERDICT", "fault -> verdict committed", |moments| moments.judged),
+    ("PROVEN", "fault -> fence proven", |moments| moments.proven),
+    ("BACK", "fault -> service back", |moments| moments.back),
+    ("POWER OFF", "power-off intent -> seen off twice, BMC delay 0", |moments| moments.power_off),
 ];
 
 const LEADER: [Measure; 4] = [
-    ("leader killed -> next leader's first action", |moments| later(moments.killed, moments.taken_up)),
-    ("leader killed -> service back", |moments| later(moments.killed, moments.back)),
-    ("fault -> leader killed", |moments| moments.killed),
-    ("fault -> service back", |moments| moments.back),
+    ("NEXT LEADER", "leader killed -> next leader's first action", |moments| {
+        later(moments.killed, moments.taken_up)
+    }),
+    ("AFTER KILL", "leader killed -> service back", |moments| later(moments.killed, moments.back)),
+    ("KILLED", "fault -> leader killed", |moments| moments.killed),
+    ("BACK", "fault -> service back", |moments| moments.back),
 ];
 
 fn later(from: Option<Duration>, to: Option<Duration>) -> Option<Duration> {
@@ -41,11 +43,11 @@ pub async fn bench(home: &Home, runs: usize) -> Result<(), DemoError> {
     say(&format!(
         "{runs} runs, each on a fresh cluster of three members and a fresh rack of six nodes; policy quick."
     ))?;
-    say("\na node hangs; its BMC switches off at once\n")?;
+    say("\nA node hangs; its BMC switches off at once. Seconds.\n")?;
     let hangs = measure(home, Kind::Hang, runs, &HANG).await?;
     let halves = runs.div_ceil(2);
     say(&format!(
-        "\na node hangs, its BMC takes {OFF_DELAY}, and the leader is killed once the fence intent is committed\n"
+        "\nA node hangs, its BMC takes {OFF_DELAY}, and the leader is killed once the fence intent is committed. Seconds.\n"
     ))?;
     let leaders = measure(home, Kind::LeaderDeath, halves, &LEADER).await?;
     let command = std::env::args().collect::<Vec<_>>().join(" ");
@@ -62,23 +64,27 @@ async fn measure(
     measures: &[Measure],
 ) -> Result<Vec<Moments>, DemoError> {
     let mut all = Vec::new();
+    say(&line("RUN", measures.iter().map(|(column, _, _)| (*column).to_owned())))?;
     for run in 1..=runs {
         let findings = one(home, kind, run).await?;
         let moments = Moments::of(&findings);
-        let lengths = measures.iter().map(|(what, measure)| {
-            let length = measure(&moments).map_or_else(|| "-".to_owned(), seconds);
-            format!("{what} {length}")
-        });
-        say(&format!("  {run:>3}  {}", lengths.collect::<Vec<_>>().join(" | ")))?;
+        let cells =
+            measures.iter().map(|(_, _, measure)| measure(&moments).map_or_else(|| "-".to_owned(), seconds));
+        say(&line(&run.to_string(), cells))?;
         all.push(moments);
     }
     Ok(all)
 }
 
+/// A line of the running table; the columns are as wide as their longest title.
+fn line(first: &str, cells: impl Iterator<Item = String>) -> String {
+    cells.fold(format!("{first:>4}"), |line, cell| format!("{line}  {cell:>11}"))
+}
+
 async fn one(home: &Home, kind: Kind, run: usize) -> Result<Findings, DemoError> {
     let room = home.room(&format!("{}-{run}", kind.word()))?;
     let mut stage = Stage::build(home, room.clone(), |_| Ok(())).await?;
-    let findings = failover::run(&mut stage, kind, None, false).await;
+    let findings = failover::run(&mut stage, kind, false).await;
     stage.end().await?;
     let findings = findings?;
     let broken = verdict::broken(&findings);
@@ -93,7 +99,7 @@ async fn one(home: &Home, kind: Kind, run: usize) -> Result<Findings, DemoError>
 }
 
 fn summary(measures: &[Measure], runs: &[Moments]) -> impl Iterator<Item = Vec<String>> {
-    measures.iter().map(|(what, measure)| {
+    measures.iter().map(|(_, what, measure)| {
         let lengths: Vec<Duration> = runs.iter().filter_map(measure).collect();
         let spread = spread(&lengths).map(|(median, least, greatest)| [median, least, greatest].map(seconds));
         let count = lengths.len().to_string();

@@ -6,7 +6,7 @@
 
 use super::cluster::chain;
 use super::process::{Process, Starter};
-use super::table::{say, seconds, spread, table};
+use super::table::{milliseconds, say, spread, table};
 use super::wait::{Look, until};
 use super::{DemoError, Home};
 use crate::rack::client::Client as RackClient;
@@ -67,7 +67,7 @@ pub async fn bench_fence(home: &Home, runs: usize) -> Result<(), DemoError> {
                 over.push(fence_all(chosen).await?.saturating_sub(Duration::from_millis(delay.0)));
             }
             let spread =
-                spread(&over).map(|(median, least, greatest)| [median, least, greatest].map(seconds));
+                spread(&over).map(|(median, least, greatest)| [median, least, greatest].map(milliseconds));
             let words = [count.to_string(), delay.to_string(), runs.to_string()];
             rows.push(words.into_iter().chain(spread.into_iter().flatten()).collect());
         }
@@ -76,7 +76,7 @@ pub async fn bench_fence(home: &Home, runs: usize) -> Result<(), DemoError> {
     bmcs.ended(Instant::now() + LIMIT).await?;
     let command = std::env::args().collect::<Vec<_>>().join(" ");
     say(&format!(
-        "{command}\n\nfencing::fence with warm sessions: seconds over the BMC's own delay until the last node was seen off twice\n"
+        "{command}\n\nfencing::fence with warm sessions: milliseconds over the BMC's own delay until the last node was seen off twice\n"
     ))?;
     say(&table(&["NODES AT ONCE", "BMC DELAY", "RUNS", "MEDIAN", "MIN", "MAX"], &rows))
 }

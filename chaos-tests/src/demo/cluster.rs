@@ -21,7 +21,7 @@ use supervisor::config::Home as MemberHome;
 use supervisor::init::Context;
 
 /// Members: the smallest cluster that survives one of them.
-const MEMBERS: u64 = 3;
+const MEMBERS: usize = 3;
 /// How long a question looks for a member that can answer it. A new leader is there within 1.5 s.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a question to one certain member looks for it.
@@ -99,7 +99,7 @@ impl Cluster {
         until("three members to vote", START_MAX, &log, async || {
             self.check()?;
             Ok(match self.members_seen().await {
-                Ok(seen) if seen.members.iter().filter(|member| member.voter).count() as u64 == MEMBERS => {
+                Ok(seen) if seen.members.iter().filter(|member| member.voter).count() == MEMBERS => {
                     Look::There(())
                 }
                 Ok(seen) => Look::NotYet(format!("{} members", seen.members.len())),
@@ -179,6 +179,24 @@ impl Cluster {
         self.members.values_mut().try_for_each(Process::check)
     }
 
+    /// Gives up the members that have ended; what became of them.
+    pub(super) fn bury(&mut self) -> Vec<DemoError> {
+        let mut ended = Vec::new();
+        self.members.retain(|_, member| match member.check() {
+            Ok(()) => true,
+            Err(error) => {
+                ended.push(error);
+                false
+            }
+        });
+        ended
+    }
+
+    /// The process of a member, if it runs.
+    pub(super) fn pid(&self, id: MemberId) -> Option<u32> {
+        self.members.get(&id)?.pid()
+    }
+
     /// Each member's log.
     pub(super) fn logs(&self) -> BTreeMap<MemberId, PathBuf> {
         self.addresses.keys().map(|id| (*id, self.log(*id))).collect()
@@ -205,11 +223,11 @@ impl Cluster {
 }
 
 fn draw_addresses() -> Result<BTreeMap<MemberId, Addresses>, DemoError> {
-    let mut free = ports::draw(3 * MEMBERS as usize)?.into_iter();
+    let mut free = ports::draw(3 * MEMBERS)?.into_iter();
     let mut next =
         || free.next().ok_or_else(|| DemoError::Unexpected("there are too few free ports".to_owned()));
     let mut addresses = BTreeMap::new();
-    for id in 1..=MEMBERS {
+    for id in (1..).take(MEMBERS) {
         addresses.insert(MemberId(id), Addresses { member: next()?, api: next()?, heartbeat: next()? });
     }
     Ok(addresses)

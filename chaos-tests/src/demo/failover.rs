@@ -12,7 +12,7 @@ use super::moments::Point;
 use super::narrator::Narrator;
 use super::stage::{Stage, keep};
 use super::wait::{Look, until};
-use crate::rack::{Fault, MoodChange};
+use crate::rack::Fault;
 use policies::{Action, Event, Plan};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,15 +27,10 @@ const FAILOVER_MAX: Duration = Duration::from_secs(30);
 pub(super) const WRITES_AFTER_MIN: u64 = 50;
 
 /// Lets the first node with an instance fail and waits until the failover is over.
-pub(super) async fn run(
-    stage: &mut Stage,
-    kind: Kind,
-    extra_mood: Option<MoodChange>,
-    aloud: bool,
-) -> Result<Findings, DemoError> {
+pub(super) async fn run(stage: &mut Stage, kind: Kind, aloud: bool) -> Result<Findings, DemoError> {
     stage.check()?;
     let victim = Victim::of(&stage.description)?;
-    for mood in kind.mood().into_iter().chain(extra_mood) {
+    if let Some(mood) = kind.mood() {
         let ill = stage.rack().fault(&victim.node, Fault::BmcMood { mood }).await;
         ill.map_err(|source| DemoError::Rack { doing: "change the mood of a BMC", source })?;
     }
@@ -57,16 +52,31 @@ pub(super) async fn run(
         stage.cluster.kill(member).await?;
         killed = Some(Killed { member, at: Point::now() });
     }
-    let ended = await_end(stage, &victim, fault_ns).await;
+    let findings = match await_end(stage, &victim, fault_ns).await {
+        Ok(()) => gather(stage, kind, victim, fault_ns, killed).await,
+        Err(error) => Err(error),
+    };
     if let Some(narrator) = narrator {
-        narrator.end().await?;
+        narrator.end(findings.as_ref().ok().and_then(first_write)).await?;
     }
-    ended?;
-    let findings = gather(stage, kind, victim, fault_ns, killed).await?;
+    let findings = findings?;
     let text = serde_json::to_string_pretty(&findings)
         .map_err(|error| DemoError::Unexpected(format!("write the findings: {error}")))?;
     keep(&stage.dir().join("findings.json"), &text)?;
     Ok(findings)
+}
+
+/// What the array saw when the new node took over.
+fn first_write(findings: &Findings) -> Option<(Point, String)> {
+    let handover = findings.handover()?;
+    let run = findings.volume()?.runs.iter().find(|run| run.first_at == handover.first_at)?;
+    let (from, to) = (&findings.victim.node, &findings.placed.node);
+    let text = format!(
+        "the storage array accepts the first write of {to}: {}; the last one of {from} was {}",
+        run.first,
+        run.first.saturating_sub(1)
+    );
+    Some((findings.point(handover.first_at), text))
 }
 
 /// Lets the fault happen; returns when it did, in nanoseconds since the rack's start.

@@ -44,6 +44,19 @@ impl Kind {
         }
     }
 
+    /// What happens, for somebody who sees it for the first time.
+    pub(super) fn story(self) -> &'static str {
+        match self {
+            Kind::Hang => "a node stands still; its kernel answers nothing, its power is on",
+            Kind::PowerLoss => "a node and its BMC lose their supply; nobody can ask whether it is off",
+            Kind::Partition => "both networks of a node are cut; it works and goes on writing",
+            Kind::LeaderDeath => "a node hangs, and the leader is killed once it has decided to fence it",
+            Kind::LyingBmc => {
+                "a node is cut off, and its BMC says \"off\" while it works and goes on writing"
+            }
+        }
+    }
+
     /// A name for a directory, as on the command line.
     pub(super) fn word(self) -> &'static str {
         match self {

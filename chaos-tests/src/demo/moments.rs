@@ -47,6 +47,8 @@ pub(super) struct Moments {
     pub(super) proven: Option<Duration>,
     /// The array accepted the first write of the new node.
     pub(super) back: Option<Duration>,
+    /// How long nobody wrote.
+    pub(super) pause: Option<Duration>,
     /// The leader was killed.
     pub(super) killed: Option<Duration>,
     /// The next leader first did something for the failover.
@@ -66,6 +68,9 @@ impl Moments {
                 .then(|| since(Point::of(findings.old.judged))),
             proven: plan.and_then(proven).map(since),
             back: findings.handover().map(|handover| since(findings.point(handover.first_at))),
+            pause: findings
+                .handover()
+                .map(|handover| Duration::from_nanos(handover.first_at.saturating_sub(handover.last_at))),
             killed: findings.killed.as_ref().map(|killed| since(killed.at)),
             taken_up: findings.killed.as_ref().and_then(|killed| taken_up(plan?, killed.at)).map(since),
             power_off: plan.and_then(power_off),

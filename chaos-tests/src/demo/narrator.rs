@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A telling under way.
 pub(super) struct Narrator {
-    stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<Option<(Point, String)>>,
     task: JoinHandle<Result<(), DemoError>>,
 }
 
@@ -38,15 +38,24 @@ impl Narrator {
     ) -> Narrator {
         let (stop, stopped) = oneshot::channel();
         let waiting = BTreeMap::from([((fault_at, 0), fault)]);
-        let telling =
-            Telling { node, fault_at, logs, events, told, suspecting: BTreeSet::new(), waiting, lines: 1 };
+        let telling = Telling {
+            node,
+            fault_at,
+            logs,
+            events,
+            told,
+            suspecting: BTreeSet::new(),
+            named: BTreeSet::new(),
+            waiting,
+            lines: 1,
+        };
         Narrator { stop, task: tokio::spawn(telling.run(stopped)) }
     }
 
-    /// Tells what is left and ends.
-    pub(super) async fn end(self) -> Result<(), DemoError> {
+    /// Tells what is left, with this line where it belongs, and ends.
+    pub(super) async fn end(self, last: Option<(Point, String)>) -> Result<(), DemoError> {
         // It fails only if the telling has ended already, and then the task says why.
-        self.stop.send(()).ok();
+        self.stop.send(last).ok();
         self.task.await.map_err(|error| DemoError::Unexpected(format!("tell the failover: {error}")))?
     }
 }
@@ -58,20 +67,25 @@ struct Telling {
     events: watch::Receiver<Vec<Event>>,
     told: usize,
     suspecting: BTreeSet<MemberId>,
+    /// Failovers whose number was told.
+    named: BTreeSet<String>,
     /// By time, and by order of arrival where times are the same.
     waiting: BTreeMap<(Point, u64), String>,
     lines: u64,
 }
 
 impl Telling {
-    async fn run(mut self, mut stopped: oneshot::Receiver<()>) -> Result<(), DemoError> {
+    async fn run(mut self, mut stopped: oneshot::Receiver<Option<(Point, String)>>) -> Result<(), DemoError> {
         let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
-                _ = &mut stopped => {
+                last = &mut stopped => {
                     self.gather();
+                    if let Ok(Some((at, text))) = last {
+                        self.add(at, text);
+                    }
                     return self.tell(Point(u64::MAX));
                 }
             }
@@ -85,7 +99,8 @@ impl Telling {
         let news: Vec<Event> = self.events.borrow_and_update().iter().skip(self.told).cloned().collect();
         self.told += news.len();
         for event in news {
-            self.add(Point::of(event.at), event.text);
+            let text = sentence(&event, &mut self.named);
+            self.add(Point::of(event.at), text);
         }
         for (member, at) in suspicions(&self.logs, &self.node, self.fault_at) {
             if self.suspecting.insert(member) {
@@ -111,5 +126,42 @@ impl Telling {
             say(&timeline(at.since(self.fault_at), &text))?;
         }
         Ok(())
+    }
+}
+
+/// An event's sentence, with the number of its failover only where that is new. An entry that names its own index is
+/// an intent: the committed record that something is about to be done.
+fn sentence(event: &Event, named: &mut BTreeSet<String>) -> String {
+    let failover = event.about.iter().find_map(|about| about.strip_prefix("failover/"));
+    let prefix = failover.map(|id| format!("failover {id}: ")).unwrap_or_default();
+    let short = match failover {
+        Some(id) if !named.insert(id.to_owned()) => event.text.strip_prefix(&prefix).unwrap_or(&event.text),
+        Some(_) | None => &event.text,
+    };
+    match short.ends_with(&format!("({})", event.index)) {
+        true => format!("intent: {short}"),
+        false => short.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policies::{LogIndex, Wall};
+
+    #[test]
+    fn a_failover_is_named_once_and_an_intent_is_marked() {
+        let mut named = BTreeSet::new();
+        let mut told = |index: u64, text: &str| {
+            let about = vec!["failover/f20".to_owned(), "node/node-1".to_owned()];
+            sentence(&Event { index: LogIndex(index), at: Wall(1), about, text: text.to_owned() }, &mut named)
+        };
+        assert_eq!(told(20, "failover f20: web-1 moves"), "failover f20: web-1 moves");
+        assert_eq!(told(21, "failover f20: power off node-1 (i21)"), "intent: power off node-1 (i21)");
+        assert_eq!(
+            told(25, "failover f20: power off node-1 done (i21, 19ms)"),
+            "power off node-1 done (i21, 19ms)"
+        );
+        assert_eq!(told(44, "failover f20 is done"), "failover f20 is done");
     }
 }

@@ -25,23 +25,29 @@ pub async fn once(home: &Home, kinds: &[Kind]) -> Result<(), DemoError> {
     let mut failed = 0;
     for (number, kind) in (1..).zip(kinds) {
         let room = format!("{number}-{}", kind.word());
+        say(&format!("{}: {}", ink(Ink::Bold, kind.title()), kind.story()))?;
         let result = one(home, *kind, &room).await;
         let broken = match &result {
             Ok(findings) => verdict::broken(findings),
             Err(error) => vec![chain(error)],
         };
-        let mark = if broken.is_empty() { ink(Ink::Good, "holds") } else { ink(Ink::Bad, "DOES NOT HOLD") };
-        say(&format!("  {:<26} {mark}", kind.title()))?;
+        if let (Ok(findings), true) = (&result, broken.is_empty()) {
+            say(&format!("  {}", ink(Ink::Good, &in_short(findings))))?;
+        }
         for sentence in &broken {
-            say(&format!("    {sentence}\n    logs: {}", home.dir().join(&room).display()))?;
+            say(&format!("  {} {sentence}", ink(Ink::Bad, "DOES NOT HOLD:")))?;
+        }
+        if !broken.is_empty() {
+            say(&format!("  logs: {}", home.dir().join(&room).display()))?;
         }
         failed += usize::from(!broken.is_empty());
         rows.push(row(*kind, result.as_ref().ok(), broken.is_empty()));
     }
-    let head = ["KIND", "DETECTED", "FENCED", "SERVICE BACK", "LOST WRITES", "OVERLAPPING", ""];
+    let head = ["KIND", "DETECTED", "FENCED", "SERVICE BACK", "NO WRITES FOR", "LOST", "OVERLAPPING", ""];
     say(&format!("\n{}", table(&head, &rows)))?;
     say(&format!(
-        "\nSeconds since the fault. Detected and fenced: stamps of the replicated log; the rest: the storage array.\n\
+        "\nDetected, fenced, service back: since the fault. A node that is only cut off writes on until it is fenced.\n\
+         Detected and fenced are stamps of the replicated log; everything else was seen by the storage array.\n\
          {} s in all; logs and findings are in {}",
         began.elapsed().as_secs(),
         home.dir().display()
@@ -54,9 +60,21 @@ pub async fn once(home: &Home, kinds: &[Kind]) -> Result<(), DemoError> {
 
 async fn one(home: &Home, kind: Kind, room: &str) -> Result<Findings, DemoError> {
     let mut stage = Stage::build(home, home.room(room)?, |_| Ok(())).await?;
-    let findings = failover::run(&mut stage, kind, None, false).await;
+    let findings = failover::run(&mut stage, kind, false).await;
     stage.end().await?;
     findings
+}
+
+/// What became of it, in a line.
+fn in_short(findings: &Findings) -> String {
+    let proof = findings.plans.first().and_then(|plan| plan.proof.as_ref());
+    format!(
+        "{} goes on at {} after {}; proof: {}",
+        findings.victim.instance,
+        findings.placed.node,
+        moment(Moments::of(findings).back),
+        proof.map_or_else(|| "none".to_owned(), ToString::to_string)
+    )
 }
 
 fn row(kind: Kind, findings: Option<&Findings>, holds: bool) -> Vec<String> {
@@ -68,6 +86,7 @@ fn row(kind: Kind, findings: Option<&Findings>, holds: bool) -> Vec<String> {
         moment(moments.judged),
         moment(moments.proven),
         moment(moments.back),
+        moment(moments.pause),
         count(|findings| findings.report.lost_writes),
         count(|findings| findings.report.overlapping_writes),
         if holds { "holds" } else { "DOES NOT HOLD" }.to_owned(),

@@ -69,6 +69,10 @@ impl Process {
         &self.log
     }
 
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Makes sure that it still runs.
     pub(super) fn check(&mut self) -> Result<(), DemoError> {
         match self.child.try_wait().map_err(system(format!("look after {}", self.name)))? {

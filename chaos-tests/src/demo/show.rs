@@ -13,9 +13,13 @@ use super::verdict::broken;
 use super::{DemoError, Home};
 use std::future::Future;
 use std::path::Path;
+use std::time::Duration;
+use tokio::time::interval;
 
-const WORDS: &str = "\
-  node      a physical server, with a BMC that switches its power. Here: processes on this computer.
+/// How often the processes are looked after while the demo stays up.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+const WORDS: &str = "  node      a physical server, with a BMC that switches its power. Here: processes on this computer.
   instance  what runs on a node and has to go on: its identity, networks, volumes. Here: it counts, on its volume.
   spare     a node without an instance, switched off, ready to take one.
   member    a supervisor. Three of them watch every node and decide by majority; one of them leads.
@@ -38,10 +42,10 @@ pub async fn show(home: &Home, stop: impl Future<Output = ()>) -> Result<(), Dem
         findings = watch(&mut stage) => findings?,
         () = &mut stop => return stage.end().await,
     };
-    next_steps(home, &stage, &findings)?;
+    next_steps(home, &stage, &findings).await?;
     let fallen = tokio::select! {
         () = &mut stop => Ok(()),
-        fallen = fallen(&mut stage) => fallen,
+        fallen = look_after(&mut stage) => fallen,
     };
     say("\nending all processes")?;
     stage.end().await?;
@@ -58,21 +62,8 @@ async fn watch(stage: &mut Stage) -> Result<Findings, DemoError> {
         "Seconds since the fault, and entries of the cluster's replicated log. What is to be done is committed first\n\
          (i12: index in the log), then done, then read back; only what was seen counts.\n",
     ))?;
-    let findings = failover::run(stage, Kind::Hang, None, true).await?;
+    let findings = failover::run(stage, Kind::Hang, true).await?;
     let back = Moments::of(&findings).back;
-    if let Some(handover) = findings.handover() {
-        let (from, to) = (&findings.victim.node, &findings.placed.node);
-        let volume = findings.volume();
-        let next = volume.and_then(|volume| volume.runs.iter().find(|run| run.first_at == handover.first_at));
-        let counted = next.map_or(String::new(), |run| {
-            format!(": {} wrote up to {}, {to} goes on with {}", from, run.first.saturating_sub(1), run.first)
-        });
-        let at = findings.point(handover.first_at).since(findings.fault_at());
-        say(&super::table::timeline(
-            at,
-            &format!("the storage array accepts the first write of {to}{counted}"),
-        ))?;
-    }
     let (lost, overlapping) = (findings.report.lost_writes, findings.report.overlapping_writes);
     let sentence =
         format!("service back after {}, lost writes {lost}, overlapping writers {overlapping}", moment(back));
@@ -93,20 +84,26 @@ async fn watch(stage: &mut Stage) -> Result<Findings, DemoError> {
     }
 }
 
-/// Waits until a process of the stage ends by itself.
-async fn fallen(stage: &mut Stage) -> Result<(), DemoError> {
-    let mut look = tokio::time::interval(std::time::Duration::from_secs(1));
+/// Looks after the processes: a member may be killed by the reader, for that is the point; without the rack there is
+/// nothing left to see.
+async fn look_after(stage: &mut Stage) -> Result<(), DemoError> {
+    let mut look = interval(LOOK_EVERY);
     loop {
         look.tick().await;
-        stage.check()?;
+        stage.check_rack()?;
+        for ended in stage.cluster.bury() {
+            say(&ended.to_string())?;
+        }
     }
 }
 
-fn next_steps(home: &Home, stage: &Stage, findings: &Findings) -> Result<(), DemoError> {
+async fn next_steps(home: &Home, stage: &Stage, findings: &Findings) -> Result<(), DemoError> {
     let near = |path: &Path| shorter(path);
     let plan = findings.plans.first().map_or_else(String::new, |plan| plan.id.to_string());
     let rack = near(stage.rack_dir());
     let node = &findings.victim.node;
+    let leader = stage.cluster.leader().await?;
+    let pid = leader.and_then(|leader| stage.cluster.pid(leader)).map(|pid| pid.to_string());
     let steps = [
         (format!("export PATH={}:$PATH", home.programs().display()), ""),
         (format!("export HACTL_CONFIG={}", stage.cluster.context().display()), ""),
@@ -117,6 +114,7 @@ fn next_steps(home: &Home, stage: &Stage, findings: &Findings) -> Result<(), Dem
         (format!("rack do --dir {rack} power-loss node-2"), "another failure; the last spare is taken"),
         (format!("rack do --dir {rack} report"), "what the storage array has seen"),
         (format!("hactl node release {node} --reason repaired"), "the fenced node becomes a spare again"),
+        (format!("kill -9 {}", pid.unwrap_or_default()), "the leader dies; another member takes over"),
     ];
     say("\nEverything stays up. In another terminal:\n")?;
     for (command, what) in steps {

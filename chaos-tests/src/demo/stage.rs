@@ -24,6 +24,10 @@ const HEALTHY_MAX: Duration = Duration::from_secs(20);
 /// How long programs are given to end when asked to.
 const END_MAX: Duration = Duration::from_secs(5);
 
+/// Writes of each instance that are awaited before a fault: something that could be lost, and a second in which all
+/// members have heard every node and read its power.
+const WRITES_BEFORE_MIN: u64 = 100;
+
 /// What the demo's rack holds.
 pub(super) const NODES: usize = 6;
 pub(super) const SPARES: usize = 2;
@@ -94,13 +98,22 @@ impl Stage {
                 let healthy = |node: &&NodeLine| {
                     matches!(node.state, NodeState::Active { .. }) && node.verdict == Verdict::Healthy
                 };
-                let writes = self.report().await?.volumes.iter().filter(|volume| volume.writes > 0).count();
+                let writes = self
+                    .report()
+                    .await?
+                    .volumes
+                    .iter()
+                    .filter(|volume| volume.writes >= WRITES_BEFORE_MIN)
+                    .count();
                 let healthy = nodes.iter().filter(healthy).count();
                 if (healthy, writes) == (NODES - SPARES, NODES - SPARES) {
                     return Ok(Look::There(()));
                 }
                 let seen = nodes.iter().map(|node| format!("{} {} {}", node.name, node.state, node.verdict));
-                Ok(Look::NotYet(format!("{}; {writes} volumes written", seen.collect::<Vec<_>>().join(", "))))
+                Ok(Look::NotYet(format!(
+                    "{}; {writes} volumes with {WRITES_BEFORE_MIN} writes",
+                    seen.collect::<Vec<_>>().join(", ")
+                )))
             },
         )
         .await
@@ -109,6 +122,11 @@ impl Stage {
     /// Makes sure that everything still runs.
     pub(super) fn check(&mut self) -> Result<(), DemoError> {
         self.cluster.check()?;
+        self.check_rack()
+    }
+
+    /// Makes sure that the rack still runs.
+    pub(super) fn check_rack(&mut self) -> Result<(), DemoError> {
         self.rack.check()
     }
 

@@ -1,7 +1,7 @@
 //! How the demo speaks: lines, timelines, tables.
 //!
 //! Why it exists: what a newcomer sees is the demo; it has one look, and colours only on a terminal.
-//! What it never does: round a number that matters or hide one; times have three decimals everywhere.
+//! What it never does: round a number that matters or hide one; times have three decimals, or one in milliseconds.
 
 use super::DemoError;
 use super::error::system;
@@ -49,6 +49,11 @@ pub(super) fn say(text: &str) -> Result<(), DemoError> {
 /// Seconds with three decimals.
 pub(super) fn seconds(length: Duration) -> String {
     format!("{:.3}", length.as_secs_f64())
+}
+
+/// Milliseconds with one decimal, for what takes no second.
+pub(super) fn milliseconds(length: Duration) -> String {
+    format!("{:.1}", length.as_secs_f64() * 1000.0)
 }
 
 /// Seconds with a unit, or a dash for what did not happen.

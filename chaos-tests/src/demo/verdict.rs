@@ -59,7 +59,9 @@ pub(super) fn broken(findings: &Findings) -> Vec<String> {
 fn writers(findings: &Findings) -> Option<String> {
     let initiator = |node| findings.initiators.get(node).map_or("", String::as_str);
     let (old, new) = (initiator(&findings.victim.node), initiator(&findings.placed.node));
-    let volume = findings.volume()?;
+    let Some(volume) = findings.volume() else {
+        return Some(format!("the array knows no {}", findings.victim.volume));
+    };
     let volume_name = &volume.volume;
     let [before, after] = volume.runs.as_slice() else {
         let writers: Vec<&str> = volume.runs.iter().map(|run| run.initiator.as_str()).collect();
@@ -140,4 +142,101 @@ fn of_this_kind(findings: &Findings, plan: &Plan) -> Vec<String> {
 fn was_taken_over(plan: &Plan) -> bool {
     let leaders: BTreeSet<_> = plan.intents.iter().map(|intent| intent.leader).collect();
     leaders.len() >= 2 && plan.intents.first().map(|intent| intent.leader) == leaders.first().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policies::LeaderEpoch;
+
+    /// What a real hang left. If a type has changed so that it is read no more: `target/debug/demo --once --kind hang`,
+    /// then copy `target/demo/1-hang/findings.json` over it.
+    fn hang() -> Findings {
+        serde_json::from_str(include_str!("../../testdata/demo/hang.json")).unwrap()
+    }
+
+    /// The one sentence that is said after this change.
+    fn said(change: impl FnOnce(&mut Findings)) -> String {
+        let mut findings = hang();
+        change(&mut findings);
+        let broken = broken(&findings);
+        assert_eq!(broken.len(), 1, "{broken:?}");
+        broken.concat()
+    }
+
+    fn machine(findings: &mut Findings) -> &mut crate::rack::world::MachineStatus {
+        findings.status.machines.get_mut(&findings.victim.node).unwrap()
+    }
+
+    #[test]
+    fn a_failover_that_kept_every_promise_breaks_none() {
+        assert_eq!(broken(&hang()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_broken_promise_of_the_cluster_is_said() {
+        let twice = said(|findings| findings.plans.push(findings.plans[0].clone()));
+        assert!(twice.contains("exactly one failover, but there are 2"), "{twice}");
+        let never = said(|findings| findings.plans.clear());
+        assert!(never.contains("there are 0"), "{never}");
+        let open = said(|findings| findings.plans[0].phase = Phase::Starting);
+        assert!(open.contains("is not done but starting"), "{open}");
+        let other = said(|findings| findings.plans[0].decision.from = "node-2".parse().unwrap());
+        assert!(other.contains("does not move web-1 off node-1"), "{other}");
+        let epoch = said(|findings| findings.placed.epoch.0 += 1);
+        assert!(epoch.contains("in e3, which is not what was planned"), "{epoch}");
+    }
+
+    #[test]
+    fn every_broken_promise_about_the_writes_is_said() {
+        assert_eq!(said(|findings| findings.report.lost_writes = 3), "3 acknowledged writes were lost");
+        let overlap = said(|findings| findings.report.overlapping_writes = 1);
+        assert_eq!(overlap, "1 writes came from two writers at once");
+        let back = said(|findings| {
+            let runs = &mut findings.report.volumes[0].runs;
+            runs.push(runs[0].clone());
+        });
+        assert!(back.contains("was written by"), "{back}");
+        let gap = said(|findings| findings.report.volumes[0].runs[1].first += 1);
+        assert!(gap.contains("and not after"), "{gap}");
+        let short = said(|findings| {
+            let run = &mut findings.report.volumes[0].runs[1];
+            run.last = run.first;
+        });
+        assert!(short.contains("wrote only 1 times"), "{short}");
+        let neighbour = said(|findings| {
+            let handovers = findings.report.volumes[0].handovers.clone();
+            findings.report.volumes[1].handovers = handovers;
+        });
+        assert!(neighbour.contains("vol-2 changed hands"), "{neighbour}");
+    }
+
+    #[test]
+    fn each_kind_has_promises_of_its_own() {
+        let on = said(|findings| machine(findings).life = Life::Hung);
+        assert_eq!(on, "node-1 was to be switched off, but it is Hung");
+        let proof = said(|findings| findings.kind = Kind::PowerLoss);
+        assert!(proof.contains("isolation alone, but it is Some(PowerAndIsolation)"), "{proof}");
+        let honest = said(|findings| {
+            findings.kind = Kind::LyingBmc;
+            findings.report.volumes[0].handovers[0].last_at = findings.fault_ns + 1;
+        });
+        assert!(honest.contains("the BMC was to lie, but node-1 is Off"), "{honest}");
+        let still = said(|findings| {
+            findings.kind = Kind::Partition;
+            findings.report.volumes[0].handovers[0].last_at = findings.fault_ns - 1;
+        });
+        assert!(still.contains("was to go on writing after the fault"), "{still}");
+        let alone = said(|findings| findings.kind = Kind::LeaderDeath);
+        assert!(alone.contains("finished by another leader"), "{alone}");
+    }
+
+    #[test]
+    fn a_failover_that_a_later_leadership_finished_was_taken_over() {
+        let mut plan = hang().plans.remove(0);
+        assert!(!was_taken_over(&plan));
+        let later = LeaderEpoch(plan.intents[0].leader.0 + 5);
+        plan.intents.last_mut().unwrap().leader = later;
+        assert!(was_taken_over(&plan));
+    }
 }
