@@ -3,7 +3,7 @@
 use crate::effect::{Action, Outcome};
 use crate::inventory::{Instance, Node, Provider};
 use crate::plan::{Decision, Evidence, Phase, Verdict};
-use crate::policy::{BadPolicy, Policy};
+use crate::policy::{BadPolicy, Brakes, Detection, Fencing, Policy, Takeover};
 use crate::waiting::Waiting;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
@@ -39,12 +39,36 @@ pub struct Documents {
 
 /// A named policy in a document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "PolicyTable", into = "PolicyTable")]
 pub struct PolicyDocument {
     /// Its name.
     pub name: PolicyId,
     /// Its content.
-    #[serde(flatten)]
     pub policy: Policy,
+}
+
+/// A policy as it is written: its name beside its sections. (Serde cannot refuse unknown keys beside a flattened field.)
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicyTable {
+    name: PolicyId,
+    detection: Detection,
+    fencing: Fencing,
+    takeover: Takeover,
+    brakes: Brakes,
+}
+
+impl From<PolicyTable> for PolicyDocument {
+    fn from(PolicyTable { name, detection, fencing, takeover, brakes }: PolicyTable) -> Self {
+        PolicyDocument { name, policy: Policy { detection, fencing, takeover, brakes } }
+    }
+}
+
+impl From<PolicyDocument> for PolicyTable {
+    fn from(PolicyDocument { name, policy }: PolicyDocument) -> Self {
+        let Policy { detection, fencing, takeover, brakes } = policy;
+        PolicyTable { name, detection, fencing, takeover, brakes }
+    }
 }
 
 /// What can be wanted.
@@ -374,4 +398,20 @@ pub enum Rejected {
         /// Which.
         token: LogIndex,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_section_of_a_policy_is_refused() {
+        let good = format!("[[policy]]\nname = \"mine\"\n{}", include_str!("../presets/quick.toml"))
+            .replace("\n[", "\n[policy.")
+            .replace("[policy.[policy]]", "[[policy]]");
+        let documents: Documents = toml::from_str(&good).unwrap();
+        assert_eq!(toml::from_str::<Documents>(&toml::to_string(&documents).unwrap()), Ok(documents));
+        assert!(toml::from_str::<Documents>(&good.replace("[policy.brakes]", "[policy.breaks]")).is_err());
+        assert!(toml::from_str::<Documents>(&format!("{good}\n[policy.more]\nx = 1\n")).is_err());
+    }
 }

@@ -9,10 +9,10 @@ use crate::config::{Config, Home};
 use crate::executor::Executor;
 use crate::ingest::{Counters, Ingest, IngestError};
 use crate::metrics::{Metrics, MetricsError};
+use crate::notify;
 use crate::runtime::{Runtime, Stopped};
 use crate::seal::{Seal, SealError};
 use crate::tls::{Credentials, TlsError};
-use crate::notify;
 use policies::View;
 use raft_store::{BootstrapError, OpenError, Store, StoreEvent, Timing, Tls};
 use std::net::SocketAddr;
@@ -90,9 +90,11 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
     let heard = Arc::new(Counters::default());
     let ingest = Ingest::bind(hears, heard.clone()).map_err(DaemonError::Ingest)?;
     let serves = config.member.api_socket().map_err(address)?;
-    let listener = TcpListener::bind(serves)
-        .await
-        .map_err(|source| DaemonError::Listen { address: serves, what: "the API", source })?;
+    let listener = TcpListener::bind(serves).await.map_err(|source| DaemonError::Listen {
+        address: serves,
+        what: "the API",
+        source,
+    })?;
     let (store, events) = open_store(home, &config, &credentials).await?;
     tracing::info!(member = %config.me(), api = %serves, heartbeats = %hears, "this member runs");
 
@@ -113,7 +115,8 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
     }
     let executor = Executor::new(store.clone(), seal.clone());
     let (me, domain) = (config.me(), config.member.domain.clone());
-    let runtime = Runtime { store: store.clone(), events, ingest, heard, executor, seal, metrics, view, me, domain };
+    let runtime =
+        Runtime { store: store.clone(), events, ingest, heard, executor, seal, metrics, view, me, domain };
     let ended = runtime.run(stop).await;
     if let Err(error) = notify::stopping() {
         tracing::warn!(%error, "tell systemd that we stop");
@@ -147,8 +150,7 @@ async fn open_store(
         server: credentials.member_server().map_err(DaemonError::Tls)?,
         client: credentials.member_client().map_err(DaemonError::Tls)?,
     };
-    let listen =
-        config.member.member_socket().map_err(|(key, why)| DaemonError::Address { key, why })?;
+    let listen = config.member.member_socket().map_err(|(key, why)| DaemonError::Address { key, why })?;
     let (store, events) = Store::open(raft_store::Config {
         dir: home.store(),
         me: config.me(),

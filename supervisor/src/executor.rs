@@ -7,8 +7,8 @@ use crate::clock;
 use crate::seal::{Seal, Secret};
 use fencing::{Driver, PowerDriver, ipmi};
 use policies::{
-    Action, ClusterState, Effect, FenceDevice, Identity, Millis, Node, NodeId, Outcome, Permit, Power, Provider,
-    ProviderId, ProviderKind, Refusal,
+    Action, ClusterState, Effect, FenceDevice, Identity, Millis, Node, NodeId, Outcome, Permit, Power,
+    Provider, ProviderId, ProviderKind, Refusal,
 };
 use provisioning::Backend;
 use raft_store::Store;
@@ -49,9 +49,12 @@ struct Shared {
     lease: Lease,
     seal: Seal,
     port: Arc<ipmi::Port>,
-    drivers: Mutex<BTreeMap<(NodeId, usize), (FenceDevice, Arc<Driver>)>>,
-    backends: Mutex<BTreeMap<ProviderId, (ProviderKind, Backend)>>,
+    drivers: Mutex<BTreeMap<(NodeId, usize), Known<FenceDevice, Arc<Driver>>>>,
+    backends: Mutex<BTreeMap<ProviderId, Known<ProviderKind, Backend>>>,
 }
+
+/// A tool and the description it was made from; another description makes another tool.
+type Known<D, T> = (D, T);
 
 /// An effect with everything that carrying it out needs, taken from the state when it was decided.
 pub struct Job {
@@ -113,9 +116,7 @@ impl Executor {
         let driver = self.driver(node, 0)?;
         Ok(async move {
             let look = driver.look(Instant::now() + LOOK_MAX).await;
-            look.map(|look| look.power)
-                .inspect_err(|error| tracing::debug!(%error, "read power"))
-                .ok()
+            look.map(|look| look.power).inspect_err(|error| tracing::debug!(%error, "read power")).ok()
         })
     }
 
@@ -183,7 +184,8 @@ impl Executor {
             .seal
             .open(Secret::ProviderToken(&provider.name), token)
             .map_err(|error| not_configured(&error))?;
-        let backend = Backend::from_config(&provider.kind, &secret).map_err(|error| not_configured(&error))?;
+        let backend =
+            Backend::from_config(&provider.kind, &secret).map_err(|error| not_configured(&error))?;
         backends.insert(provider.name.clone(), (provider.kind.clone(), backend.clone()));
         Ok(backend)
     }

@@ -69,7 +69,9 @@ impl Poll {
     pub(crate) fn tick(&mut self, now: Mono) -> Vec<(NodeId, Change)> {
         let mut changes = vec![];
         self.watch.tick(now, &mut changes);
-        let name = |slot: Slot| self.nodes.iter().find(|(_, polled)| polled.slot == slot).map(|(node, _)| node.clone());
+        let name = |slot: Slot| {
+            self.nodes.iter().find(|(_, polled)| polled.slot == slot).map(|(node, _)| node.clone())
+        };
         changes.into_iter().filter_map(|(slot, change)| Some((name(slot)?, change))).collect()
     }
 }

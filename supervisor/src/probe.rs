@@ -112,9 +112,8 @@ async fn exchange(address: &str) -> io::Result<()> {
     let mut reply = [0u8; 64];
     loop {
         let length = socket.recv(&mut reply).await?;
-        match reply.get(..length) {
-            Some([0 | 129, ..]) => return Ok(()),
-            Some(_) | None => {}
+        if let Some([0 | 129, ..]) = reply.get(..length) {
+            return Ok(());
         }
     }
 }

@@ -12,9 +12,7 @@ use crate::seal::{Seal, Secret};
 use crate::{clock, probe};
 use ha_agent::key::Key;
 use policies::watch::Limits;
-use policies::{
-    BootId, Command, Engine, Input, LogIndex, MemberId, NodeId, Output, Proposal, Report, View,
-};
+use policies::{BootId, Command, Engine, Input, LogIndex, MemberId, NodeId, Output, Proposal, Report, View};
 use raft_store::{Store, StoreEvent};
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,7 +109,20 @@ impl Runtime {
         let (poll, tasks, voters) = (Poll::new(clock::mono()), JoinSet::new(), vec![]);
         let viewed = Instant::now();
         let mut body = Loop {
-            store, ears, poll, executor, seal, metrics, heard, view, me, engine, results, tasks, voters, viewed,
+            store,
+            ears,
+            poll,
+            executor,
+            seal,
+            metrics,
+            heard,
+            view,
+            me,
+            engine,
+            results,
+            tasks,
+            voters,
+            viewed,
         };
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -279,9 +290,9 @@ impl Loop {
     fn read_power(&mut self, node: NodeId) {
         let Some(record) = self.engine.state().nodes.get(&node) else { return };
         match self.executor.power_reader(&record.node) {
-            Ok(reader) => self.work(async move {
-                Some(Finding::Input(Input::PowerRead { node, power: reader.await }))
-            }),
+            Ok(reader) => {
+                self.work(async move { Some(Finding::Input(Input::PowerRead { node, power: reader.await })) })
+            }
             Err(refusal) => tracing::warn!(%node, %refusal, "read power"),
         }
     }
@@ -321,4 +332,3 @@ impl Loop {
         });
     }
 }
-
