@@ -17,13 +17,13 @@ use crate::peers::Acquaintances;
 use crate::store::StoreEvent;
 use crate::types::{Entry, LogId, Types, Vote};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
-use openraft::{Raft, Snapshot};
-use policies::MemberId;
+use openraft::{Raft, Snapshot, TokioInstant};
+use policies::{MemberId, Millis};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{RwLock, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -46,6 +46,10 @@ pub(crate) struct Service {
     pub(crate) gate: Arc<Gate>,
     pub(crate) acquaintances: Arc<Acquaintances>,
     pub(crate) events: mpsc::UnboundedSender<StoreEvent>,
+    /// How long a member that heard its leader does not campaign, not even when asked.
+    pub(crate) promise: Millis,
+    /// Held for reading while openraft hears a leader, and for writing while it is decided whether to campaign.
+    pub(crate) hearing: RwLock<()>,
 }
 
 /// Why a connection is refused or a call not done; the text goes to the peer and, for connections, into our log.
@@ -75,6 +79,8 @@ enum Refused {
     Snapshot,
     #[error("the leadership that would be handed over is not the newest")]
     OldLeader,
+    #[error("this member heard its leader {0:?} ago and has promised not to campaign yet")]
+    Promised(Duration),
     #[error("the Raft core: {0}")]
     Core(String),
 }
@@ -243,6 +249,7 @@ impl Session<'_> {
             entries: append.entries.into_iter().map(Entry::from).collect(),
             leader_commit: append.committed.map(openraft::LogId::from),
         };
+        let _hearing = self.service.hearing.read().await;
         Ok(match self.service.raft.append_entries(request).await.map_err(core)? {
             AppendEntriesResponse::Success => Appended::All,
             AppendEntriesResponse::PartialSuccess(last) => Appended::Upto(last.map(LogId::from)),
@@ -279,6 +286,7 @@ impl Session<'_> {
         if !chunk.done {
             return self.newest_vote().await;
         }
+        let _hearing = self.service.hearing.read().await;
         let snapshot = Box::new(std::mem::take(&mut self.receiving));
         let snapshot = Snapshot { meta: chunk.head.into(), snapshot };
         let response = self.service.raft.install_full_snapshot(chunk.vote.into(), snapshot).await;
@@ -290,12 +298,24 @@ impl Session<'_> {
         Ok(Vote::from(vote))
     }
 
-    /// The leader hands its leadership to us: its lease is over and it asks for no new one.
+    /// The leader hands its leadership to us. The request may come late, after that leader went on to lead: then we
+    /// have promised again, and campaigning would break its lease. While this is decided openraft hears no leader,
+    /// and its queue is in order, so nothing is promised between the look and the campaign.
     async fn campaign(&self, campaign: Campaign) -> Result<(), Refused> {
         self.must_be_of_peer(campaign.vote)?;
-        if self.newest_vote().await? != campaign.vote {
+        let _deaf = self.service.hearing.write().await;
+        let look = |state: &openraft::RaftState<_, _, TokioInstant>| {
+            (Vote::from(*state.vote_ref()), state.vote_last_modified().map(|heard| heard.elapsed()))
+        };
+        let (newest, heard) =
+            self.service.raft.with_raft_state(move |state| look(state)).await.map_err(core)?;
+        if newest != campaign.vote {
             return Err(Refused::OldLeader);
         }
-        self.service.raft.trigger().elect().await.map_err(core)
+        let promise = Duration::from_millis(self.service.promise.0);
+        match heard {
+            Some(ago) if ago < promise => Err(Refused::Promised(ago)),
+            Some(_) | None => self.service.raft.trigger().elect().await.map_err(core),
+        }
     }
 }

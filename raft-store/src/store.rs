@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{RwLock, mpsc};
 use tokio::task::JoinSet;
 
 /// Largest proposal, as JSON. Far above any command, far below a frame.
@@ -221,6 +221,8 @@ impl Store {
             gate: Arc::clone(&gate),
             acquaintances,
             events: events.clone(),
+            promise: timing.election_max,
+            hearing: RwLock::default(),
         };
         let closing = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();

@@ -114,9 +114,17 @@ fn a_second_process_is_refused() {
     let home = open(dir.path());
     let error = identity::open(dir.path(), ME, CLUSTER).unwrap_err();
     assert!(matches!(error, OpenError::InUse { .. }), "{error}");
-    home.disk.close();
     drop(home);
-    open(dir.path());
+    drop(open(dir.path()));
+    // The lock counts even while there is no store to lock: two first starts must not both make one.
+    std::fs::remove_file(dir.path().join("raft.redb")).unwrap();
+    std::fs::remove_file(dir.path().join("member")).unwrap();
+    let other = std::fs::File::open(dir.path().join("lock")).unwrap();
+    other.lock().unwrap();
+    let error = identity::open(dir.path(), ME, CLUSTER).unwrap_err();
+    assert!(matches!(error, OpenError::InUse { .. }), "{error}");
+    drop(other);
+    assert!(open(dir.path()).fresh);
 }
 
 #[test]

@@ -24,6 +24,7 @@ const WELCOME: u8 = 2;
 const REFUSED: u8 = 3;
 const APPEND: u8 = 4;
 const VOTE: u8 = 5;
+const CAMPAIGN: u8 = 7;
 const FAILED: u8 = 9;
 
 /// A frame as `frame.rs` describes it, made by hand.
@@ -207,4 +208,32 @@ async fn votes_are_refused_after_a_start_and_while_a_lease_runs() {
         assert!(Instant::now() < deadline, "{body}");
     }
     assert!(cluster.node(1).store.is_leader());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_request_to_campaign_does_not_break_the_promise_to_the_leader() {
+    let cluster = Cluster::new(2).await;
+    cluster.propose("heard by both").await;
+    let leader = cluster.leader().await;
+    let follower = cluster.nodes.iter().find(|node| node.id != leader.id).unwrap();
+    // The request as the leader itself would have sent it; only its term is a guess, and wrong guesses are refused.
+    let marker = std::fs::read_to_string(leader.dir.join("member")).unwrap();
+    let (_, store) = marker.trim().rsplit_once("store ").unwrap();
+    let hello = with(hello(), "member", json!(leader.id));
+    let hello = with(hello, "store", json!(u64::from_str_radix(store, 16).unwrap()));
+    let name = format!("member-{}", leader.id.0);
+    let known = cluster.authority.tls(&name).client;
+    let server = ServerName::try_from(format!("member-{}", follower.id.0)).unwrap();
+    let tcp = TcpStream::connect(follower.config.listen).await.unwrap();
+    let mut stream = TlsConnector::from(known).connect(server, tcp).await.unwrap();
+    assert_eq!(send(&mut stream, HELLO, &hello).await.unwrap().0, WELCOME);
+    let mut promised = 0;
+    for term in 0..20 {
+        let vote = json!({"term": term, "member": leader.id, "committed": true});
+        let (kind, body) = send(&mut stream, CAMPAIGN, &json!({ "vote": vote })).await.unwrap();
+        assert_eq!(kind, FAILED, "{body}");
+        promised += u32::from(body["why"].as_str().unwrap().contains("promised not to campaign"));
+    }
+    assert_eq!(promised, 1, "the right term is among them");
+    assert_eq!(cluster.leader().await.id, leader.id);
 }
