@@ -355,7 +355,12 @@ pub fn prove(
                     .rev()
                     .filter(|i| matches!(i.action, Action::PowerOff { .. }))
                     .find_map(Intent::trouble),
-                isolation_alone: policy.fencing.isolation_alone,
+                // Where nothing can be isolated, no time makes it a proof.
+                isolation_alone: if isolation.is_empty() {
+                    After::Never
+                } else {
+                    policy.fencing.isolation_alone
+                },
             });
         }
     };

@@ -180,14 +180,17 @@ impl Desk<'_> {
     /// A running plan: its next steps.
     fn advance(&self, plan: &Plan, wishes: &mut Wishes) {
         let Some(record) = self.state.policies.get(&plan.decision.policy.0) else { return };
-        let policy = &record.policy;
+        let (policy, before) = (&record.policy, wishes.commands.len());
         match plan.phase {
             Phase::Reserved | Phase::Fencing => self.fence(plan, policy, wishes),
             Phase::Moving => self.hand_over(plan, policy, wishes),
             Phase::Starting => self.start(plan, policy, wishes),
             Phase::Done | Phase::Replaced | Phase::Cancelled => {}
         }
-        self.stick(plan, policy, wishes);
+        // What moves is not stuck, and the reasons of this moment are about to change.
+        if wishes.commands.len() == before {
+            self.stick(plan, policy, wishes);
+        }
     }
 
     /// Cuts the old node off: power, volumes and ports in parallel; places the instance when it is proven.
@@ -200,11 +203,11 @@ impl Desk<'_> {
         for action in isolation(&from.node, instance) {
             self.take(plan, policy, &action, policy.takeover.step_deadline, wishes);
         }
+        // Time in which power could not be tried yet, for older commands had to drain, does not count.
         let is_power = |intent: &&Intent| matches!(intent.action, Action::PowerOff { .. });
-        let tried = match plan.intents.iter().find(is_power).or(plan.intents.first()) {
-            Some(first) => self.memory.age(first.token, self.now),
-            None => Millis(0),
-        };
+        let has_power = !from.node.fencing.is_empty();
+        let first = plan.intents.iter().find(|intent| !has_power || is_power(intent));
+        let tried = first.map_or(Millis(0), |first| self.memory.age(first.token, self.now));
         let vouched = from.confirmed_off.as_ref().map(|order| (order.by.as_str(), order.reason.as_str()));
         match prove(plan, &from.node, instance, policy, tried, vouched) {
             Ok(_) => wishes.lead(self.leader, Step::Place { plan: plan.id, tried }),
@@ -345,10 +348,16 @@ impl Desk<'_> {
             Phase::Starting => policy.takeover.start_deadline,
             Phase::Done | Phase::Replaced | Phase::Cancelled => return,
         };
-        let in_flight =
-            |why: &&Waiting| !matches!(why, Waiting::InFlight { .. } | Waiting::FirstHeartbeat { .. });
-        let reasons = wishes.waiting.get(&Subject::Plan(plan.id));
-        let why = reasons.and_then(|reasons| reasons.iter().rev().find(in_flight)).map(Waiting::to_string);
+        let reasons = wishes.waiting.get(&Subject::Plan(plan.id)).map_or(&[][..], Vec::as_slice);
+        let needs_nobody =
+            |why: &Waiting| matches!(why, Waiting::InFlight { .. } | Waiting::FirstHeartbeat { .. });
+        // What drains, or is under way for the first time, goes on by itself.
+        let fresh = plan.intents.iter().all(|intent| intent.trouble().is_none());
+        let goes_on = reasons.iter().any(|why| match why {
+            Waiting::InFlight { .. } => fresh,
+            why => matches!(why, Waiting::Draining { .. }),
+        });
+        let why = reasons.iter().rev().find(|why| !goes_on && !needs_nobody(why)).map(Waiting::to_string);
         let overdue = self.memory.in_phase(plan.id, self.now) >= limit;
         match (overdue, &plan.stuck, why) {
             (true, stuck, Some(why)) if stuck.as_ref() != Some(&why) => {

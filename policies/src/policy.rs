@@ -181,6 +181,15 @@ impl Policy {
                 millis("takeover.start_deadline", self.takeover.start_deadline),
                 millis("takeover.step_deadline", self.takeover.step_deadline),
             ),
+            // Else a spare would be given up while older commands drain.
+            (
+                millis("takeover.start_deadline", self.takeover.start_deadline),
+                millis("fencing.power_effect_max", f.power_effect_max),
+            ),
+            (
+                millis("takeover.start_deadline", self.takeover.start_deadline),
+                millis("fencing.provider_effect_max", f.provider_effect_max),
+            ),
             (count("brakes.fences_in_flight_max", b.fences_in_flight_max), count("one fence", 1)),
             (
                 count("brakes.fences_per_10min_max", b.fences_per_10min_max),

@@ -198,7 +198,11 @@ pub(super) fn act(world: &mut World, line: &str) -> Result<(), String> {
         world.truth.plans.values().flat_map(|plan| &plan.intents).map(|i| i.token.0).max().unwrap_or(0);
     let line = line.replace("$plan", &plan.to_string()).replace("$token", &token.to_string());
     if let Some((action, ending)) = line.split_once("=>") {
-        world.endings.push((action.trim().to_owned(), read_ending(ending.trim())?));
+        let action = action.trim();
+        world.endings.retain(|(prefix, _)| prefix != action);
+        if ending.trim() != "done" {
+            world.endings.push((action.to_owned(), read_ending(ending.trim())?));
+        }
         return Ok(());
     }
     if let Some(json) = line.strip_prefix("leader writes ") {
@@ -371,7 +375,11 @@ fn machine(world: &mut World, node: &NodeId, what: &[&str]) -> Result<(), String
             machine.lose_power();
             machine.bmc = Bmc::Dead;
         }
-        ["returns"] => (machine.power, machine.life, machine.gasp) = (true, Life::Beats, None),
+        ["returns"] => {
+            (machine.power, machine.life, machine.gasp) = (true, Life::Beats, None);
+            let carried = world.truth.instances.values().find(|record| record.node == *node);
+            machine.epoch = carried.map_or(machine.epoch, |record| record.epoch);
+        }
         ["disk", "stalls"] => machine.disk_stalled = Some(now),
         ["disk", "recovers"] => machine.disk_stalled = None,
         ["bmc", "dies"] => machine.bmc = Bmc::Dead,
