@@ -77,7 +77,7 @@ async fn it_runs_faults_and_reports_and_ends_with_all_its_processes() {
     let dir = described(temp.path());
     assert!(!rack(&["init", "--dir", &dir, "--members", "x:1"]).status.success(), "never overwritten");
     let mut running = Running::start(&dir);
-    eventually("two agents and two workloads", async || offspring(&dir).len() == 4).await;
+    assert_eq!(offspring(&dir).len(), 4, "two agents and two workloads");
     assert!(rack_do(&dir, "hang node-1").status.success());
     assert!(rack_do(&dir, "bmc-mood node-2 slow=5ms").status.success());
     assert!(rack_do(&dir, "power-loss node-2").status.success());
@@ -106,7 +106,7 @@ async fn killed_without_warning_it_still_leaves_no_process_behind() {
     let dir = described(temp.path());
     let running = Running::start(&dir);
     assert!(rack_do(&dir, "freeze node-1").status.success());
-    eventually("two agents and two workloads", async || offspring(&dir).len() == 4).await;
+    assert_eq!(offspring(&dir).len(), 4, "two agents and two workloads");
     running.signal(nix::sys::signal::Signal::SIGKILL);
     eventually("its processes are gone", async || offspring(&dir).is_empty()).await;
 }

@@ -18,7 +18,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use policies::{NodeId, Power, VolumeId};
-use provisioning::rack::{BootChange, BootState, PortChange, PortState, VolumeChange, VolumeState};
+use provisioning::rack::{
+    BootChange, BootState, PortChange, PortSetting, PortState, VolumeChange, VolumeState,
+};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
@@ -191,8 +193,13 @@ async fn change_port(
 ) -> Result<Json<PortState>, ApiError> {
     let world = &api.site.world;
     if api.in_the_mood().await? {
-        let text = format!("port {port} is set to {:?} ({})", change.setting, change.token);
+        let setting = match &change.setting {
+            PortSetting::Closed => "closed".to_owned(),
+            PortSetting::Open { vlan, .. } => format!("opened into vlan {vlan}"),
+        };
+        let text = format!("port {port} is {setting} ({})", change.token);
         locked(&world.switch).change(&port, change)?;
+        world.rewired();
         world.note(text);
     }
     Ok(Json(locked(&world.switch).state(&port)?))
@@ -219,7 +226,7 @@ async fn change_boot(
 
 async fn device_mood(State(api): State<Api>, Json(mood): Json<DeviceMood>) -> Json<()> {
     *locked(&api.site.world.device_mood) = mood;
-    api.site.world.note(format!("array, switch and boot service are now in the mood {mood:?}"));
+    api.site.world.note(format!("array, switch and boot service are now in the mood {mood}"));
     Json(())
 }
 

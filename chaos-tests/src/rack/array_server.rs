@@ -16,15 +16,20 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tracing::debug;
 
 /// Longest line, in bytes.
 const LINE_MAX: u64 = 256;
+
+/// Pause after a failed accept: what fails for want of files fails again at once, and would take a whole core.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// The live connections by session. Dropping an entry ends its connection.
 #[derive(Clone, Debug, Default)]
@@ -76,7 +81,10 @@ pub async fn serve(
                     Ok((stream, _)) => {
                         clients.spawn(client(stream, world.clone(), connections.clone()));
                     }
-                    Err(error) => debug!(%error, "accept a client of the array"),
+                    Err(error) => {
+                        debug!(%error, "accept a client of the array");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
                 },
                 Some(ended) = clients.join_next() => match ended {
                     Ok(Ok(())) => {}
@@ -175,6 +183,16 @@ async fn plugged(world: &World, node: Option<&NodeId>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn arbitrary_lines_do_no_harm(line in ".{0,300}") {
+            if let Some(Line::Login { initiator, .. }) = parse(&line) {
+                prop_assert!(!initiator.is_empty());
+            }
+        }
+    }
 
     #[test]
     fn lines_are_read_whole_or_not_at_all() {

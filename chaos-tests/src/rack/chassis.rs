@@ -9,7 +9,6 @@ use super::machine::{Machine, Order};
 use policies::Power;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// A chassis control command (IPMI 2.0 §28.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +32,6 @@ pub enum Control {
 pub struct Chassis {
     machine: Machine,
     state: Arc<Mutex<State>>,
-    changed: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -46,7 +44,7 @@ struct State {
 impl Chassis {
     /// The chassis of a machine.
     pub fn new(machine: Machine) -> Self {
-        Chassis { machine, state: Arc::default(), changed: watch::channel(()).0 }
+        Chassis { machine, state: Arc::default() }
     }
 
     /// The machine itself.
@@ -64,13 +62,6 @@ impl Chassis {
         let mut state = locked(&self.state);
         state.mood.change(change);
         state.claims_off &= state.mood.honesty == Honesty::Lying;
-        drop(state);
-        self.changed.send_replace(());
-    }
-
-    /// Told of each change of the mood.
-    pub fn watch_mood(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
     }
 
     /// What the BMC reads.

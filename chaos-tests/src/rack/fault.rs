@@ -175,6 +175,21 @@ impl FromStr for MoodChange {
     }
 }
 
+impl fmt::Display for MoodChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MoodChange::Ok => write!(f, "ok"),
+            MoodChange::Dead => write!(f, "dead"),
+            MoodChange::Slow(delay) => write!(f, "slow={delay}"),
+            MoodChange::OffDelay(delay) => write!(f, "off-delay={delay}"),
+            MoodChange::Lying => write!(f, "lying"),
+            MoodChange::IgnoreOff => write!(f, "ignore-off"),
+            MoodChange::Refuse => write!(f, "refuse"),
+            MoodChange::Sessions(max) => write!(f, "sessions={max}"),
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -192,7 +207,7 @@ impl fmt::Display for Fault {
             Fault::CutNic { path: Path::All } => write!(f, "loses both networks"),
             Fault::CutNic { path: Path::Storage } => write!(f, "loses the way to its storage"),
             Fault::Heal => write!(f, "is healed"),
-            Fault::BmcMood { mood } => write!(f, "has a BMC that is now {mood:?}"),
+            Fault::BmcMood { mood } => write!(f, "has a BMC in the mood {mood}"),
         }
     }
 }
@@ -214,6 +229,18 @@ pub enum DeviceMood {
     KeepSessions,
 }
 
+impl fmt::Display for DeviceMood {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DeviceMood::Ok => "ok",
+            DeviceMood::Hang => "hang",
+            DeviceMood::Lie => "lie",
+            DeviceMood::Refuse => "refuse",
+            DeviceMood::KeepSessions => "keep-sessions",
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +251,10 @@ mod tests {
         assert_eq!(read("slow"), Ok(MoodChange::Slow(Millis(200))));
         assert_eq!(read("slow=5ms"), Ok(MoodChange::Slow(Millis(5))));
         assert_eq!(read("sessions=3"), Ok(MoodChange::Sessions(3)));
+        for text in ["ok", "dead", "slow=5ms", "off-delay=2s", "lying", "ignore-off", "refuse", "sessions=3"]
+        {
+            assert_eq!(read(text).unwrap().to_string(), text);
+        }
         for bad in ["", "ok=1", "slow=x", "sessions=-1", "angry"] {
             assert!(read(bad).is_err(), "{bad}");
         }

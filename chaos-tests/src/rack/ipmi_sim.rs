@@ -50,9 +50,8 @@ impl Simulators {
         for machine in &description.machines {
             let files = std::path::absolute(dir.join("machines").join(machine.name.as_str()))?;
             write_files(machine, &files, &std::path::absolute(dir)?, &std::path::absolute(rack)?)?;
-            let mut command = Command::new(rack);
-            command.args(["child", "--parent", &std::process::id().to_string(), "--", "ipmi_sim", "-n"]);
-            command.arg("-c").arg(files.join("lan.conf")).arg("-f").arg(files.join("bmc.emu"));
+            let mut command = Command::new("ipmi_sim");
+            command.arg("-n").arg("-c").arg(files.join("lan.conf")).arg("-f").arg(files.join("bmc.emu"));
             command.arg("-s").arg(&files).stdin(Stdio::null()).stdout(Stdio::null());
             running.insert(machine.name.clone(), offspring.spawn(command).await?);
         }

@@ -6,6 +6,7 @@
 //! What it never does: it refuses no connection. A dead kernel sends nothing at all, and neither does this: a filter
 //! that drops every packet is put before the listener (SO_ATTACH_FILTER, socket(7)), so connecting times out.
 
+use super::array_server::ACCEPT_PAUSE;
 use super::machine::Machine;
 use super::world::World;
 use policies::NodeId;
@@ -15,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tracing::{debug, error};
 
 /// The shortest filter program: return 0, "keep no byte of the packet" (BPF_RET | BPF_K, linux/filter.h).
@@ -59,6 +61,7 @@ async fn answer(listener: TcpListener, world: Arc<World>, node: NodeId, machine:
             accepted = listener.accept() => {
                 if let Err(error) = accepted {
                     debug!(%node, %error, "accept a probe");
+                    sleep(ACCEPT_PAUSE).await;
                 }
             }
         }

@@ -5,8 +5,9 @@
 //! What it never does: it knows no BMC and no network, and has no will of its own, except to boot after power-on.
 
 use super::software::{Programs, Software};
-use policies::{NodeId, Power};
+use policies::Power;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -30,6 +31,20 @@ pub enum Life {
     Frozen,
     /// On; the operating system is gone.
     Panicked,
+}
+
+impl fmt::Display for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Life::Off => "off",
+            Life::Booting => "booting",
+            Life::Running => "running",
+            Life::Gray => "gray",
+            Life::Hung => "hung",
+            Life::Frozen => "frozen",
+            Life::Panicked => "panicked",
+        })
+    }
 }
 
 impl Life {
@@ -105,11 +120,10 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(2);
 
 impl Machine {
     /// A machine that is off. It ends, and its processes with it, when the last handle is dropped.
-    pub fn install(node: NodeId, boot_delay: Duration, software: Option<Software>) -> Self {
+    pub fn install(boot_delay: Duration, software: Software) -> Self {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (state, life) = watch::channel(Life::Off);
         let board = Board {
-            node,
             boot_delay,
             software,
             programs: Programs::default(),
@@ -149,9 +163,8 @@ impl Machine {
 }
 
 struct Board {
-    node: NodeId,
     boot_delay: Duration,
-    software: Option<Software>,
+    software: Software,
     programs: Programs,
     life: watch::Sender<Life>,
     off_at: Option<(Instant, Then)>,
@@ -180,6 +193,12 @@ impl Board {
 
     fn life(&self) -> Life {
         *self.life.borrow()
+    }
+
+    fn lead(&self, life: Life) {
+        if self.life.send_replace(life) != life {
+            self.software.world.note(format!("{} is {life}", self.software.node));
+        }
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -228,7 +247,7 @@ impl Board {
     }
 
     fn on(&mut self) {
-        self.life.send_replace(Life::Booting);
+        self.lead(Life::Booting);
         self.boot_at = Some(Instant::now() + self.boot_delay);
     }
 
@@ -236,17 +255,15 @@ impl Board {
     async fn off(&mut self) {
         self.boot_at = None;
         self.programs.kill().await;
-        self.life.send_replace(Life::Off);
+        self.lead(Life::Off);
     }
 
     async fn boot(&mut self) {
-        if let Some(software) = &self.software {
-            match software.start().await {
-                Ok(programs) => self.programs = programs,
-                Err(error) => error!(node = %self.node, %error, "the machine did not boot"),
-            }
+        match self.software.start().await {
+            Ok(programs) => self.programs = programs,
+            Err(error) => error!(node = %self.software.node, %error, "the machine did not boot"),
         }
-        self.life.send_replace(Life::Running);
+        self.lead(Life::Running);
     }
 
     /// What stands still cannot shut down; a real machine then ignores the power button, too.
@@ -263,14 +280,14 @@ impl Board {
     /// The kernel falls silent before its processes stand still.
     fn hang(&mut self) {
         self.boot_at = None;
-        self.life.send_replace(Life::Hung);
+        self.lead(Life::Hung);
         self.programs.stop();
     }
 
     fn freeze(&mut self) {
         match self.life() {
             Life::Running | Life::Gray => {
-                self.life.send_replace(Life::Frozen);
+                self.lead(Life::Frozen);
                 self.programs.stop();
             }
             Life::Off | Life::Booting | Life::Hung | Life::Frozen | Life::Panicked => {}
@@ -280,23 +297,23 @@ impl Board {
     fn thaw(&mut self) {
         if self.life() == Life::Frozen {
             self.programs.go_on();
-            self.life.send_replace(Life::Running);
+            self.lead(Life::Running);
         }
     }
 
     fn stop_agent(&mut self) {
         if self.life() == Life::Running {
             self.programs.stop_agent();
-            self.life.send_replace(Life::Gray);
+            self.lead(Life::Gray);
         }
     }
 
     async fn panic(&mut self, gasp: bool) {
         self.boot_at = None;
-        self.life.send_replace(Life::Panicked);
+        self.lead(Life::Panicked);
         self.programs.kill().await;
-        if let (true, Some(software)) = (gasp, &self.software) {
-            software.gasp().await;
+        if gasp {
+            self.software.gasp().await;
         }
     }
 }

@@ -106,20 +106,17 @@ impl Site {
             Fault::StopAgent => machine.order(Order::StopAgent).await,
             Fault::PowerLoss => {
                 self.world.cut_supply(node);
-                self.simulators.silence(node, true);
                 machine.order(Order::PowerOff { after: Duration::ZERO }).await;
             }
             Fault::CutNic { path } => self.world.cut(node, path),
             Fault::Heal => {
                 self.world.plug_in(node);
                 chassis.change_mood(super::fault::MoodChange::Ok);
-                self.simulators.silence(node, false);
             }
-            Fault::BmcMood { mood } => {
-                chassis.change_mood(mood);
-                self.simulators.silence(node, chassis.mood().dead);
-            }
+            Fault::BmcMood { mood } => chassis.change_mood(mood),
         }
+        let supplied = self.world.cables(node).is_some_and(|cables| cables.supply);
+        self.simulators.silence(node, chassis.mood().dead || !supplied);
         true
     }
 
@@ -290,7 +287,7 @@ impl Builder<'_> {
         let (node, rack) = (&described.name, self.world.description());
         let software = self.software(tasks, described).await?;
         let boot_delay = Duration::from_millis(rack.boot_delay.0);
-        let machine = Machine::install(node.clone(), boot_delay, Some(software));
+        let machine = Machine::install(boot_delay, software);
         kernel::listen(tasks, &self.world, node, machine.clone(), described.probe)
             .await
             .map_err(system(format!("let the kernel of {node} answer at {}", described.probe)))?;

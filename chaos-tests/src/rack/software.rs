@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use policies::{Epoch, Millis, NodeId};
 use serde::Serialize;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
@@ -90,8 +91,13 @@ impl Software {
         let mut programs = Programs::default();
         if let Some(assignment) = &assignment {
             for volume in self.world.volumes(&assignment.instance) {
-                let mut command = self.child(&self.rack);
-                command.arg("workload").args(["--array", &self.array, "--initiator", &self.initiator]);
+                let mut command = Command::new(&self.rack);
+                command.stdin(Stdio::null()).arg("workload").args([
+                    "--array",
+                    &self.array,
+                    "--initiator",
+                    &self.initiator,
+                ]);
                 command.args(["--volume", volume.as_str(), "--every", &self.write_every.to_string()]);
                 command.arg("--touch").arg(&written);
                 programs.workloads.push(self.offspring.spawn(command).await?);
@@ -100,8 +106,8 @@ impl Software {
         if let Some(agent) = &self.agent {
             let epoch = assignment.as_ref().map_or(Epoch(0), |assignment| assignment.epoch);
             fs::write(self.agent_config(), self.agent_toml(epoch, assignment.is_some())?)?;
-            let mut command = self.child(agent);
-            command.args(["run", "--config"]).arg(self.agent_config());
+            let mut command = Command::new(agent);
+            command.stdin(Stdio::null()).args(["run", "--config"]).arg(self.agent_config());
             programs.agent = Some(self.offspring.spawn(command).await?);
         }
         Ok(programs)
@@ -110,8 +116,8 @@ impl Software {
     /// Lets the agent send the farewell of a panicked kernel, as a crash kernel's hook would.
     pub async fn gasp(&self) {
         let Some(agent) = &self.agent else { return };
-        let mut command = self.child(agent);
-        command.args(["gasp", "--panic", "--config"]).arg(self.agent_config());
+        let mut command = Command::new(agent);
+        command.stdin(Stdio::null()).args(["gasp", "--panic", "--config"]).arg(self.agent_config());
         let ended = match self.offspring.spawn(command).await {
             Ok(mut child) => child.wait().await,
             Err(error) => Err(error),
@@ -138,14 +144,6 @@ impl Software {
             paths: self.paths.iter().map(|(name, members)| AgentPath { name, members }).collect(),
         };
         toml::to_string(&config).map_err(io::Error::other)
-    }
-
-    /// A program that ends when the rack ends, however the rack ends.
-    fn child(&self, program: &PathBuf) -> Command {
-        let mut command = Command::new(&self.rack);
-        command.args(["child", "--parent", &std::process::id().to_string(), "--"]).arg(program);
-        command.stdin(std::process::Stdio::null());
-        command
     }
 }
 

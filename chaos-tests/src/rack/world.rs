@@ -34,10 +34,12 @@ pub struct Cables {
     pub storage: bool,
     /// Mains.
     pub supply: bool,
+    /// How often the mains were lost.
+    pub supply_losses: u32,
 }
 
 impl Cables {
-    const PLUGGED: Cables = Cables { a: true, b: true, storage: true, supply: true };
+    const NEW: Cables = Cables { a: true, b: true, storage: true, supply: true, supply_losses: 0 };
 }
 
 /// Something that happened.
@@ -135,7 +137,7 @@ impl World {
             });
             (machine.name.clone(), assignment)
         });
-        let cables = description.machines.iter().map(|machine| (machine.name.clone(), Cables::PLUGGED));
+        let cables = description.machines.iter().map(|machine| (machine.name.clone(), Cables::NEW));
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         World {
             started: Instant::now(),
@@ -167,14 +169,17 @@ impl World {
         of_it.map(|known| known.volume.clone()).collect()
     }
 
-    /// Notes what happened and wakes whoever watches cables and ports.
+    /// Notes what happened.
     pub fn note(&self, text: String) {
         let mut events = locked(&self.events);
         if events.len() == EVENTS_MAX {
             events.pop_front();
         }
         events.push_back(Event { at: self.now(), text });
-        drop(events);
+    }
+
+    /// Wakes whoever watches cables and ports.
+    pub fn rewired(&self) {
         self.changed.send_replace(());
     }
 
@@ -200,19 +205,24 @@ impl World {
 
     /// Takes the supply away.
     pub fn cut_supply(&self, node: &NodeId) {
-        self.set_cables(node, |cables| cables.supply = false);
+        self.set_cables(node, |cables| {
+            cables.supply = false;
+            cables.supply_losses += 1;
+        });
     }
 
     /// Plugs everything in.
     pub fn plug_in(&self, node: &NodeId) {
-        self.set_cables(node, |cables| *cables = Cables::PLUGGED);
+        self.set_cables(node, |cables| {
+            *cables = Cables { supply_losses: cables.supply_losses, ..Cables::NEW }
+        });
     }
 
     fn set_cables(&self, node: &NodeId, set: impl FnOnce(&mut Cables)) {
         if let Some(cables) = locked(&self.cables).get_mut(node) {
             set(cables);
         }
-        self.changed.send_replace(());
+        self.rewired();
     }
 
     /// True if the node's network path number `index` carries traffic: cable, supply and switch port.

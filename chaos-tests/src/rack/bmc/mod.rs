@@ -56,7 +56,13 @@ impl Task {
     async fn run(self, mut bmc: Bmc) {
         let mut life = self.chassis.machine().watch();
         let mut buffer = [0; DATAGRAM_MAX + 1];
+        let mut losses = 0;
         loop {
+            let supply_losses = self.world.cables(&self.node).map_or(0, |cables| cables.supply_losses);
+            if supply_losses != losses {
+                losses = supply_losses;
+                bmc.lose_supply();
+            }
             let watchdog = bmc.watchdog_due().map(|due| self.started + due);
             tokio::select! {
                 received = self.socket.recv_from(&mut buffer) => match received {
@@ -74,12 +80,11 @@ impl Task {
                     let now = *life.borrow_and_update();
                     if self.supplied() {
                         bmc.saw(now, self.surroundings().seconds);
-                    } else {
-                        bmc.lose_supply();
                     }
                 }
                 () = expiry(watchdog) => {
-                    if let Some(control) = bmc.watchdog_expired(self.surroundings()) {
+                    // A watchdog without supply runs out and does nothing.
+                    if let (Some(control), true) = (bmc.watchdog_expired(self.surroundings()), self.supplied()) {
                         self.control(control);
                     }
                 }

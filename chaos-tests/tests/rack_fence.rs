@@ -1,0 +1,93 @@
+//! The product's fencing against the rack's machines: what counts is whether the machine is off, not what it says.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod rack_support;
+
+use chaos_tests::rack::{Fault, Life, MoodChange, Rack, RackSpec};
+use fencing::ipmi::Port;
+use fencing::{Driver, fence, power_on};
+use policies::{Doubt, Identity, Millis, Outcome, Permit, Refusal, Seen};
+use rack_support::*;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+struct Always;
+
+impl Permit for Always {
+    fn check(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+/// Driver and identity of a machine, from the same inventory that the supervisor gets.
+fn driver(rack: &Rack, number: usize, port: &Arc<Port>) -> (Driver, Identity) {
+    let documents = rack.description().inventory().unwrap();
+    let described = documents.nodes.iter().find(|described| described.name == node(number)).unwrap();
+    let device = &described.fencing[0];
+    let password = rack.description().machine(&node(number)).unwrap().password.0.clone();
+    (Driver::from(device, password.as_bytes(), port).unwrap(), described.identity.clone())
+}
+
+#[tokio::test]
+async fn a_hung_machine_is_seen_off_and_its_processes_are_gone() {
+    for suite in [3, 17] {
+        let (rack, _dir) = start(&RackSpec { suite, ..spec(1, 0) }).await;
+        let port = Port::new();
+        let (driver, identity) = driver(&rack, 1, &port);
+        assert!(rack.fault(&node(1), Fault::Hang).await);
+        let outcome = fence(&driver, &identity, &Always, Instant::now() + PATIENCE).await;
+        assert!(matches!(outcome, Outcome::Done(Seen::OffTwice { already: false, .. })), "{outcome:?}");
+        assert_eq!(rack.status().machines[&node(1)].life, Life::Off);
+        let outcome = fence(&driver, &identity, &Always, Instant::now() + PATIENCE).await;
+        assert!(matches!(outcome, Outcome::Done(Seen::OffTwice { already: true, .. })), "{outcome:?}");
+        let outcome = power_on(&driver, &identity, &Always, Instant::now() + PATIENCE).await;
+        assert_eq!(outcome, Outcome::Done(Seen::On));
+        assert!(rack.reaches(&node(1), Life::Running, Instant::now() + PATIENCE).await);
+        rack.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_bmc_that_ignores_is_doubted_and_one_that_died_is_unreachable() {
+    let (rack, _dir) = start(&spec(1, 0)).await;
+    let port = Port::new();
+    let (driver, identity) = driver(&rack, 1, &port);
+    let short = || Instant::now() + Duration::from_millis(500);
+    assert!(rack.fault(&node(1), Fault::BmcMood { mood: MoodChange::IgnoreOff }).await);
+    let outcome = fence(&driver, &identity, &Always, short()).await;
+    assert!(matches!(outcome, Outcome::Unknown(Doubt::NotSeen { .. })), "{outcome:?}");
+    assert!(rack.fault(&node(1), Fault::PowerLoss).await);
+    let outcome = fence(&driver, &identity, &Always, short()).await;
+    assert!(matches!(outcome, Outcome::Refused(Refusal::Unreachable(_))), "{outcome:?}");
+    assert!(rack.fault(&node(1), Fault::Heal).await);
+    // The BMC has forgotten the session; the driver has to notice and open a new one.
+    let outcome = fence(&driver, &identity, &Always, Instant::now() + PATIENCE).await;
+    assert!(matches!(outcome, Outcome::Done(Seen::OffTwice { already: true, .. })), "{outcome:?}");
+    rack.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_board_is_waited_for_and_another_machines_bmc_is_left_alone() {
+    let (rack, _dir) = start(&spec(2, 0)).await;
+    let port = Port::new();
+    let (first, identity) = driver(&rack, 1, &port);
+    let (second, _) = driver(&rack, 2, &port);
+    let outcome = fence(&second, &identity, &Always, Instant::now() + PATIENCE).await;
+    assert!(matches!(outcome, Outcome::Refused(Refusal::WrongIdentity { .. })), "{outcome:?}");
+    assert_eq!(rack.status().machines[&node(2)].life, Life::Running);
+
+    let delay = Millis(600);
+    assert!(rack.fault(&node(1), Fault::BmcMood { mood: MoodChange::OffDelay(delay) }).await);
+    let outcome = fence(&first, &identity, &Always, Instant::now() + PATIENCE).await;
+    let Outcome::Done(Seen::OffTwice { already: false, took }) = outcome else { panic!("{outcome:?}") };
+    assert!(took >= delay, "{took}");
+    rack.stop().await;
+}
