@@ -60,6 +60,11 @@ impl Memory {
         matches!(self.powers.get(node), Some((None, _)))
     }
 
+    /// True if the node's BMC last said that power is on.
+    pub(crate) fn is_on(&self, node: &NodeId) -> bool {
+        matches!(self.powers.get(node), Some((Some(Power::On), _)))
+    }
+
     /// True once no copy of this intent's effect can still take effect: it has ended, or its leader has lost the
     /// right to send, longer ago than `effect_max` of its device class (R5). Even an effect that was seen done may
     /// have a late duplicate on the way.
@@ -98,6 +103,12 @@ impl Memory {
     pub(crate) fn ended_ago(&self, token: LogIndex, now: Mono) -> Millis {
         let ended = self.intents.get(&token).and_then(|(_, ended)| *ended);
         ended.map_or(Millis(0), |ended| now.since(ended))
+    }
+
+    /// True if the intent's end was applied here less than `length` ago.
+    pub(crate) fn ended_within(&self, token: LogIndex, length: Millis, now: Mono) -> bool {
+        let ended = self.intents.get(&token).and_then(|(_, ended)| *ended);
+        ended.is_some_and(|ended| now.since(ended) < length)
     }
 
     /// How long ago the plan entered its phase, as applied here.

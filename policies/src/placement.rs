@@ -13,7 +13,7 @@ pub(crate) type Choice = (NodeId, Vec<(NodeId, String)>);
 type Need = fn(&Instance, &NodeRecord, &Memory) -> Option<String>;
 
 /// Every need, in the order in which a misfit is reported.
-const NEEDS: [Need; 7] = [cordoned, maintenance, not_ordered, healthy, fenceable, ports, labels];
+const NEEDS: [Need; 8] = [cordoned, maintenance, not_ordered, healthy, fenceable, is_off, ports, labels];
 
 fn cordoned(_: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> {
     node.cordoned.then(|| "cordoned".to_owned())
@@ -41,6 +41,11 @@ fn fenceable(_: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> {
         .fencing
         .is_empty()
         .then(|| "no fencing device: it could be neither started nor fenced".to_owned())
+}
+
+/// Power on does nothing to a running node: it would keep what runs on it, with the instance's volumes attached.
+fn is_off(_: &Instance, node: &NodeRecord, memory: &Memory) -> Option<String> {
+    memory.is_on(&node.node.name).then(|| "its power is on: it would not boot the instance".to_owned())
 }
 
 fn ports(instance: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> {

@@ -86,7 +86,7 @@ impl Desk<'_> {
         let node = &record.node.name;
         let subject = Subject::Node(node.clone());
         match &record.state {
-            NodeState::Quarantined { .. } if self.sights.heard_in(node).is_some() => {
+            NodeState::Quarantined { proof, .. } if self.still_beats(node, proof) => {
                 wishes.wait(subject.clone(), Waiting::QuarantinedButAlive { node: node.clone() });
             }
             NodeState::Quarantined { .. } => wishes.wait(subject.clone(), Waiting::Quarantined),
@@ -131,6 +131,15 @@ impl Desk<'_> {
                 wishes.lead(self.leader, Step::Begin(Box::new(decision)));
             }
         }
+    }
+
+    /// True if a fenced node is heard although it would have fallen silent by now.
+    fn still_beats(&self, node: &NodeId, proof: &FenceProof) -> bool {
+        let policy = self.state.policy_of_node(node);
+        let silence = policy.map_or(Millis(0), |(_, record)| record.policy.detection.suspect_after);
+        let settles = Millis(2 * silence.0);
+        self.sights.heard_in(node).is_some()
+            && !proof.rests_on().any(|token| self.memory.ended_within(token, settles, self.now))
     }
 
     /// An instance without a running plan: must it move?

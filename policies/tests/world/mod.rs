@@ -413,7 +413,10 @@ impl World {
                     said.insert(text);
                 }
             }
-            self.reasons = reasons;
+            // What already holds when the story begins is told in its first moment.
+            if self.now >= SETTLED {
+                self.reasons = reasons;
+            }
         }
         lines.iter().for_each(|line| self.say("wait", line));
     }
