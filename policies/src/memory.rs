@@ -78,6 +78,10 @@ impl Memory {
         if self.in_flight.contains_key(&intent.token) {
             return false;
         }
+        // A refused command was not sent; but another leader may have sent the same one before.
+        if intent.leader == leader && matches!(intent.end, Some((Outcome::Refused(_), _))) {
+            return true;
+        }
         let Some((began, ended)) = self.intents.get(&intent.token) else { return false };
         let sent_until = match (ended, intent.leader == leader) {
             (Some(ended), true) => *ended,

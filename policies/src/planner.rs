@@ -362,9 +362,8 @@ impl Desk<'_> {
             |why: &Waiting| matches!(why, Waiting::InFlight { .. } | Waiting::FirstHeartbeat { .. });
         // What drains, or is under way for the first time, goes on by itself.
         let fresh = plan.intents.iter().all(|intent| intent.trouble().is_none());
-        let goes_on = reasons.iter().any(|why| match why {
-            Waiting::InFlight { .. } => fresh,
-            why => matches!(why, Waiting::Draining { .. }),
+        let goes_on = reasons.iter().any(|why| {
+            matches!(why, Waiting::Draining { .. }) || fresh && matches!(why, Waiting::InFlight { .. })
         });
         let why = reasons.iter().rev().find(|why| !goes_on && !needs_nobody(why)).map(Waiting::to_string);
         let overdue = self.memory.in_phase(plan.id, self.now) >= limit;

@@ -3,6 +3,7 @@
 //! What it never does: it contains no expectation of its own. `UPDATE_EXPECT=1` rewrites the files; read the diff.
 //!
 //! The format is described in `scenarios/README.md`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may")]
 
 mod world;
 

@@ -184,7 +184,10 @@ fn policy(state: &ClusterState, name: &str, changes: &[&str]) -> Result<Policy, 
         match (slot, key.split_once('.')) {
             (Some(slot), _) => *slot = change,
             // An absent option of a section.
-            (None, Some((section, name))) => value[section][name] = change,
+            (None, Some((section, name))) => {
+                let section = value.get_mut(section).and_then(serde_json::Value::as_object_mut);
+                section.ok_or(format!("no key {key:?}"))?.insert(name.to_owned(), change);
+            }
             (None, None) => return Err(format!("no key {key:?}")),
         }
     }
