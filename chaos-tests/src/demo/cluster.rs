@@ -179,13 +179,17 @@ impl Cluster {
         self.members.values_mut().try_for_each(Process::check)
     }
 
-    /// Gives up the members that have ended; what became of them.
-    pub(super) fn bury(&mut self) -> Vec<DemoError> {
+    /// Gives up the members that have ended, each with how it ended.
+    pub(super) fn bury(&mut self) -> Vec<(MemberId, String)> {
         let mut ended = Vec::new();
-        self.members.retain(|_, member| match member.check() {
+        self.members.retain(|id, member| match member.check() {
             Ok(()) => true,
+            Err(DemoError::Ended { status, .. }) => {
+                ended.push((*id, status));
+                false
+            }
             Err(error) => {
-                ended.push(error);
+                ended.push((*id, chain(&error)));
                 false
             }
         });

@@ -5,15 +5,16 @@
 
 use super::DemoError;
 use super::cluster::chain;
-use super::findings::{Findings, Killed, Victim, handover};
+use super::findings::{Failover, Findings, Killed, Machine, Placed, Victim, Writes, handover};
 use super::history::suspicions;
 use super::kind::Kind;
 use super::moments::Point;
 use super::narrator::Narrator;
 use super::stage::{Stage, keep};
 use super::wait::{Look, until};
-use crate::rack::Fault;
-use policies::{Action, Event, Plan};
+use crate::rack::array::Handover;
+use crate::rack::{Description, Fault, Report};
+use policies::{Action, Event, Verdict};
 use std::path::PathBuf;
 use std::time::Duration;
 use supervisor::api::answers::{FailoverDetail, FailoverLine, InstanceDetail, NodeDetail};
@@ -39,11 +40,13 @@ pub(super) async fn run(stage: &mut Stage, kind: Kind, aloud: bool) -> Result<Fi
     let leader = stage.cluster.leader().await?;
     let fault_ns = strike(stage, kind, &victim).await?;
     let fault_at = Point::of_rack(stage.report().await?.started, fault_ns);
-    let fault_text = format!("{} {}", victim.node, kind.fault());
     let narrator = aloud.then(|| {
         let logs = stage.cluster.logs();
-        Narrator::begin(victim.node.clone(), fault_at, fault_text, logs, (events.clone(), told_before))
+        Narrator::begin(victim.node.clone(), fault_at, logs, (events.clone(), told_before))
     });
+    if let Some(narrator) = &narrator {
+        narrator.tell(fault_at, format!("{} {}", victim.node, kind.fault()));
+    }
     let mut killed = None;
     if kind.kills_leader() {
         await_fence_intent(&victim, events, told_before).await?;
@@ -52,31 +55,16 @@ pub(super) async fn run(stage: &mut Stage, kind: Kind, aloud: bool) -> Result<Fi
         stage.cluster.kill(member).await?;
         killed = Some(Killed { member, at: Point::now() });
     }
-    let findings = match await_end(stage, &victim, fault_ns).await {
-        Ok(()) => gather(stage, kind, victim, fault_ns, killed).await,
-        Err(error) => Err(error),
-    };
+    let ended = await_end(stage, &victim, fault_ns, narrator.as_ref()).await;
     if let Some(narrator) = narrator {
-        narrator.end(findings.as_ref().ok().and_then(first_write)).await?;
+        narrator.end().await?;
     }
-    let findings = findings?;
+    ended?;
+    let findings = gather(stage, kind, victim, fault_ns, killed).await?;
     let text = serde_json::to_string_pretty(&findings)
         .map_err(|error| DemoError::Unexpected(format!("write the findings: {error}")))?;
     keep(&stage.dir().join("findings.json"), &text)?;
     Ok(findings)
-}
-
-/// What the array saw when the new node took over.
-fn first_write(findings: &Findings) -> Option<(Point, String)> {
-    let handover = findings.handover()?;
-    let run = findings.volume()?.runs.iter().find(|run| run.first_at == handover.first_at)?;
-    let (from, to) = (&findings.victim.node, &findings.placed.node);
-    let text = format!(
-        "the storage array accepts the first write of {to}: {}; the last one of {from} was {}",
-        run.first,
-        run.first.saturating_sub(1)
-    );
-    Some((findings.point(handover.first_at), text))
 }
 
 /// Lets the fault happen; returns when it did, in nanoseconds since the rack's start.
@@ -109,18 +97,29 @@ async fn await_fence_intent(
 }
 
 /// Waits until the new node writes, the failover is over, and the new node has gone on writing.
-async fn await_end(stage: &mut Stage, victim: &Victim, fault_ns: u64) -> Result<(), DemoError> {
+async fn await_end(
+    stage: &mut Stage,
+    victim: &Victim,
+    fault_ns: u64,
+    narrator: Option<&Narrator>,
+) -> Result<(), DemoError> {
     let log = leader_log(stage).await;
     let what = format!("{} to write again, from a spare", victim.instance);
-    until(&what, FAILOVER_MAX, &log, async || {
+    let (at, text) = until(&what, FAILOVER_MAX, &log, async || {
         stage.check()?;
         let report = stage.report().await?;
         match handover(&report, &victim.volume, fault_ns) {
-            Some(_) => Ok(Look::There(())),
+            Some(seen) => {
+                let at = Point::of_rack(report.started, seen.first_at);
+                Ok(Look::There((at, first_write(&stage.description, &report, seen))))
+            }
             None => Ok(Look::NotYet(progress(stage).await)),
         }
     })
     .await?;
+    if let Some(narrator) = narrator {
+        narrator.tell(at, text);
+    }
     until("the failover to be over", FAILOVER_MAX, &log, async || {
         stage.check()?;
         let lines: Vec<FailoverLine> = match stage.cluster.get("ask for the failovers", "/v1/failovers").await
@@ -144,6 +143,19 @@ async fn await_end(stage: &mut Stage, victim: &Victim, fault_ns: u64) -> Result<
         }
     })
     .await
+}
+
+/// What the array saw when the new node took over.
+fn first_write(description: &Description, report: &Report, seen: &Handover) -> String {
+    let node = |initiator: &str| {
+        let machine = description.machines.iter().find(|machine| machine.initiator == initiator);
+        machine.map_or_else(|| initiator.to_owned(), |machine| machine.name.to_string())
+    };
+    let mut runs = report.volumes.iter().flat_map(|volume| &volume.runs);
+    let first = runs.find(|run| run.first_at == seen.first_at && run.initiator == seen.to);
+    let first = first.map_or(0, |run| run.first);
+    let (from, to, last) = (node(&seen.from), node(&seen.to), first.saturating_sub(1));
+    format!("the storage array accepts the first write of {to}: {first}; the last one of {from} was {last}")
 }
 
 /// The log of the member that knows most about a failover that does not go on.
@@ -186,26 +198,34 @@ async fn gather(
     let path = format!("/v1/instances/{}", victim.instance);
     let instance: InstanceDetail = cluster.get("ask for the instance", &path).await?;
     let lines: Vec<FailoverLine> = cluster.get("ask for the failovers", "/v1/failovers").await?;
-    let mut plans: Vec<Plan> = Vec::new();
+    let mut failovers = Vec::new();
     for line in lines.iter().rev() {
         let path = format!("/v1/failovers/{}", line.id);
         let detail: FailoverDetail = cluster.get("ask for a failover", &path).await?;
-        plans.push(detail.plan);
+        failovers.push(Failover::from(&detail.plan));
     }
-    let report = stage.report().await?;
+    let (report, status) = (stage.report().await?, stage.status().await?);
+    let machine = status.machines.get(&victim.node);
+    let machine = machine.ok_or_else(|| DemoError::Unexpected(format!("the rack has no {}", victim.node)))?;
+    let (record, placed) = (node.record, instance.record);
     let fault_at = Point::of_rack(report.started, fault_ns);
     let machines = stage.description.machines.iter();
     Ok(Findings {
         kind,
         suspected: suspicions(&cluster.logs(), &victim.node, fault_at),
+        judged: matches!(record.verdict, Verdict::Failed(_)).then_some(Point::of(record.judged)),
         initiators: machines.map(|machine| (machine.name.clone(), machine.initiator.clone())).collect(),
         victim,
+        started: report.started,
         fault_ns,
         killed,
-        plans,
-        old: node.record,
-        placed: instance.record,
-        status: stage.status().await?,
-        report,
+        failovers,
+        placed: Placed { node: placed.node, epoch: placed.epoch },
+        machine: Machine { life: machine.life, reported: machine.reported },
+        writes: Writes {
+            lost: report.lost_writes,
+            overlapping: report.overlapping_writes,
+            volumes: report.volumes,
+        },
     })
 }

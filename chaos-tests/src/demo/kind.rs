@@ -11,9 +11,7 @@ use policies::Millis;
 pub(super) const OFF_DELAY: Millis = Millis(500);
 
 /// A kind of failure.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// The node stands still; its kernel answers nothing, its power is on.

@@ -2,7 +2,7 @@
 //!
 //! What this is: the cluster's history and the members' suspicions, merged by their stamps and printed.
 //! Why it exists: the reader sees what was decided when, and why, in the words of the committed records.
-//! What it never does: invent a line; each is an entry of the replicated log or a line of a member's log.
+//! What it never does: invent a line; each is an entry of the replicated log, a line of a member's log, or what the rack saw.
 
 use super::DemoError;
 use super::history::suspicions;
@@ -12,7 +12,7 @@ use policies::{Event, MemberId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A telling under way.
 pub(super) struct Narrator {
-    stop: oneshot::Sender<Option<(Point, String)>>,
+    seen: mpsc::UnboundedSender<(Point, String)>,
     task: JoinHandle<Result<(), DemoError>>,
 }
 
@@ -32,12 +32,10 @@ impl Narrator {
     pub(super) fn begin(
         node: NodeId,
         fault_at: Point,
-        fault: String,
         logs: BTreeMap<MemberId, PathBuf>,
         (events, told): (watch::Receiver<Vec<Event>>, usize),
     ) -> Narrator {
-        let (stop, stopped) = oneshot::channel();
-        let waiting = BTreeMap::from([((fault_at, 0), fault)]);
+        let (seen, inbox) = mpsc::unbounded_channel();
         let telling = Telling {
             node,
             fault_at,
@@ -46,16 +44,21 @@ impl Narrator {
             told,
             suspecting: BTreeSet::new(),
             named: BTreeSet::new(),
-            waiting,
-            lines: 1,
+            waiting: BTreeMap::new(),
+            lines: 0,
         };
-        Narrator { stop, task: tokio::spawn(telling.run(stopped)) }
+        Narrator { seen, task: tokio::spawn(telling.run(inbox)) }
     }
 
-    /// Tells what is left, with this line where it belongs, and ends.
-    pub(super) async fn end(self, last: Option<(Point, String)>) -> Result<(), DemoError> {
-        // It fails only if the telling has ended already, and then the task says why.
-        self.stop.send(last).ok();
+    /// Adds something that was seen outside the cluster.
+    pub(super) fn tell(&self, at: Point, text: String) {
+        // It fails only if the telling has ended already, and then `end` says why.
+        self.seen.send((at, text)).ok();
+    }
+
+    /// Tells what is left and ends.
+    pub(super) async fn end(self) -> Result<(), DemoError> {
+        drop(self.seen);
         self.task.await.map_err(|error| DemoError::Unexpected(format!("tell the failover: {error}")))?
     }
 }
@@ -75,18 +78,18 @@ struct Telling {
 }
 
 impl Telling {
-    async fn run(mut self, mut stopped: oneshot::Receiver<Option<(Point, String)>>) -> Result<(), DemoError> {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<(Point, String)>) -> Result<(), DemoError> {
         let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
-                last = &mut stopped => {
-                    self.gather();
-                    if let Ok(Some((at, text))) = last {
-                        self.add(at, text);
+                seen = inbox.recv() => match seen {
+                    Some((at, text)) => self.add(at, text),
+                    None => {
+                        self.gather();
+                        return self.tell(Point(u64::MAX));
                     }
-                    return self.tell(Point(u64::MAX));
                 }
             }
             self.gather();

@@ -67,13 +67,13 @@ async fn one(home: &Home, kind: Kind, room: &str) -> Result<Findings, DemoError>
 
 /// What became of it, in a line.
 fn in_short(findings: &Findings) -> String {
-    let proof = findings.plans.first().and_then(|plan| plan.proof.as_ref());
+    let proof = findings.failovers.first().map_or("none", |failover| failover.proof_text.as_str());
     format!(
         "{} goes on at {} after {}; proof: {}",
         findings.victim.instance,
         findings.placed.node,
         moment(Moments::of(findings).back),
-        proof.map_or_else(|| "none".to_owned(), ToString::to_string)
+        proof
     )
 }
 
@@ -87,8 +87,8 @@ fn row(kind: Kind, findings: Option<&Findings>, holds: bool) -> Vec<String> {
         moment(moments.proven),
         moment(moments.back),
         moment(moments.pause),
-        count(|findings| findings.report.lost_writes),
-        count(|findings| findings.report.overlapping_writes),
+        count(|findings| findings.writes.lost),
+        count(|findings| findings.writes.overlapping),
         if holds { "holds" } else { "DOES NOT HOLD" }.to_owned(),
     ]
 }

@@ -64,7 +64,7 @@ async fn watch(stage: &mut Stage) -> Result<Findings, DemoError> {
     ))?;
     let findings = failover::run(stage, Kind::Hang, true).await?;
     let back = Moments::of(&findings).back;
-    let (lost, overlapping) = (findings.report.lost_writes, findings.report.overlapping_writes);
+    let (lost, overlapping) = (findings.writes.lost, findings.writes.overlapping);
     let sentence =
         format!("service back after {}, lost writes {lost}, overlapping writers {overlapping}", moment(back));
     let broken = broken(&findings);
@@ -91,15 +91,15 @@ async fn look_after(stage: &mut Stage) -> Result<(), DemoError> {
     loop {
         look.tick().await;
         stage.check_rack()?;
-        for ended in stage.cluster.bury() {
-            say(&ended.to_string())?;
+        for (member, how) in stage.cluster.bury() {
+            say(&format!("member {member} has ended ({how}); the others go on while two are left"))?;
         }
     }
 }
 
 async fn next_steps(home: &Home, stage: &Stage, findings: &Findings) -> Result<(), DemoError> {
     let near = |path: &Path| shorter(path);
-    let plan = findings.plans.first().map_or_else(String::new, |plan| plan.id.to_string());
+    let plan = findings.failovers.first().map_or_else(String::new, |failover| failover.id.to_string());
     let rack = near(stage.rack_dir());
     let node = &findings.victim.node;
     let leader = stage.cluster.leader().await?;
@@ -113,7 +113,10 @@ async fn next_steps(home: &Home, stage: &Stage, findings: &Findings) -> Result<(
         ("hactl events --follow".to_owned(), "what you saw above, as it goes on"),
         (format!("rack do --dir {rack} power-loss node-2"), "another failure; the last spare is taken"),
         (format!("rack do --dir {rack} report"), "what the storage array has seen"),
-        (format!("hactl node release {node} --reason repaired"), "the fenced node becomes a spare again"),
+        (
+            format!("hactl node release {node} --reason repaired"),
+            "a spare again, once older commands have drained",
+        ),
         (format!("kill -9 {}", pid.unwrap_or_default()), "the leader dies; another member takes over"),
     ];
     say("\nEverything stays up. In another terminal:\n")?;

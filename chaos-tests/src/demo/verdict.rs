@@ -6,10 +6,10 @@
 //! What it never does: it excuses nothing.
 
 use super::failover::WRITES_AFTER_MIN;
-use super::findings::Findings;
+use super::findings::{Failover, Findings, Machine};
 use super::kind::Kind;
 use crate::rack::Life;
-use policies::{Accepted, FenceProof, Phase, Plan, Power};
+use policies::{Accepted, Phase, Power};
 use std::collections::BTreeSet;
 
 /// All broken promises; empty if the failover is as it should be.
@@ -20,38 +20,33 @@ pub(super) fn broken(findings: &Findings) -> Vec<String> {
             broken.push(sentence);
         }
     };
-    let [plan] = findings.plans.as_slice() else {
-        let ids: Vec<String> = findings.plans.iter().map(|plan| plan.id.to_string()).collect();
+    let [failover] = findings.failovers.as_slice() else {
+        let ids: Vec<String> = findings.failovers.iter().map(|failover| failover.id.to_string()).collect();
         return vec![format!(
             "there must be exactly one failover, but there are {}: {}",
             ids.len(),
             ids.join(", ")
         )];
     };
-    let (victim, placed) = (&findings.victim, &findings.placed);
-    check(plan.phase == Phase::Done, format!("failover {} is not done but {}", plan.id, plan.phase));
+    let (victim, placed, id) = (&findings.victim, &findings.placed, failover.id);
+    check(failover.phase == Phase::Done, format!("failover {id} is not done but {}", failover.phase));
     check(
-        plan.decision.from == victim.node && plan.decision.instance.as_ref() == Some(&victim.instance),
-        format!("failover {} does not move {} off {}", plan.id, victim.instance, victim.node),
+        failover.from == victim.node && failover.instance.as_ref() == Some(&victim.instance),
+        format!("failover {id} does not move {} off {}", victim.instance, victim.node),
     );
     check(
-        plan.decision.spare.as_ref() == Some(&placed.node) && placed.epoch == plan.epoch,
+        failover.spare.as_ref() == Some(&placed.node) && placed.epoch == failover.epoch,
         format!(
             "{} belongs to {} in {}, which is not what was planned",
             victim.instance, placed.node, placed.epoch
         ),
     );
-    check(
-        findings.report.lost_writes == 0,
-        format!("{} acknowledged writes were lost", findings.report.lost_writes),
-    );
-    check(
-        findings.report.overlapping_writes == 0,
-        format!("{} writes came from two writers at once", findings.report.overlapping_writes),
-    );
+    let (lost, overlapping) = (findings.writes.lost, findings.writes.overlapping);
+    check(lost == 0, format!("{lost} acknowledged writes were lost"));
+    check(overlapping == 0, format!("{overlapping} writes came from two writers at once"));
     broken.extend(writers(findings));
     broken.extend(neighbours(findings));
-    broken.extend(of_this_kind(findings, plan));
+    broken.extend(of_this_kind(findings, failover));
     broken
 }
 
@@ -86,19 +81,18 @@ fn writers(findings: &Findings) -> Option<String> {
 
 /// Nobody else was touched.
 fn neighbours(findings: &Findings) -> Vec<String> {
-    let others = findings.report.volumes.iter().filter(|volume| volume.volume != findings.victim.volume);
+    let others = findings.writes.volumes.iter().filter(|volume| volume.volume != findings.victim.volume);
     let touched = others.filter(|volume| !volume.handovers.is_empty() || volume.runs.len() != 1);
     touched.map(|volume| format!("{} changed hands, and nothing had happened to it", volume.volume)).collect()
 }
 
 /// What must hold because of what happened to the node.
-fn of_this_kind(findings: &Findings, plan: &Plan) -> Vec<String> {
+fn of_this_kind(findings: &Findings, failover: &Failover) -> Vec<String> {
     let node = &findings.victim.node;
-    let Some(machine) = findings.machine() else { return vec![format!("the rack knows no {node}")] };
-    let accepted = plan.proof.as_ref().map(FenceProof::accepted);
+    let Machine { life, reported } = findings.machine;
+    let accepted = failover.proof.as_ref().map(|(accepted, _)| accepted);
     let by_power = matches!(accepted, Some(Accepted::PowerAndIsolation));
     let by_isolation = matches!(accepted, Some(Accepted::IsolationAlone { .. }));
-    let is_off = machine.life == Life::Off;
     let mut broken = Vec::new();
     let mut check = |holds: bool, sentence: String| {
         if !holds {
@@ -107,21 +101,15 @@ fn of_this_kind(findings: &Findings, plan: &Plan) -> Vec<String> {
     };
     match findings.kind {
         Kind::Hang | Kind::Partition | Kind::LeaderDeath => {
-            check(is_off, format!("{node} was to be switched off, but it is {:?}", machine.life));
+            check(life == Life::Off, format!("{node} was to be switched off, but it is {life:?}"));
             check(by_power, format!("the proof was to rest on power and isolation, but it is {accepted:?}"));
         }
         Kind::PowerLoss => {
             check(by_isolation, format!("the proof was to rest on isolation alone, but it is {accepted:?}"));
         }
         Kind::LyingBmc => {
-            let lied = machine.life == Life::Running && machine.reported == Power::Off;
-            check(
-                lied,
-                format!(
-                    "the BMC was to lie, but {node} is {:?} and reads {:?}",
-                    machine.life, machine.reported
-                ),
-            );
+            let lied = life == Life::Running && reported == Power::Off;
+            check(lied, format!("the BMC was to lie, but {node} is {life:?} and reads {reported:?}"));
             check(by_power, format!("the lie was to be believed, but the proof is {accepted:?}"));
         }
     }
@@ -131,7 +119,7 @@ fn of_this_kind(findings: &Findings, plan: &Plan) -> Vec<String> {
     }
     if findings.kind.kills_leader() {
         check(
-            was_taken_over(plan),
+            was_taken_over(failover),
             "the failover was to be finished by another leader than began it, but was not".to_owned(),
         );
     }
@@ -139,21 +127,16 @@ fn of_this_kind(findings: &Findings, plan: &Plan) -> Vec<String> {
 }
 
 /// True if one leadership began it and a later one went on.
-fn was_taken_over(plan: &Plan) -> bool {
-    let leaders: BTreeSet<_> = plan.intents.iter().map(|intent| intent.leader).collect();
-    leaders.len() >= 2 && plan.intents.first().map(|intent| intent.leader) == leaders.first().copied()
+fn was_taken_over(failover: &Failover) -> bool {
+    let leaders: BTreeSet<_> = failover.steps.iter().map(|step| step.leader).collect();
+    leaders.len() >= 2 && failover.steps.first().map(|step| step.leader) == leaders.first().copied()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demo::findings::tests::hang;
     use policies::LeaderEpoch;
-
-    /// What a real hang left. If a type has changed so that it is read no more: `target/debug/demo --once --kind hang`,
-    /// then copy `target/demo/1-hang/findings.json` over it.
-    fn hang() -> Findings {
-        serde_json::from_str(include_str!("../../testdata/demo/hang.json")).unwrap()
-    }
 
     /// The one sentence that is said after this change.
     fn said(change: impl FnOnce(&mut Findings)) -> String {
@@ -164,10 +147,6 @@ mod tests {
         broken.concat()
     }
 
-    fn machine(findings: &mut Findings) -> &mut crate::rack::world::MachineStatus {
-        findings.status.machines.get_mut(&findings.victim.node).unwrap()
-    }
-
     #[test]
     fn a_failover_that_kept_every_promise_breaks_none() {
         assert_eq!(broken(&hang()), Vec::<String>::new());
@@ -175,13 +154,13 @@ mod tests {
 
     #[test]
     fn every_broken_promise_of_the_cluster_is_said() {
-        let twice = said(|findings| findings.plans.push(findings.plans[0].clone()));
+        let twice = said(|findings| findings.failovers.push(findings.failovers[0].clone()));
         assert!(twice.contains("exactly one failover, but there are 2"), "{twice}");
-        let never = said(|findings| findings.plans.clear());
+        let never = said(|findings| findings.failovers.clear());
         assert!(never.contains("there are 0"), "{never}");
-        let open = said(|findings| findings.plans[0].phase = Phase::Starting);
+        let open = said(|findings| findings.failovers[0].phase = Phase::Starting);
         assert!(open.contains("is not done but starting"), "{open}");
-        let other = said(|findings| findings.plans[0].decision.from = "node-2".parse().unwrap());
+        let other = said(|findings| findings.failovers[0].from = "node-2".parse().unwrap());
         assert!(other.contains("does not move web-1 off node-1"), "{other}");
         let epoch = said(|findings| findings.placed.epoch.0 += 1);
         assert!(epoch.contains("in e3, which is not what was planned"), "{epoch}");
@@ -189,42 +168,42 @@ mod tests {
 
     #[test]
     fn every_broken_promise_about_the_writes_is_said() {
-        assert_eq!(said(|findings| findings.report.lost_writes = 3), "3 acknowledged writes were lost");
-        let overlap = said(|findings| findings.report.overlapping_writes = 1);
+        assert_eq!(said(|findings| findings.writes.lost = 3), "3 acknowledged writes were lost");
+        let overlap = said(|findings| findings.writes.overlapping = 1);
         assert_eq!(overlap, "1 writes came from two writers at once");
         let back = said(|findings| {
-            let runs = &mut findings.report.volumes[0].runs;
+            let runs = &mut findings.writes.volumes[0].runs;
             runs.push(runs[0].clone());
         });
         assert!(back.contains("was written by"), "{back}");
-        let gap = said(|findings| findings.report.volumes[0].runs[1].first += 1);
+        let gap = said(|findings| findings.writes.volumes[0].runs[1].first += 1);
         assert!(gap.contains("and not after"), "{gap}");
         let short = said(|findings| {
-            let run = &mut findings.report.volumes[0].runs[1];
+            let run = &mut findings.writes.volumes[0].runs[1];
             run.last = run.first;
         });
         assert!(short.contains("wrote only 1 times"), "{short}");
         let neighbour = said(|findings| {
-            let handovers = findings.report.volumes[0].handovers.clone();
-            findings.report.volumes[1].handovers = handovers;
+            let handovers = findings.writes.volumes[0].handovers.clone();
+            findings.writes.volumes[1].handovers = handovers;
         });
         assert!(neighbour.contains("vol-2 changed hands"), "{neighbour}");
     }
 
     #[test]
     fn each_kind_has_promises_of_its_own() {
-        let on = said(|findings| machine(findings).life = Life::Hung);
+        let on = said(|findings| findings.machine.life = Life::Hung);
         assert_eq!(on, "node-1 was to be switched off, but it is Hung");
         let proof = said(|findings| findings.kind = Kind::PowerLoss);
         assert!(proof.contains("isolation alone, but it is Some(PowerAndIsolation)"), "{proof}");
         let honest = said(|findings| {
             findings.kind = Kind::LyingBmc;
-            findings.report.volumes[0].handovers[0].last_at = findings.fault_ns + 1;
+            findings.writes.volumes[0].handovers[0].last_at = findings.fault_ns + 1;
         });
         assert!(honest.contains("the BMC was to lie, but node-1 is Off"), "{honest}");
         let still = said(|findings| {
             findings.kind = Kind::Partition;
-            findings.report.volumes[0].handovers[0].last_at = findings.fault_ns - 1;
+            findings.writes.volumes[0].handovers[0].last_at = findings.fault_ns - 1;
         });
         assert!(still.contains("was to go on writing after the fault"), "{still}");
         let alone = said(|findings| findings.kind = Kind::LeaderDeath);
@@ -233,10 +212,10 @@ mod tests {
 
     #[test]
     fn a_failover_that_a_later_leadership_finished_was_taken_over() {
-        let mut plan = hang().plans.remove(0);
-        assert!(!was_taken_over(&plan));
-        let later = LeaderEpoch(plan.intents[0].leader.0 + 5);
-        plan.intents.last_mut().unwrap().leader = later;
-        assert!(was_taken_over(&plan));
+        let mut failover = hang().failovers.remove(0);
+        assert!(!was_taken_over(&failover));
+        let later = LeaderEpoch(failover.steps[0].leader.0 + 5);
+        failover.steps.last_mut().unwrap().leader = later;
+        assert!(was_taken_over(&failover));
     }
 }
