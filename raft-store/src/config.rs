@@ -42,7 +42,7 @@ pub struct Tls {
 
 /// Election, lease and time limits.
 ///
-/// With the defaults a dead leader is replaced 0.9 s to 1.4 s after its last heartbeat: followers first wait out its lease
+/// With the defaults a dead leader is replaced 0.7 s to 1.0 s after its last heartbeat: followers first wait out its lease
 /// (`election_max`), then a random time between `election_min` and `election_max`, rounded up to openraft's tick
 /// (1.5 heartbeats).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +62,9 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Timing {
-            heartbeat: Millis(100),
-            election_min: Millis(300),
-            election_max: Millis(600),
+            heartbeat: Millis(80),
+            election_min: Millis(250),
+            election_max: Millis(450),
             propose_limit: Millis(3000),
         }
     }
@@ -175,9 +175,9 @@ mod tests {
         assert_eq!(good.validate(), Ok(()));
         let broken = [
             ("heartbeat", Timing { heartbeat: Millis(1), ..good }),
-            ("election_min", Timing { election_min: Millis(299), ..good }),
+            ("election_min", Timing { election_min: Millis(239), ..good }),
             ("election_max", Timing { election_max: good.election_min, ..good }),
-            ("propose_limit", Timing { propose_limit: Millis(1199), ..good }),
+            ("propose_limit", Timing { propose_limit: Millis(899), ..good }),
         ];
         for (name, timing) in broken {
             let error = timing.validate().unwrap_err();
