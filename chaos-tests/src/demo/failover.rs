@@ -27,9 +27,16 @@ const FAILOVER_MAX: Duration = Duration::from_secs(30);
 /// Writes of the new node that are awaited after the first: a second writer would be seen among them.
 pub(super) const WRITES_AFTER_MIN: u64 = 50;
 
-/// Lets the first node with an instance fail and waits until the failover is over.
+/// Lets the first node with an instance fail and waits until the failover is over. If it fails because a process has
+/// ended, that is the error.
 pub(super) async fn run(stage: &mut Stage, kind: Kind, aloud: bool) -> Result<Findings, DemoError> {
-    stage.check()?;
+    match strike_and_watch(stage, kind, aloud).await {
+        Ok(findings) => Ok(findings),
+        Err(error) => Err(stage.check().err().unwrap_or(error)),
+    }
+}
+
+async fn strike_and_watch(stage: &mut Stage, kind: Kind, aloud: bool) -> Result<Findings, DemoError> {
     let victim = Victim::of(&stage.description)?;
     if let Some(mood) = kind.mood() {
         let ill = stage.rack().fault(&victim.node, Fault::BmcMood { mood }).await;

@@ -98,9 +98,8 @@ async fn look_after(stage: &mut Stage) -> Result<(), DemoError> {
 }
 
 async fn next_steps(home: &Home, stage: &Stage, findings: &Findings) -> Result<(), DemoError> {
-    let near = |path: &Path| shorter(path);
     let plan = findings.failovers.first().map_or_else(String::new, |failover| failover.id.to_string());
-    let rack = near(stage.rack_dir());
+    let rack = shorter(stage.rack_dir());
     let node = &findings.victim.node;
     let leader = stage.cluster.leader().await?;
     let pid = leader.and_then(|leader| stage.cluster.pid(leader)).map(|pid| pid.to_string());
@@ -123,7 +122,7 @@ async fn next_steps(home: &Home, stage: &Stage, findings: &Findings) -> Result<(
     for (command, what) in steps {
         say(format!("  {command:<58} {}", ink(Ink::Dim, what)).trim_end())?;
     }
-    say(&format!("\nLogs of all processes: {}    Ctrl-C ends everything.", near(stage.dir())))
+    say(&format!("\nLogs of all processes: {}    Ctrl-C ends everything.", shorter(stage.dir())))
 }
 
 /// The path from the current directory, if it is below it.

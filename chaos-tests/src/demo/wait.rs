@@ -1,6 +1,7 @@
 //! Waiting for something to become true, with a deadline and a good error.
 //!
-//! Why it exists: everything in the demo takes as long as it takes; nothing waits for a fixed time.
+//! Why it exists: everything in the demo takes as long as it takes, and what does not come must be explained.
+//! What it never does: wait for a fixed time.
 
 use super::DemoError;
 use super::error::tail;
