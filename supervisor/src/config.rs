@@ -448,7 +448,7 @@ mod tests {
             ("[api]\nconnections_max = 0\n", "api.connections_max"),
             ("[api]\nbody_bytes_max = 1\n", "api.body_bytes_max"),
             ("[api]\nheader_time_max = \"1ms\"\n", "api.header_time_max"),
-            ("[api]\nrequest_time_max = \"1s\"\n", "api.request_time_max"),
+            ("[api]\nrequest_time_max = \"800ms\"\n", "api.request_time_max"),
         ] {
             let said = refused(&format!("{GOOD}{more}"));
             assert!(said.starts_with(&format!("config.toml: {key}: ")), "{said}");
