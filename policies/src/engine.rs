@@ -8,6 +8,7 @@ use crate::memory::Memory;
 use crate::observation::{Power, Report};
 use crate::plan::{Phase, Verdict};
 use crate::planner::{Desk, Subject, Wishes, plan};
+use crate::proposals::Proposals;
 use crate::sights::Sights;
 use crate::state::{ClusterState, NodeRecord, NodeState};
 use crate::waiting::Waiting;
@@ -141,8 +142,7 @@ pub struct Engine {
     memory: Memory,
     sights: Sights,
     watched: BTreeMap<NodeId, Limits>,
-    tickets: BTreeMap<u64, (Command, Option<LogIndex>)>,
-    next_ticket: u64,
+    proposals: Proposals,
     reported: Option<(Report, Mono)>,
     power_due: BTreeMap<NodeId, Mono>,
     waiting: BTreeMap<Subject, Vec<Waiting>>,
@@ -162,8 +162,7 @@ impl Engine {
             memory: Memory::default(),
             sights: Sights::default(),
             watched: BTreeMap::new(),
-            tickets: BTreeMap::new(),
-            next_ticket: 1,
+            proposals: Proposals::default(),
             reported: None,
             power_due: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -192,6 +191,7 @@ impl Engine {
     fn take(&mut self, now: Mono, input: Input, outputs: &mut Vec<Output>) {
         match input {
             Input::Tick => {
+                self.proposals.tick(now);
                 for node in self.sights.due_again(now) {
                     self.ask(node, outputs);
                 }
@@ -205,7 +205,7 @@ impl Engine {
                     self.leads = None;
                     self.waiting.clear();
                 }
-                self.tickets.clear();
+                self.proposals.forget();
             }
             Input::Voters(voters) => {
                 self.memory.voters = voters.into_iter().collect();
@@ -232,14 +232,9 @@ impl Engine {
                 }
             }
             Input::Ended { token, outcome } => self.ended(now, token, outcome),
-            Input::Answered { ticket, index } => match index.filter(|index| *index > self.state.applied) {
-                Some(index) => {
-                    self.tickets.entry(ticket).and_modify(|open| open.1 = Some(index));
-                }
-                None => {
-                    self.tickets.remove(&ticket);
-                }
-            },
+            Input::Answered { ticket, index } => {
+                self.proposals.answered(ticket, index, self.state.applied, now);
+            }
         }
     }
 
@@ -275,14 +270,14 @@ impl Engine {
         if self.leads != state.leadership.map(|leadership| leadership.epoch) {
             self.leads = None;
         }
-        self.tickets.retain(|_, (_, at)| at.is_none_or(|at| at > state.applied));
+        self.proposals.reached(state.applied);
         self.state = state;
         self.rewatch(outputs);
     }
 
     fn applied(&mut self, now: Mono, index: LogIndex, proposal: &Proposal, outputs: &mut Vec<Output>) {
         let result = self.state.apply(index, proposal);
-        self.tickets.retain(|_, (_, at)| at.is_none_or(|at| at > index));
+        self.proposals.applied(index, &proposal.command, result.is_err(), now);
         // A rejection changed nothing; whoever proposed it is told by the store.
         if result.is_err() {
             return;
@@ -520,12 +515,7 @@ impl Engine {
 
     /// Proposes a command unless the same one, or one about the same thing, is on its way.
     fn propose(&mut self, command: Command, outputs: &mut Vec<Output>) {
-        if self.tickets.values().any(|(open, _)| same_matter(open, &command)) {
-            return;
-        }
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        self.tickets.insert(ticket, (command.clone(), None));
+        let Some(ticket) = self.proposals.admit(&command) else { return };
         outputs.push(Output::Propose { ticket, command });
     }
 
@@ -572,22 +562,4 @@ fn is_expected_alive(state: &ClusterState, record: &NodeRecord) -> bool {
     };
     let plan = state.plan_of_node(&record.node.name);
     carries && plan.is_none_or(|plan| plan.phase == Phase::Reserved && plan.decision.from == record.node.name)
-}
-
-/// True if two commands are about the same matter, so that the second waits for the first.
-fn same_matter(a: &Command, b: &Command) -> bool {
-    match (a, b) {
-        (Command::Lead { step: a, .. }, Command::Lead { step: b, .. }) => match (a, b) {
-            (Step::Judge { node: a, .. }, Step::Judge { node: b, .. }) => a == b,
-            (Step::Withhold { node: a, .. }, Step::Withhold { node: b, .. }) => a == b,
-            // One plan at a time: the second is decided on the state that the first has left (brakes, spares).
-            (Step::Begin(_) | Step::Replace { .. }, Step::Begin(_) | Step::Replace { .. }) => true,
-            (Step::Stick { plan: a, .. }, Step::Stick { plan: b, .. }) => a == b,
-            (Step::Resolve { token: a, .. }, Step::Resolve { token: b, .. }) => a == b,
-            (Step::Place { plan: a, .. }, Step::Place { plan: b, .. }) => a == b,
-            (Step::Finish { plan: a, .. }, Step::Finish { plan: b, .. }) => a == b,
-            (a, b) => a == b,
-        },
-        (a, b) => a == b,
-    }
 }

@@ -27,6 +27,7 @@ mod placement;
 pub mod plan;
 mod planner;
 pub mod policy;
+mod proposals;
 mod sights;
 pub mod state;
 mod steps;

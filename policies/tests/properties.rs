@@ -298,7 +298,16 @@ fn proof_comes_first(state: &ClusterState) -> Result<(), TestCaseError> {
             plan.id
         );
         let rests = plan.proof.iter().flat_map(FenceProof::rests_on).collect::<BTreeSet<_>>();
-        let done = plan.intents.iter().filter(|i| i.is_done()).map(|i| i.token).collect::<BTreeSet<_>>();
+        // R2: power is off if it was read so twice; the rest was read back.
+        let shown = |intent: &&Intent| match (&intent.action, &intent.end) {
+            (Action::PowerOff { .. }, Some((Outcome::Done(Seen::OffTwice { .. }), _))) => true,
+            (
+                Action::Revoke { .. } | Action::ClosePort { .. },
+                Some((Outcome::Done(Seen::ReadBack(_)), _)),
+            ) => true,
+            (_, _) => false,
+        };
+        let done = plan.intents.iter().filter(shown).map(|i| i.token).collect::<BTreeSet<_>>();
         prop_assert!(rests.is_subset(&done), "the proof of {} rests on what was not done", plan.id);
         let first = plan.intents.iter().find(gives).map(|intent| intent.token);
         let last = rests.last().copied();

@@ -87,6 +87,8 @@ struct Member {
     /// Nodes that it cannot ask, for reasons of its own.
     cannot_ask: BTreeSet<NodeId>,
     up: bool,
+    /// Entries do not reach it; it will get a snapshot.
+    lags: bool,
     /// Counts its starts: also its boot id.
     life: u64,
     idle: Option<String>,
@@ -103,6 +105,8 @@ struct World {
     machines: BTreeMap<NodeId, Machine>,
     endings: Vec<(String, Ending)>,
     commit_delay: u64,
+    /// What members propose is lost.
+    log_loses: bool,
     last_commit: u64,
     busy_until: u64,
     reasons: BTreeMap<Subject, BTreeSet<String>>,
@@ -121,6 +125,7 @@ impl World {
             machines: BTreeMap::new(),
             endings: vec![],
             commit_delay: 2,
+            log_loses: false,
             last_commit: 0,
             busy_until: QUIET_AFTER,
             reasons: BTreeMap::new(),
@@ -173,7 +178,7 @@ impl World {
                 }
             }
         }
-        for (id, member) in self.members.iter().filter(|(_, member)| member.up) {
+        for (id, member) in self.members.iter().filter(|(_, member)| member.up && !member.lags) {
             if *member.engine.state() != self.truth {
                 return Err(format!("{id} has another state than the log gives"));
             }
@@ -332,13 +337,21 @@ impl World {
         if by_member && self.members.get(&from).is_none_or(|member| !member.up) {
             return;
         }
+        if by_member && self.log_loses {
+            return self.feed(from, Input::Answered { ticket, index: None });
+        }
         let index = LogIndex(self.truth.applied.0 + 1);
         let proposal = Proposal { at: Wall(self.now), by, command };
         match self.truth.apply(index, &proposal) {
             Ok(applied) => applied.events.iter().for_each(|event| self.say("log", &event.text)),
             Err(rejected) => self.say("no", &format!("[{}] {rejected}", variant(&rejected))),
         }
-        for to in self.up() {
+        for to in self
+            .up()
+            .into_iter()
+            .filter(|id| self.members.get(id).is_some_and(|member| !member.lags))
+            .collect::<Vec<_>>()
+        {
             self.feed(to, Input::Applied { index, proposal: proposal.clone() });
         }
         if by_member {
@@ -427,7 +440,7 @@ impl Member {
         let engine = Engine::new(id, BootId(100 * id.0 + life), domain);
         let watch = Watch::new(Mono(now + 1_000_000 * id.0));
         let (cut_off, cannot_ask) = (BTreeSet::new(), BTreeSet::new());
-        Member { engine, watch, slots: vec![], cut_off, cannot_ask, up: true, life, idle: None }
+        Member { engine, watch, slots: vec![], cut_off, cannot_ask, up: true, lags: false, life, idle: None }
     }
 }
 

@@ -214,6 +214,14 @@ pub(super) fn act(world: &mut World, line: &str) -> Result<(), String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     match words.as_slice() {
         ["operator:", verb, rest @ ..] => order(world, verb, rest),
+        ["log", "loses"] => {
+            world.log_loses = true;
+            Ok(())
+        }
+        ["log", "works"] => {
+            world.log_loses = false;
+            Ok(())
+        }
         ["leader", "dies"] => world.leader.map_or(Ok(()), |leader| member(world, leader, &["dies"])),
         ["leadership", "moves", "to", to, late @ ..] => {
             move_leadership(world, parse(to)?, late == ["late"]);
@@ -331,6 +339,11 @@ fn member(world: &mut World, id: MemberId, what: &[&str]) -> Result<(), String> 
             } else {
                 world.feed(id, Input::Leader { leader: world.leader });
             }
+        }
+        ["lags"] => member.lags = true,
+        ["catches", "up"] => {
+            member.lags = false;
+            world.feed(id, Input::Installed(Box::new(truth)));
         }
         ["is", "cut", "off"] => member.cut_off = all,
         ["is", "cut", "off", "from", node] => {
