@@ -20,15 +20,16 @@ fn run(command: &mut Command) -> Result<String, String> {
 #[test]
 fn a_node_hangs_and_its_instance_goes_on_at_a_spare() {
     let demo = Path::new(env!("CARGO_BIN_EXE_demo"));
+    // Where cargo put this test's programs: TARGET/PROFILE/demo; the profile `dev` goes to `debug`.
+    let out = demo.parent().unwrap();
+    let profile = out.file_name().unwrap().to_str().unwrap();
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--quiet", "--locked", "--bins"]);
     // With this package, so that the features of all dependencies are those of the test and nothing is built twice.
     build.args(["--package", "supervisor", "--package", "ha-agent", "--package", "chaos-tests"]);
-    if demo.components().any(|part| part.as_os_str() == "release") {
-        build.arg("--release");
-    }
-    // In the workspace, so that the target directory is the one of this test.
-    run(build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))).unwrap();
+    build.args(["--profile", if profile == "debug" { "dev" } else { profile }]);
+    build.arg("--target-dir").arg(out.parent().unwrap());
+    run(build.current_dir(env!("CARGO_MANIFEST_DIR"))).unwrap();
 
     let dir = tempfile::tempdir().unwrap();
     let room = dir.path().join("demo");

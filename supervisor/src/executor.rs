@@ -49,12 +49,14 @@ struct Shared {
     lease: Lease,
     seal: Seal,
     port: Arc<ipmi::Port>,
-    drivers: Mutex<BTreeMap<(NodeId, usize), Known<FenceDevice, Arc<Driver>>>>,
-    backends: Mutex<BTreeMap<ProviderId, Known<ProviderKind, Backend>>>,
+    drivers: Mutex<Drivers>,
+    backends: Mutex<Backends>,
 }
 
-/// A tool and the description it was made from; another description makes another tool.
-type Known<D, T> = (D, T);
+/// Each device with the description that it was made from; another description makes another driver.
+type Drivers = BTreeMap<(NodeId, usize), (FenceDevice, Arc<Driver>)>;
+/// The same for providers.
+type Backends = BTreeMap<ProviderId, (ProviderKind, Backend)>;
 
 /// An effect with everything that carrying it out needs, taken from the state when it was decided.
 pub struct Job {

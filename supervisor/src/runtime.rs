@@ -290,9 +290,10 @@ impl Loop {
     fn read_power(&mut self, node: NodeId) {
         let Some(record) = self.engine.state().nodes.get(&node) else { return };
         match self.executor.power_reader(&record.node) {
-            Ok(reader) => {
-                self.work(async move { Some(Finding::Input(Input::PowerRead { node, power: reader.await })) })
-            }
+            Ok(reader) => self.work(async move {
+                let power = reader.await;
+                Some(Finding::Input(Input::PowerRead { node, power }))
+            }),
             Err(refusal) => tracing::warn!(%node, %refusal, "read power"),
         }
     }
