@@ -7,12 +7,13 @@ use crate::clock;
 use crate::seal::{Seal, Secret};
 use fencing::{Driver, PowerDriver, ipmi};
 use policies::{
-    Action, ClusterState, Effect, FenceDevice, Identity, Millis, Node, NodeId, Outcome, Permit, Power,
-    Provider, ProviderId, ProviderKind, Refusal,
+    Action, ClusterState, Effect, FenceDevice, Identity, LeaderEpoch, Millis, Node, NodeId, Outcome, Permit,
+    Power, Provider, ProviderId, ProviderKind, Refusal,
 };
 use provisioning::Backend;
 use raft_store::Store;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -25,19 +26,25 @@ const SEND_MAX: Millis = Millis(50);
 /// evidence any more. Shorter: slow BMCs seem mute, and their nodes are not taken as spares.
 const LOOK_MAX: Duration = Duration::from_secs(2);
 
-/// Leave to send, as long as this member surely leads.
+/// Leave to send, as long as this member surely leads, and under the same leadership that wanted the effect: a task that
+/// was held up while another member led must not send when this member leads again.
 struct Lease {
-    store: Store,
+    shared: Arc<Shared>,
+    leader: u64,
 }
 
 impl Permit for Lease {
     fn check(&self) -> Result<(), Refusal> {
-        match self.store.lease_end() {
-            Some(end) if clock::mono() + SEND_MAX < end => Ok(()),
+        let same = self.leader != NOT_LEADING && self.shared.leads.load(Ordering::SeqCst) == self.leader;
+        match self.shared.store.lease_end() {
+            Some(end) if same && clock::mono() + SEND_MAX < end => Ok(()),
             Some(_) | None => Err(Refusal::LeaseEnded),
         }
     }
 }
+
+/// In [`Shared::leads`]: no log index is 0, so no leadership is.
+const NOT_LEADING: u64 = 0;
 
 /// The devices of the inventory and the leave to use them. Cheap to clone.
 #[derive(Clone)]
@@ -46,7 +53,9 @@ pub struct Executor {
 }
 
 struct Shared {
-    lease: Lease,
+    store: Store,
+    /// The leadership under which this member acts now.
+    leads: AtomicU64,
     seal: Seal,
     port: Arc<ipmi::Port>,
     drivers: Mutex<Drivers>,
@@ -61,6 +70,7 @@ type Backends = BTreeMap<ProviderId, (ProviderKind, Backend)>;
 /// An effect with everything that carrying it out needs, taken from the state when it was decided.
 pub struct Job {
     effect: Effect,
+    lease: Lease,
     tool: Result<Tool, Refusal>,
     limit: Duration,
 }
@@ -74,7 +84,8 @@ impl Executor {
     /// An executor without any device yet; they are met as the state names them.
     pub fn new(store: Store, seal: Seal) -> Self {
         let shared = Shared {
-            lease: Lease { store },
+            store,
+            leads: AtomicU64::new(NOT_LEADING),
             seal,
             port: ipmi::Port::new(),
             drivers: Mutex::default(),
@@ -86,13 +97,20 @@ impl Executor {
     /// Brings an effect and its device together.
     pub fn prepare(&self, state: &ClusterState, effect: Effect, limit: Millis) -> Job {
         let tool = self.tool(state, &effect.action);
-        Job { effect, tool, limit: Duration::from_millis(limit.0) }
+        let leader = self.shared.leads.load(Ordering::SeqCst);
+        let lease = Lease { shared: Arc::clone(&self.shared), leader };
+        Job { effect, lease, tool, limit: Duration::from_millis(limit.0) }
+    }
+
+    /// Says under which leadership effects are wanted from now on; those of an earlier one are no longer sent.
+    pub fn lead(&self, leadership: Option<LeaderEpoch>) {
+        self.shared.leads.store(leadership.map_or(NOT_LEADING, |epoch| epoch.0), Ordering::SeqCst);
     }
 
     /// Carries the effect out, within its time limit.
     pub async fn carry_out(&self, job: Job) -> Outcome {
         let deadline = Instant::now() + job.limit;
-        let lease = &self.shared.lease;
+        let lease = &job.lease;
         match job.tool {
             Err(refusal) => Outcome::Refused(refusal),
             Ok(Tool::Power { driver, identity, to: Power::Off }) => {

@@ -152,7 +152,9 @@ impl Runtime {
 
 impl Loop {
     fn feed(&mut self, input: Input) {
-        for output in self.engine.handle(clock::now(), input) {
+        let outputs = self.engine.handle(clock::now(), input);
+        self.executor.lead(self.engine.leads());
+        for output in outputs {
             self.carry_out(output);
         }
     }
