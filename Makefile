@@ -15,6 +15,7 @@ demo: build ## Watch a hung server come back on other hardware (ONCE=1: every ki
 
 bench: build ## Measure failovers; prints medians and ranges (RUNS=10)
 	@target/release/demo --bench $(RUNS)
+	@target/release/demo --bench-fence $(RUNS)
 
 build: ## Build everything that runs, optimised
 	@$(CARGO) build --release --quiet --bins --workspace
@@ -37,6 +38,7 @@ fix: ## Format, and take the expected outputs as they are now (read the diff)
 	$(CARGO) fmt --all
 	UPDATE_EXPECT=1 $(CARGO) test --workspace
 
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 agent-static: ## ha-agent as one static file for any Linux of this architecture
-	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --package ha-agent \
-		--target "$$(rustc -vV | sed -n 's/^host: //p')"
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --package ha-agent --target $(HOST)
+	ldd target/$(HOST)/release/ha-agent 2>&1 | grep -q 'statically linked'

@@ -3,24 +3,28 @@
 //! What this is: per machine one TCP listener that accepts and closes while the kernel is alive and reachable.
 //! Why it exists: a stopped process's listener still completes connections, so the machine's own processes cannot
 //! answer for its kernel.
-//! What it never does: it refuses no connection. A dead kernel sends nothing at all, and neither does this: a filter
-//! that drops every packet is put before the listener (SO_ATTACH_FILTER, socket(7)), so connecting times out.
+//! What it never does: it refuses no connection. A dead kernel sends nothing at all, and neither does this: its accept
+//! queue is kept full, and Linux drops a SYN that finds it full (tcp(7), `tcp_abort_on_overflow`), so connecting times
+//! out. A packet filter (SO_ATTACH_FILTER) would be simpler, but some kernels give it to root only.
 
 use super::array_server::ACCEPT_PAUSE;
 use super::machine::Machine;
 use super::world::World;
 use policies::NodeId;
-use socket2::{SockFilter, SockRef};
+use socket2::SockRef;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::net::TcpListener;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, error};
 
-/// The shortest filter program: return 0, "keep no byte of the packet" (BPF_RET | BPF_K, linux/filter.h).
-const DROP_ALL: [SockFilter; 1] = [SockFilter::new(0x06, 0, 0, 0)];
+/// Room in a living kernel's accept queue.
+const BACKLOG: i32 = 128;
+/// A connection over loopback is there at once or, if the queue is full, not at all.
+const FILL_MAX: Duration = Duration::from_millis(50);
 
 /// Lets a machine's kernel answer at an address.
 ///
@@ -34,7 +38,7 @@ pub async fn listen(
     address: SocketAddr,
 ) -> io::Result<()> {
     let listener = TcpListener::bind(address).await?;
-    set_alive(&listener, false)?;
+    fall_silent(&listener).await?;
     tasks.spawn(answer(listener, world.clone(), node.clone(), machine));
     Ok(())
 }
@@ -49,8 +53,13 @@ async fn answer(listener: TcpListener, world: Arc<World>, node: NodeId, machine:
         cables.borrow_and_update();
         let now_alive = kernel && (world.passes(&node, 0) || world.passes(&node, 1));
         if now_alive != alive {
-            if let Err(error) = set_alive(&listener, now_alive) {
-                error!(%node, %error, "cannot filter the packets of a kernel");
+            let changed = match now_alive {
+                // What waits in the queue is accepted below.
+                true => SockRef::from(&listener).listen(BACKLOG),
+                false => fall_silent(&listener).await,
+            };
+            if let Err(error) = changed {
+                error!(%node, %error, "cannot let a kernel live or die");
                 return;
             }
             alive = now_alive;
@@ -58,7 +67,7 @@ async fn answer(listener: TcpListener, world: Arc<World>, node: NodeId, machine:
         tokio::select! {
             changed = life.changed() => if changed.is_err() { return },
             changed = cables.changed() => if changed.is_err() { return },
-            accepted = listener.accept() => {
+            accepted = listener.accept(), if alive => {
                 if let Err(error) = accepted {
                     debug!(%node, %error, "accept a probe");
                     sleep(ACCEPT_PAUSE).await;
@@ -68,7 +77,12 @@ async fn answer(listener: TcpListener, world: Arc<World>, node: NodeId, machine:
     }
 }
 
-fn set_alive(listener: &TcpListener, alive: bool) -> io::Result<()> {
-    let socket = SockRef::from(listener);
-    if alive { socket.detach_filter() } else { socket.attach_filter(&DROP_ALL) }
+/// Lets the accept queue hold one connection and fills it, unless it is full already. A connection that is closed stays
+/// in the queue until it is accepted.
+async fn fall_silent(listener: &TcpListener) -> io::Result<()> {
+    SockRef::from(listener).listen(0)?;
+    match timeout(FILL_MAX, TcpStream::connect(listener.local_addr()?)).await {
+        Ok(filled) => filled.map(drop),
+        Err(_) => Ok(()),
+    }
 }
