@@ -5,9 +5,9 @@
 
 use crate::seal;
 use policies::{
-    Armed, Cause, ClusterState, Event, Instance, InstanceId, InstanceRecord, LogIndex, MemberId, Node,
-    NodeId, NodeRecord, NodeState, NodeView, Order, Phase, Plan, PlanId, Policy, PolicyId, Verdict, View,
-    Waiting, Wall,
+    Armed, Cause, ClusterState, Event, Instance, InstanceId, InstanceRecord, LogIndex, MemberId, Millis,
+    Node, NodeId, NodeRecord, NodeState, NodeView, Order, Phase, Plan, PlanId, Policy, PolicyId, Power,
+    Verdict, View, Waiting, Wall,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -140,6 +140,8 @@ pub struct NodeLine {
     /// What we think of it.
     #[schema(value_type = Object)]
     pub verdict: Verdict,
+    /// What its BMC said last: `on`, `off`, `no answer`; `null` if this member never asked it.
+    pub power: Option<String>,
     /// The instance that it carries or is promised.
     #[schema(value_type = Option<String>)]
     pub instance: Option<InstanceId>,
@@ -286,6 +288,14 @@ pub struct Facts<'a> {
     pub now: Wall,
 }
 
+fn power(read: Option<Power>) -> &'static str {
+    match read {
+        Some(Power::On) => "on",
+        Some(Power::Off) => "off",
+        None => "no answer",
+    }
+}
+
 impl Facts<'_> {
     /// `node list`.
     pub fn nodes(&self) -> Vec<NodeLine> {
@@ -296,6 +306,12 @@ impl Facts<'_> {
             name: name.clone(),
             state: record.state.clone(),
             verdict: record.verdict.clone(),
+            power: self
+                .view
+                .nodes
+                .get(name)
+                .and_then(|node| node.power)
+                .map(|(read, _)| power(read).to_owned()),
             instance: carries.get(name).map(|instance| (*instance).clone()),
             cordoned: record.cordoned,
             maintenance: record.maintenance.is_some(),
@@ -444,7 +460,10 @@ impl Facts<'_> {
             }
         }
         for (member, view) in &self.view.members {
-            if let Some(doubt) = &view.doubt {
+            if view.report_age > policies::REPORT_AGE_MAX {
+                let age = Millis::secs(view.report_age.0 / 1000);
+                add(format!("member/{member}"), format!("has not reported for {age}"));
+            } else if let Some(doubt) = &view.doubt {
                 add(format!("member/{member}"), doubt.to_string());
             }
         }

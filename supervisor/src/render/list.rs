@@ -18,12 +18,17 @@ pub fn nodes(nodes: &[NodeLine], screen: &Screen) -> String {
             node.name.to_string(),
             state,
             verdict(&node.verdict, screen),
+            match node.power.as_deref() {
+                Some("no answer") => screen.tint(Tone::Careful, "no answer"),
+                read => or_dash(read.map(str::to_owned)),
+            },
             or_dash(node.instance.as_ref().map(ToString::to_string)),
             or_dash(Some(node.waiting.join("; "))),
         ]
     };
     let none = "No nodes are described yet; `hactl apply -f FILE` describes them.";
-    table(&["NAME", "STATE", "HEALTH", "INSTANCE", "WAITING"], nodes.iter().map(row).collect(), none)
+    let headers = ["NAME", "STATE", "HEALTH", "POWER", "INSTANCE", "WAITING"];
+    table(&headers, nodes.iter().map(row).collect(), none)
 }
 
 /// `hactl instance list`.
