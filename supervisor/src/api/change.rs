@@ -126,6 +126,30 @@ pub(super) async fn propose(
     }
 }
 
+/// An order whose body is only its reason: who gives it and why.
+pub(super) struct Order {
+    state: ApiState,
+    caller: Caller,
+    reason: String,
+}
+
+impl FromRequest<ApiState> for Order {
+    type Rejection = Problem;
+
+    async fn from_request(mut request: Request, state: &ApiState) -> Result<Self, Problem> {
+        let caller = request.extensions_mut().remove::<Caller>();
+        let caller = caller.ok_or_else(|| Problem::broken("a request came past the authentication"))?;
+        let Body(Reason { reason }) = Body::from_request(request, state).await?;
+        Ok(Order { state: state.clone(), caller, reason: checked(&reason)? })
+    }
+}
+
+impl Order {
+    async fn propose(self, command: impl FnOnce(String) -> Command) -> Result<Json<Committed>, Problem> {
+        propose(&self.state, &self.caller, command(self.reason)).await
+    }
+}
+
 /// Longest reason in bytes: it is kept in the log for ever.
 const REASON_BYTES_MAX: usize = 1000;
 
@@ -167,82 +191,49 @@ pub(super) async fn maintenance(
 
 /// Fences a node, whatever its health.
 #[utoipa::path(post, path = "/v1/nodes/{name}/fence", params(("name" = String, Path)), request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
-pub(super) async fn fence(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-    Body(Reason { reason }): Body<Reason>,
-) -> Result<Json<Committed>, Problem> {
+pub(super) async fn fence(Path(name): Path<String>, order: Order) -> Result<Json<Committed>, Problem> {
     let node = parse(&name)?;
-    propose(&state, &caller, Command::Fence { node, reason: checked(&reason)? }).await
+    order.propose(|reason| Command::Fence { node, reason }).await
 }
 
 /// Vouches that a node is off.
 #[utoipa::path(post, path = "/v1/nodes/{name}/confirm-off", params(("name" = String, Path)), request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
-pub(super) async fn confirm_off(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-    Body(Reason { reason }): Body<Reason>,
-) -> Result<Json<Committed>, Problem> {
+pub(super) async fn confirm_off(Path(name): Path<String>, order: Order) -> Result<Json<Committed>, Problem> {
     let node = parse(&name)?;
-    propose(&state, &caller, Command::ConfirmOff { node, reason: checked(&reason)? }).await
+    order.propose(|reason| Command::ConfirmOff { node, reason }).await
 }
 
 /// Lets a quarantined node become a spare again.
 #[utoipa::path(post, path = "/v1/nodes/{name}/release", params(("name" = String, Path)), request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
-pub(super) async fn release(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-    Body(Reason { reason }): Body<Reason>,
-) -> Result<Json<Committed>, Problem> {
+pub(super) async fn release(Path(name): Path<String>, order: Order) -> Result<Json<Committed>, Problem> {
     let node = parse(&name)?;
-    propose(&state, &caller, Command::Release { node, reason: checked(&reason)? }).await
+    order.propose(|reason| Command::Release { node, reason }).await
 }
 
 /// Moves an instance after a fence of its node.
 #[utoipa::path(post, path = "/v1/instances/{name}/evacuate", params(("name" = String, Path)), request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
-pub(super) async fn evacuate(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-    Body(Reason { reason }): Body<Reason>,
-) -> Result<Json<Committed>, Problem> {
+pub(super) async fn evacuate(Path(name): Path<String>, order: Order) -> Result<Json<Committed>, Problem> {
     let instance = parse(&name)?;
-    propose(&state, &caller, Command::Evacuate { instance, reason: checked(&reason)? }).await
+    order.propose(|reason| Command::Evacuate { instance, reason }).await
 }
 
 /// Calls a failover off before anything was done.
 #[utoipa::path(post, path = "/v1/failovers/{id}/cancel", params(("id" = String, Path)), request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
-pub(super) async fn cancel(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
-    Body(Reason { reason }): Body<Reason>,
-) -> Result<Json<Committed>, Problem> {
+pub(super) async fn cancel(Path(id): Path<String>, order: Order) -> Result<Json<Committed>, Problem> {
     let plan = parse(&id)?;
-    propose(&state, &caller, Command::Cancel { plan, reason: checked(&reason)? }).await
+    order.propose(|reason| Command::Cancel { plan, reason }).await
 }
 
 /// Lets the cluster act by itself.
 #[utoipa::path(post, path = "/v1/arm", request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
-pub(super) async fn arm(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Caller>,
-    Body(Reason { reason }): Body<Reason>,
-) -> Result<Json<Committed>, Problem> {
-    propose(&state, &caller, Command::Arm { reason: checked(&reason)? }).await
+pub(super) async fn arm(order: Order) -> Result<Json<Committed>, Problem> {
+    order.propose(|reason| Command::Arm { reason }).await
 }
 
 /// Lets the cluster only watch.
 #[utoipa::path(post, path = "/v1/disarm", request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
-pub(super) async fn disarm(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Caller>,
-    Body(Reason { reason }): Body<Reason>,
-) -> Result<Json<Committed>, Problem> {
-    propose(&state, &caller, Command::Disarm { reason: checked(&reason)? }).await
+pub(super) async fn disarm(order: Order) -> Result<Json<Committed>, Problem> {
+    order.propose(|reason| Command::Disarm { reason }).await
 }
 
 /// Changes a policy.
