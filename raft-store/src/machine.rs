@@ -70,7 +70,8 @@ impl Machine {
     }
 
     fn replace(&self, state: ClusterState) {
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state.clone();
+        let mut current = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        *current = state.clone();
         self.announce(StoreEvent::Installed(Arc::new(state)));
     }
 
@@ -87,7 +88,9 @@ impl Machine {
     }
 
     fn apply_proposal(&self, index: LogIndex, proposal: Proposal) -> Reply {
-        let result = self.state.write().unwrap_or_else(PoisonError::into_inner).apply(index, &proposal);
+        // Announced under the lock: whoever reads this state finds its event already on the way. Neither waits.
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let result = state.apply(index, &proposal);
         if let Ok(applied) = &result {
             self.history.record(&applied.events);
         }
