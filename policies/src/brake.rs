@@ -36,6 +36,9 @@ pub(crate) fn may_begin(
         }
         passed("maintenance", "none".to_owned());
         passed("hold", hold(state, memory, sights, brakes, now)?);
+        if settles(state, memory, now) {
+            return Err(Waiting::HoldSettles { after: HOLD_SETTLES });
+        }
     }
     let (in_flight, max) = (state.fences_in_flight(), brakes.fences_in_flight_max);
     if in_flight >= max {
@@ -48,6 +51,19 @@ pub(crate) fn may_begin(
     }
     passed("fences in ten minutes", format!("{begun} of at most {max}"));
     Ok(gates)
+}
+
+/// After a hold the nodes come back one by one, and the last ones must not be fenced because the others are back. For
+/// this long after the last moment of a hold nothing is begun. Higher: one that really died in the event waits longer.
+pub(crate) const HOLD_SETTLES: Millis = Millis(30_000);
+
+/// True if a hold has ended a short while ago. A new leader knows of it by what the old one committed.
+fn settles(state: &ClusterState, memory: &Memory, now: Mono) -> bool {
+    let held = |record: &NodeRecord| {
+        matches!(record.withheld, Some(Waiting::Hold { .. } | Waiting::HoldSettles { .. }))
+    };
+    let since = memory.held.or_else(|| state.nodes.values().any(held).then_some(memory.took_over));
+    since.is_some_and(|since| now.since(since) < HOLD_SETTLES)
 }
 
 /// Counts failed, silent and just fenced nodes in the cluster and in each failure domain. Silent ones count before

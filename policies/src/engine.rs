@@ -451,6 +451,10 @@ impl Engine {
         }
         let desk = Desk { state: &self.state, memory: &self.memory, sights: &self.sights, leader, now };
         let Wishes { commands, effects, waiting: planned } = plan(&desk);
+        let holds = |why: &Waiting| matches!(why, Waiting::Hold { .. });
+        if planned.values().flatten().any(holds) {
+            self.memory.held = Some(now);
+        }
         for (subject, reasons) in planned {
             waiting.entry(subject).or_insert_with(Vec::new).extend(reasons);
         }

@@ -33,6 +33,8 @@ pub(crate) struct Memory {
     /// Effects that this process is carrying out (`None`) or that have ended without the log knowing it yet. They
     /// outlast a leadership: whoever leads again must not send a second copy beside one that still runs.
     pub(crate) in_flight: BTreeMap<LogIndex, Option<Outcome>>,
+    /// The last moment at which a hold kept this leader from acting.
+    pub(crate) held: Option<Mono>,
     /// When this member took over; older intents may be in flight until then and longer.
     pub(crate) took_over: Mono,
 }

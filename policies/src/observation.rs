@@ -139,6 +139,13 @@ pub enum SelfDoubt {
         /// Watched nodes.
         watched: u32,
     },
+    /// Most of the nodes were silent for this member a short while ago, and these are not back yet.
+    NotAllBack {
+        /// Silent nodes.
+        silent: u32,
+        /// Watched nodes.
+        watched: u32,
+    },
 }
 
 impl fmt::Display for SelfDoubt {
@@ -146,6 +153,12 @@ impl fmt::Display for SelfDoubt {
         match self {
             SelfDoubt::MostNodesSilent { silent, watched } => {
                 write!(f, "{silent} of {watched} nodes are silent for it; it doubts itself")
+            }
+            SelfDoubt::NotAllBack { silent, watched } => {
+                write!(
+                    f,
+                    "most nodes were silent for it a moment ago, and {silent} of {watched} are not back yet"
+                )
             }
         }
     }

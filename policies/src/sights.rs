@@ -9,6 +9,10 @@ use std::collections::BTreeMap;
 /// A member doubts itself when more than half of its nodes, and at least this many, are silent for it. Lower: two
 /// nodes that die together make a small cluster doubt itself. Higher: a member that lost its network reports deaths.
 pub(crate) const DOUBT_SILENT_MIN: u32 = 3;
+/// After most nodes were silent at once they come back one by one: a switch that restarts brings up its ports over
+/// seconds. For this long after the last moment of mass silence a member doubts itself about those that are missing.
+/// Lower: nodes that are about to return are fenced. Higher: one that really died in the event waits longer.
+pub(crate) const DOUBT_SETTLES: Millis = Millis(30_000);
 /// Pause between two rounds of questions to a silent node's kernel; finds the end of a gray node.
 pub(crate) const ASK_AGAIN_AFTER: Millis = Millis(1000);
 
@@ -16,7 +20,8 @@ pub(crate) const ASK_AGAIN_AFTER: Millis = Millis(1000);
 #[derive(Debug, Default)]
 pub(crate) struct Sights {
     nodes: BTreeMap<NodeId, Local>,
-    doubting: bool,
+    /// The last moment of mass silence, until all that were missing are back or it is long ago.
+    mass_silence: Option<Mono>,
 }
 
 #[derive(Debug)]
@@ -134,8 +139,15 @@ impl Sights {
             }
         }
         // Doubt ends when most nodes are heard, not when a fence leaves fewer that could be silent.
-        self.doubting = silent * 2 > watched && (self.doubting || silent >= DOUBT_SILENT_MIN);
-        let doubt = self.doubting.then_some(SelfDoubt::MostNodesSilent { silent, watched });
+        let most = silent * 2 > watched && (self.mass_silence.is_some() || silent >= DOUBT_SILENT_MIN);
+        if most {
+            self.mass_silence = Some(now);
+        }
+        self.mass_silence = self.mass_silence.filter(|at| silent > 0 && now.since(*at) < DOUBT_SETTLES);
+        let doubt = self.mass_silence.map(|_| match most {
+            true => SelfDoubt::MostNodesSilent { silent, watched },
+            false => SelfDoubt::NotAllBack { silent, watched },
+        });
         Report { member, domain: domain.to_owned(), doubt, sights }
     }
 }

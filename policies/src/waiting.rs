@@ -78,6 +78,11 @@ pub enum Waiting {
         /// The reason given.
         reason: String,
     },
+    /// A hold has ended a short while ago: those that are still missing may be about to return.
+    HoldSettles {
+        /// How long after the hold.
+        after: Millis,
+    },
     /// The limit of fences at the same time.
     FencesInFlight {
         /// Under way.
@@ -206,6 +211,9 @@ impl fmt::Display for Waiting {
                     f,
                     "{by} called the failover off ({reason}); it is not tried before the node is judged anew or its instance is evacuated"
                 )
+            }
+            Waiting::HoldSettles { after } => {
+                write!(f, "a hold has just ended; what is still missing is left alone for {after}")
             }
             Waiting::FencesInFlight { now, max } => {
                 write!(f, "{now} fences are under way, at most {max} may be")
