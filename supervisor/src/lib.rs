@@ -27,7 +27,7 @@ pub mod telemetry;
 pub mod tls;
 
 /// An error with all its sources, for a log line or an answer.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {

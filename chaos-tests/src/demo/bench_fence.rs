@@ -4,7 +4,6 @@
 //! Why it exists: a rack that loses its cooling has to be fenced in the time that one node takes.
 //! What it never does: count the time that the BMCs themselves need to switch off.
 
-use super::cluster::chain;
 use super::process::{Process, Starter};
 use super::table::{milliseconds, say, spread, table};
 use super::wait::{Look, until};
@@ -15,6 +14,7 @@ use fencing::{Driver, PowerDriver};
 use policies::{Identity, Millis, NodeId, Outcome, Permit, Power, Refusal, Seen};
 use std::sync::Arc;
 use std::time::Duration;
+use supervisor::chain;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 

@@ -10,12 +10,12 @@ use super::{DemoError, Home, ports};
 use policies::MemberId;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use supervisor::api::answers::Members;
+use supervisor::chain;
 use supervisor::client::{Client, ClientError};
 use supervisor::config::Home as MemberHome;
 use supervisor::init::Context;
@@ -267,16 +267,4 @@ async fn make_directories(
 fn open(context: &Path, patience: Duration) -> Result<Client, DemoError> {
     let doing = "prepare to speak to the cluster";
     Client::open(context, patience).map_err(|source: ClientError| DemoError::Cluster { doing, source })
-}
-
-/// An error with all its sources, for "seen last".
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        next = error.source();
-    }
-    text
 }

@@ -4,7 +4,6 @@
 //! What it never does: help the cluster along.
 
 use super::DemoError;
-use super::cluster::chain;
 use super::findings::{Failover, Findings, Killed, Machine, Placed, Victim, Writes, handover};
 use super::history::suspicions;
 use super::kind::Kind;
@@ -18,6 +17,7 @@ use policies::{Action, Event, Verdict};
 use std::path::PathBuf;
 use std::time::Duration;
 use supervisor::api::answers::{FailoverDetail, FailoverLine, InstanceDetail, NodeDetail};
+use supervisor::chain;
 use tokio::sync::watch;
 use tokio::time::timeout;
 

@@ -8,9 +8,9 @@ use super::moments::Moments;
 use super::stage::Stage;
 use super::table::{Ink, ink, moment, say, table};
 use super::{DemoError, Home, failover, verdict};
-use crate::demo::cluster::chain;
 use crate::demo::findings::Findings;
 use std::time::Instant;
+use supervisor::chain;
 
 /// Runs each of these kinds once.
 ///

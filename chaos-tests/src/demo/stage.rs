@@ -3,7 +3,7 @@
 //! Why it exists: every failover of the demo begins with the same healthy scene, on fresh directories.
 //! What it never does: let anything fail; that is `failover.rs`.
 
-use super::cluster::{Cluster, chain};
+use super::cluster::Cluster;
 use super::error::system;
 use super::history::History;
 use super::process::{Process, Starter, answer};
@@ -15,6 +15,7 @@ use policies::{NodeState, Verdict};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use supervisor::api::answers::NodeLine;
+use supervisor::chain;
 use tokio::time::Instant;
 
 /// From the start of the rack to its first answer; with `ipmi_sim` six more programs start.
