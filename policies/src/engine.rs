@@ -128,6 +128,13 @@ pub enum Output {
     },
 }
 
+/// How a node is watched. With another key it must be watched anew: its heartbeats would not be believed.
+#[derive(Debug, PartialEq, Eq)]
+struct Watched {
+    limits: Limits,
+    key: Option<Sealed>,
+}
+
 /// The brain of one member.
 #[derive(Debug)]
 pub struct Engine {
@@ -141,7 +148,7 @@ pub struct Engine {
     leads: Option<LeaderEpoch>,
     memory: Memory,
     sights: Sights,
-    watched: BTreeMap<NodeId, Limits>,
+    watched: BTreeMap<NodeId, Watched>,
     proposals: Proposals,
     reported: Option<(Report, Mono)>,
     power_due: BTreeMap<NodeId, Mono>,
@@ -306,10 +313,7 @@ impl Engine {
 
     fn remember(&mut self, now: Mono, index: LogIndex, step: &Step, outputs: &mut Vec<Output>) {
         match step {
-            Step::Begin(_) => {
-                self.memory.phases.insert(PlanId(index.0), now);
-            }
-            Step::Replace { .. } => {
+            Step::Begin(_) | Step::Replace { .. } => {
                 self.memory.phases.insert(PlanId(index.0), now);
             }
             Step::Intend { plan, .. } => {
@@ -372,11 +376,11 @@ impl Engine {
             let rules = &policy.policy.detection;
             let limits =
                 Limits { suspect_after: rules.suspect_after, write_stale_after: rules.write_stale_after };
-            wanted.insert(name.clone(), limits);
+            wanted.insert(name.clone(), Watched { limits, key: record.node.agent_key.clone() });
         }
-        for (node, limits) in &wanted {
-            if self.watched.get(node) != Some(limits) {
-                outputs.push(Output::Watch { node: node.clone(), limits: *limits });
+        for (node, watched) in &wanted {
+            if self.watched.get(node) != Some(watched) {
+                outputs.push(Output::Watch { node: node.clone(), limits: watched.limits });
             }
         }
         for node in self.watched.keys().filter(|node| !wanted.contains_key(*node)) {
@@ -469,10 +473,11 @@ impl Engine {
     }
 
     fn poll_power(&mut self, now: Mono, outputs: &mut Vec<Output>) {
-        let due = |name: &&NodeId| self.power_due.get(*name).is_none_or(|due| now >= *due);
-        let nodes: Vec<NodeId> = self.state.nodes.keys().filter(due).cloned().collect();
+        let is_due = |node: &NodeId| self.power_due.get(node).is_none_or(|due| now >= *due);
+        let nodes =
+            self.state.nodes.iter().filter(|(node, record)| !record.node.fencing.is_empty() && is_due(node));
+        let nodes: Vec<NodeId> = nodes.map(|(node, _)| node.clone()).collect();
         for node in nodes {
-            self.power_due.insert(node.clone(), now + POWER_POLL);
             self.read_power(&node, now, outputs);
         }
     }
@@ -566,4 +571,32 @@ fn is_expected_alive(state: &ClusterState, record: &NodeRecord) -> bool {
     };
     let plan = state.plan_of_node(&record.node.name);
     carries && plan.is_none_or(|plan| plan.phase == Phase::Reserved && plan.decision.from == record.node.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Documents;
+
+    /// The nodes that are watched anew after `n1` was described with this agent key.
+    fn described(engine: &mut Engine, index: u64, key: Option<&str>) -> Vec<NodeId> {
+        let key = key.map_or(String::new(), |key| format!("agent_key = {key:?}\n"));
+        let text = format!("[[node]]\nname = \"n1\"\n{key}probe = {{ tcp = \"127.0.0.1:22\" }}\n");
+        let documents: Documents = toml::from_str(&text).unwrap();
+        let command = Command::Describe(Box::new(documents));
+        let proposal = Proposal { at: Wall(0), by: "test".to_owned(), command };
+        let outputs = engine.handle(Now::default(), Input::Applied { index: LogIndex(index), proposal });
+        let watched = |output| if let Output::Watch { node, .. } = output { Some(node) } else { None };
+        outputs.into_iter().filter_map(watched).collect()
+    }
+
+    #[test]
+    fn a_node_with_another_key_is_watched_anew() {
+        let mut engine = Engine::new(MemberId(1), BootId(1), "room");
+        let n1: NodeId = "n1".parse().unwrap();
+        assert_eq!(described(&mut engine, 1, Some("sealed:a")), [n1.clone()]);
+        assert_eq!(described(&mut engine, 2, Some("sealed:a")), []);
+        assert_eq!(described(&mut engine, 3, Some("sealed:b")), [n1.clone()]);
+        assert_eq!(described(&mut engine, 4, None), [n1]);
+    }
 }
