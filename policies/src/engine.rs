@@ -594,9 +594,9 @@ mod tests {
     fn a_node_with_another_key_is_watched_anew() {
         let mut engine = Engine::new(MemberId(1), BootId(1), "room");
         let n1: NodeId = "n1".parse().unwrap();
-        assert_eq!(described(&mut engine, 1, Some("sealed:a")), [n1.clone()]);
-        assert_eq!(described(&mut engine, 2, Some("sealed:a")), []);
-        assert_eq!(described(&mut engine, 3, Some("sealed:b")), [n1.clone()]);
-        assert_eq!(described(&mut engine, 4, None), [n1]);
+        assert_eq!(described(&mut engine, 1, Some("sealed:a")), vec![n1.clone()]);
+        assert_eq!(described(&mut engine, 2, Some("sealed:a")), vec![]);
+        assert_eq!(described(&mut engine, 3, Some("sealed:b")), vec![n1.clone()]);
+        assert_eq!(described(&mut engine, 4, None), vec![n1]);
     }
 }

@@ -240,6 +240,12 @@ impl fmt::Debug for Sealed {
     }
 }
 
+/// An error and its causes in one line, for a log, an answer or a refusal.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

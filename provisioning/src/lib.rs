@@ -80,21 +80,10 @@ impl ProviderError {
             ProviderError::Refused { why, .. } => why,
             ProviderError::Unreachable { .. }
             | ProviderError::NoAnswer { .. }
-            | ProviderError::Garbled { .. } => Refusal::Unreachable(describe(&self)),
+            | ProviderError::Garbled { .. } => Refusal::Unreachable(policies::causes(&self)),
             ProviderError::Configuration(why) => Refusal::NotConfigured(why),
         }
     }
-}
-
-/// An error and its sources in one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 impl Backend {

@@ -162,7 +162,7 @@ impl Rack {
             return Err(unusable("the address has to be http://host:port".to_owned()));
         }
         let token = std::str::from_utf8(token).map_err(|_| unusable("its token is not a text".to_owned()))?;
-        let http = plain_client(REQUEST_MAX).map_err(|error| unusable(crate::describe(error.as_ref())))?;
+        let http = plain_client(REQUEST_MAX).map_err(|error| unusable(policies::causes(error.as_ref())))?;
         Ok(Rack { base, token: Arc::new(Zeroizing::new(token.to_owned())), http })
     }
 

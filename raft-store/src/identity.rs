@@ -6,7 +6,7 @@
 //! What it never does: delete or repair anything.
 
 use crate::disk::{Disk, DiskError};
-use policies::MemberId;
+use policies::{MemberId, causes};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -105,12 +105,6 @@ fn way_out(me: MemberId) -> String {
         "It must not start empty under the same id, because its vote is lost: run `hactl member remove {me}` at \
          another member, delete the directory, and join again under a new id"
     )
-}
-
-/// An error and its causes in one line.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// The store in `dir` cannot be used. What only hinders us now must not be taken for damage, since the way out of

@@ -11,14 +11,14 @@ use crate::frame::{
     PROTOCOL, Purpose, Refusal, SNAPSHOT_BYTES_MAX, Voted, Welcome,
 };
 use crate::gate::Gate;
-use crate::identity::{Identity, causes};
+use crate::identity::Identity;
 use crate::link::server_name;
 use crate::peers::Acquaintances;
 use crate::store::StoreEvent;
 use crate::types::{Entry, LogId, Types, Vote};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
 use openraft::{Raft, Snapshot, TokioInstant};
-use policies::{MemberId, Millis};
+use policies::{MemberId, Millis, causes};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;

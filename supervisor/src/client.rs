@@ -123,7 +123,7 @@ impl Client {
             .no_proxy()
             .connect_timeout(CONNECT_TIME_MAX.min(patience))
             .build()
-            .map_err(|error| ClientError::Context(format!("set up HTTPS: {}", crate::chain(&error))))?;
+            .map_err(|error| ClientError::Context(format!("set up HTTPS: {}", policies::causes(&error))))?;
         Ok(Client { http, endpoints, token, patience })
     }
 

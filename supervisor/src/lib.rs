@@ -25,15 +25,3 @@ pub mod runtime;
 pub mod seal;
 pub mod telemetry;
 pub mod tls;
-
-/// An error with all its sources, for a log line or an answer.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        next = error.source();
-    }
-    text
-}

@@ -11,10 +11,9 @@ use super::{DemoError, Home};
 use crate::rack::client::Client as RackClient;
 use crate::rack::{Description, Fault, MoodChange};
 use fencing::{Driver, PowerDriver};
-use policies::{Identity, Millis, NodeId, Outcome, Permit, Power, Refusal, Seen};
+use policies::{Identity, Millis, NodeId, Outcome, Permit, Power, Refusal, Seen, causes};
 use std::sync::Arc;
 use std::time::Duration;
-use supervisor::chain;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -93,7 +92,7 @@ async fn connect(dir: &std::path::Path, bmcs: &mut Process) -> Result<RackClient
             .map_err(|source| DemoError::Rack { doing: "prepare to speak to the BMCs", source })?;
         Ok(match client.status().await {
             Ok(_) => Look::There(client),
-            Err(error) => Look::NotYet(chain(&error)),
+            Err(error) => Look::NotYet(causes(&error)),
         })
     })
     .await

@@ -7,7 +7,7 @@ use super::error::system;
 use super::process::{Process, Starter, answer};
 use super::wait::{Look, until};
 use super::{DemoError, Home, ports};
-use policies::MemberId;
+use policies::{MemberId, causes};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use supervisor::api::answers::Members;
-use supervisor::chain;
 use supervisor::client::{Client, ClientError};
 use supervisor::config::Home as MemberHome;
 use supervisor::init::Context;
@@ -103,7 +102,7 @@ impl Cluster {
                     Look::There(())
                 }
                 Ok(seen) => Look::NotYet(format!("{} members", seen.members.len())),
-                Err(error) => Look::NotYet(chain(&error)),
+                Err(error) => Look::NotYet(causes(&error)),
             })
         })
         .await
@@ -114,7 +113,7 @@ impl Cluster {
         Ok(match self.leader().await {
             Ok(Some(_)) => Look::There(()),
             Ok(None) => Look::NotYet("no leader".to_owned()),
-            Err(error) => Look::NotYet(chain(&error)),
+            Err(error) => Look::NotYet(causes(&error)),
         })
     }
 
@@ -189,7 +188,7 @@ impl Cluster {
                 false
             }
             Err(error) => {
-                ended.push((*id, chain(&error)));
+                ended.push((*id, causes(&error)));
                 false
             }
         });

@@ -13,11 +13,10 @@ use super::stage::{Stage, keep};
 use super::wait::{Look, until};
 use crate::rack::array::Handover;
 use crate::rack::{Description, Fault, Report};
-use policies::{Action, Event, Verdict};
+use policies::{Action, Event, Verdict, causes};
 use std::path::PathBuf;
 use std::time::Duration;
 use supervisor::api::answers::{FailoverDetail, FailoverLine, InstanceDetail, NodeDetail};
-use supervisor::chain;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -132,7 +131,7 @@ async fn await_end(
         let lines: Vec<FailoverLine> = match stage.cluster.get("ask for the failovers", "/v1/failovers").await
         {
             Ok(lines) => lines,
-            Err(error) => return Ok(Look::NotYet(chain(&error))),
+            Err(error) => return Ok(Look::NotYet(causes(&error))),
         };
         match lines.iter().all(|line| line.phase.is_over()) && !lines.is_empty() {
             true => Ok(Look::There(())),
@@ -177,7 +176,7 @@ async fn leader_log(stage: &Stage) -> PathBuf {
 async fn progress(stage: &Stage) -> String {
     match stage.cluster.get::<Vec<FailoverLine>>("ask for the failovers", "/v1/failovers").await {
         Ok(lines) => describe(&lines),
-        Err(error) => chain(&error),
+        Err(error) => causes(&error),
     }
 }
 

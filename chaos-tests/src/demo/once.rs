@@ -9,8 +9,8 @@ use super::stage::Stage;
 use super::table::{Ink, ink, moment, say, table};
 use super::{DemoError, Home, failover, verdict};
 use crate::demo::findings::Findings;
+use policies::causes;
 use std::time::Instant;
-use supervisor::chain;
 
 /// Runs each of these kinds once.
 ///
@@ -29,7 +29,7 @@ pub async fn once(home: &Home, kinds: &[Kind]) -> Result<(), DemoError> {
         let result = one(home, *kind, &room).await;
         let broken = match &result {
             Ok(findings) => verdict::broken(findings),
-            Err(error) => vec![chain(error)],
+            Err(error) => vec![causes(error)],
         };
         if let (Ok(findings), true) = (&result, broken.is_empty()) {
             say(&format!("  {}", ink(Ink::Good, &in_short(findings))))?;

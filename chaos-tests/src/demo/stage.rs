@@ -11,11 +11,10 @@ use super::wait::{Look, until};
 use super::{DemoError, Home};
 use crate::rack::client::Client as RackClient;
 use crate::rack::{Description, Report, Status};
-use policies::{NodeState, Verdict};
+use policies::{NodeState, Verdict, causes};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use supervisor::api::answers::NodeLine;
-use supervisor::chain;
 use tokio::time::Instant;
 
 /// From the start of the rack to its first answer; with `ipmi_sim` six more programs start.
@@ -78,7 +77,7 @@ impl Stage {
             rack.check()?;
             Ok(match client.status().await {
                 Ok(_) => Look::There(()),
-                Err(error) => Look::NotYet(chain(&error)),
+                Err(error) => Look::NotYet(causes(&error)),
             })
         })
         .await
@@ -94,7 +93,7 @@ impl Stage {
                 self.check()?;
                 let nodes: Vec<NodeLine> = match self.cluster.get("ask for the nodes", "/v1/nodes").await {
                     Ok(nodes) => nodes,
-                    Err(error) => return Ok(Look::NotYet(chain(&error))),
+                    Err(error) => return Ok(Look::NotYet(causes(&error))),
                 };
                 let healthy = |node: &&NodeLine| {
                     matches!(node.state, NodeState::Active { .. }) && node.verdict == Verdict::Healthy

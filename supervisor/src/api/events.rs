@@ -56,7 +56,7 @@ fn wanted(query: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>
 
 async fn past(state: &ApiState, wanted: &Wanted) -> Result<Vec<Event>, Problem> {
     let found = state.store.history().query(wanted.query()).await;
-    let mut events = found.map_err(|error| Problem::broken(crate::chain(&error)))?;
+    let mut events = found.map_err(|error| Problem::broken(policies::causes(&error)))?;
     events.retain(|event| wanted.matches(event));
     Ok(events)
 }

@@ -195,7 +195,7 @@ fn token_caller(tokens: &Tokens, request: &Request) -> Result<Caller, Problem> {
         Ok(caller) => caller.ok_or_else(unknown),
         Err(error) => {
             tracing::error!(
-                error = crate::chain(&error),
+                error = policies::causes(&error),
                 "no token is accepted until the tokens file is repaired"
             );
             Err(unknown())

@@ -58,7 +58,7 @@ pub(super) async fn metrics(State(state): State<ApiState>) -> Result<Response, P
     let progress = &state.store.progress();
     let text =
         state.store.read(|committed| state.metrics.text(Scene { state: committed, me, leader, progress }));
-    let text = text.map_err(|error| Problem::broken(crate::chain(&error)))?;
+    let text = text.map_err(|error| Problem::broken(policies::causes(&error)))?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 
