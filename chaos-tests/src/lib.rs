@@ -6,5 +6,8 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod checkers;
 pub mod demo;
 pub mod rack;
+#[cfg(feature = "sim")]
+pub mod sim;

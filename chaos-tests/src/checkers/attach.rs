@@ -1,0 +1,71 @@
+//! **Nothing is given to the new node before the old one is proven to be cut off.** When a plan's proof is committed,
+//! the old node really cannot write the instance's volumes and is in no network, and where the proof says that power
+//! was seen off, some member has read it as off twice since the plan began. Nothing is given before that entry.
+//! (R2, R3; facts/verification.md I3.)
+
+use super::{Checker, Deed, Fact, Scene};
+use policies::{Accepted, Command, NodeId, Phase, Plan, Step};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Default)]
+pub(super) struct Attach {
+    /// How often each node was read as off without a reading of on in between, by anybody.
+    off: BTreeMap<NodeId, u32>,
+}
+
+impl Checker for Attach {
+    fn name(&self) -> &'static str {
+        "attach"
+    }
+
+    fn see(&mut self, scene: &Scene, fact: &Fact) -> Result<(), String> {
+        match fact {
+            Fact::Looked { node, on: true, .. } => drop(self.off.insert(node.clone(), 0)),
+            Fact::Looked { node, on: false, .. } => *self.off.entry(node.clone()).or_default() += 1,
+            Fact::Sent { deed, .. } if deed.gives() => return given(scene, deed),
+            _ => {}
+        }
+        let Some((_, proposal)) = scene.entry(fact) else { return Ok(()) };
+        let Command::Lead { step: Step::Place { plan, .. }, .. } = &proposal.command else { return Ok(()) };
+        scene.state.plans.get(plan).map_or(Ok(()), |plan| self.proven(scene, plan))
+    }
+}
+
+/// Only the plan that the node is the spare of may give it something, and only after its proof.
+fn given(scene: &Scene, deed: &Deed) -> Result<(), String> {
+    let plans = scene.state.plans.values();
+    let mut proven = plans.filter(|plan| plan.decision.spare.as_ref() == Some(deed.node()));
+    match proven.any(|plan| plan.proof.is_some()) {
+        true => Ok(()),
+        false => Err(format!("`{deed}` was sent without any proven plan for it")),
+    }
+}
+
+impl Attach {
+    fn proven(&self, scene: &Scene, plan: &Plan) -> Result<(), String> {
+        let (from, Some(proof)) = (&plan.decision.from, &plan.proof) else {
+            return Err(format!("{} is placed without proof", plan.id));
+        };
+        if let (Accepted::PowerAndIsolation | Accepted::PowerAlone, true) =
+            (proof.accepted(), self.off.get(from).copied().unwrap_or(0) < 2)
+        {
+            return Err(format!("{} says that {from} was seen off twice; nobody has", plan.id));
+        }
+        if plan.phase == Phase::Done {
+            scene.sometimes("a node is fenced without an instance to move");
+        }
+        let instance = plan.decision.instance.as_ref().and_then(|name| scene.state.instances.get(name));
+        for volume in instance.iter().flat_map(|record| &record.instance.volumes) {
+            if scene.truth.writers.get(&volume.volume).is_some_and(|nodes| nodes.contains(from)) {
+                return Err(format!("{} is proven, but {from} can still write {}", plan.id, volume.volume));
+            }
+        }
+        if scene.truth.networks.contains_key(from) {
+            return Err(format!("{} is proven, but the port of {from} is open", plan.id));
+        }
+        if scene.truth.powered.contains(from) {
+            scene.sometimes("isolation saves us: a proven node still has power");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! What a simulation begins with: members, nodes, instances, a policy.
+//!
+//! Why it exists: everything here is drawn from the seed before anything happens, so that it can be printed and cut
+//! down.
+//! What it never does: change afterwards.
+
+use super::dice::Dice;
+use ha_agent::key::Key;
+use policies::*;
+use raft_store::{Snapshots, Timing};
+use std::collections::BTreeMap;
+use supervisor::seal::{Seal, Secret};
+
+/// What stays the same.
+pub struct Setup {
+    /// The member that begins the cluster.
+    pub founder: MemberId,
+    /// Election and time limits.
+    pub timing: Timing,
+    /// When snapshots are made.
+    pub snapshots: Snapshots,
+    /// The policy of all instances.
+    pub policy: Policy,
+    /// Seals the inventory's secrets.
+    pub seal: Seal,
+    /// What the wall clocks show at the beginning, in ns since 1970.
+    pub wall: u64,
+}
+
+/// The inventory: what is described to the cluster, and each node's key.
+pub struct Inventory {
+    /// For `hactl apply`.
+    pub documents: Documents,
+    /// Keys of the agents.
+    pub keys: BTreeMap<NodeId, Key>,
+}
+
+/// A name that is one.
+fn name<T: std::str::FromStr>(text: &str) -> T
+where
+    T::Err: std::fmt::Debug,
+{
+    #[expect(clippy::expect_used, reason = "names are written in this file")]
+    text.parse().expect("a good name")
+}
+
+/// `instances` nodes that carry one each, and `spares` that carry none, in racks of four.
+pub fn inventory(seal: &Seal, policy: &Policy, instances: u64, spares: u64, dice: &mut Dice) -> Inventory {
+    let mut documents = Documents::default();
+    let mut keys = BTreeMap::new();
+    for kind in ["array", "switch", "boot"] {
+        let provider: ProviderId = name(kind);
+        let token = sealed(seal, Secret::ProviderToken(&provider), b"token");
+        let kind = ProviderKind::Rack { url: "http://sim".to_owned(), token };
+        documents.providers.push(Provider { name: provider, kind });
+    }
+    for number in 0..instances + spares {
+        let kind = if number < instances { "n" } else { "s" };
+        let node: NodeId = name(&format!("{kind}{number:02}"));
+        let key = Key::new(std::array::from_fn(|_| dice.byte()));
+        documents.nodes.push(describe(seal, &node, &key, number / 4));
+        keys.insert(node, key);
+    }
+    for (number, node) in (0..instances).zip(&documents.nodes) {
+        documents.instances.push(Instance {
+            name: name(&format!("i{number:02}")),
+            node: node.name.clone(),
+            policy: name("sim"),
+            volumes: vec![Volume { provider: name("array"), volume: name(&format!("v{number:02}")) }],
+            networks: vec![Network { vlan: 100 + u16::try_from(number).unwrap_or(0), mac: None }],
+            boot: Some(Boot { provider: name("boot"), image: "image".to_owned() }),
+            needs: BTreeMap::new(),
+        });
+    }
+    documents.policies.push(PolicyDocument { name: name("sim"), policy: policy.clone() });
+    Inventory { documents, keys }
+}
+
+fn sealed(seal: &Seal, secret: Secret<'_>, plain: &[u8]) -> Sealed {
+    #[expect(clippy::expect_used, reason = "short secrets can be sealed")]
+    seal.seal(secret, plain).expect("a sealed secret")
+}
+
+fn describe(seal: &Seal, node: &NodeId, key: &Key, rack: u64) -> Node {
+    let password = sealed(seal, Secret::BmcPassword(node), b"password");
+    Node {
+        name: node.clone(),
+        identity: Identity::default(),
+        domains: BTreeMap::from([("rack".to_owned(), format!("r{rack}"))]),
+        labels: BTreeMap::new(),
+        fencing: vec![FenceDevice::Ipmi {
+            address: node.to_string(),
+            user: "sim".to_owned(),
+            password,
+            cipher_suite: 17,
+        }],
+        ports: vec![SwitchPort { provider: name("switch"), port: node.to_string() }],
+        initiator: Some(node.to_string()),
+        probe: Probe { tcp: Some(node.to_string()), icmp: None },
+        agent_key: Some(sealed(seal, Secret::AgentKey(node), key.to_hex().as_bytes())),
+    }
+}
