@@ -129,14 +129,14 @@ pub enum Output {
 }
 
 /// How a node is watched. With another key it must be watched anew: its heartbeats would not be believed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Watched {
     limits: Limits,
     key: Option<Sealed>,
 }
 
 /// The brain of one member.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Engine {
     me: MemberId,
     boot: BootId,

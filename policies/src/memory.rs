@@ -14,7 +14,7 @@ pub(crate) const POWER_AGE_MAX: Millis = Millis(2000);
 pub(crate) const BRAKE_WINDOW: Millis = Millis(600_000);
 
 /// Leader-local beliefs and times.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Memory {
     /// The voters of the Raft cluster.
     pub(crate) voters: BTreeSet<MemberId>,

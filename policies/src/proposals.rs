@@ -10,19 +10,19 @@ use std::collections::BTreeMap;
 const PROPOSE_AGAIN: Millis = Millis(100);
 
 /// Open proposals by ticket.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Proposals {
     open: BTreeMap<u64, Open>,
     last: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Open {
     command: Command,
     fate: Fate,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
     /// Not answered yet.
     OnItsWay,

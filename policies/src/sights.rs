@@ -17,21 +17,21 @@ pub(crate) const DOUBT_SETTLES: Millis = Millis(30_000);
 pub(crate) const ASK_AGAIN_AFTER: Millis = Millis(1000);
 
 /// One member's eyes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Sights {
     nodes: BTreeMap<NodeId, Local>,
     /// The last moment of mass silence, until all that were missing are back or it is long ago.
     mass_silence: Option<Mono>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Local {
     last: Last,
     kernel: Kernel,
     asked: Mono,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Last {
     Alive { epoch: Epoch, write_stale: Option<Millis> },
     Silent { since: Mono, never: bool },

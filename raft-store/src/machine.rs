@@ -13,8 +13,8 @@ use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{
     AnyError, EntryPayload, LogId, OptionalSend, RaftSnapshotBuilder, StorageError, StorageIOError,
 };
-use policies::{ClusterState, LogIndex, Proposal};
-use std::sync::{Arc, PoisonError, RwLock};
+use policies::{ClusterState, Command, LeaderEpoch, LogIndex, Proposal};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::mpsc::UnboundedSender;
 
 type IoError = StorageIOError<u64>;
@@ -23,11 +23,15 @@ type StoredMembership = openraft::StoredMembership<u64, Address>;
 /// The replicated state, shared with readers.
 pub(crate) type Shared = Arc<RwLock<ClusterState>>;
 
+/// The newest leadership that was applied here, with the term and the member that put its entry into the log.
+pub(crate) type TookOver = Arc<Mutex<Option<(LeaderEpoch, u64, u64)>>>;
+
 /// Holds the state and what openraft must know about it.
 #[derive(Debug)]
 pub(crate) struct Machine {
     disk: Arc<Disk>,
     state: Shared,
+    took_over: TookOver,
     applied: Option<LogId<u64>>,
     membership: StoredMembership,
     events: UnboundedSender<StoreEvent>,
@@ -50,6 +54,7 @@ impl Machine {
         let machine = Machine {
             disk,
             state: Arc::default(),
+            took_over: TookOver::default(),
             applied: meta.last_log_id,
             membership: meta.last_membership,
             events,
@@ -64,6 +69,15 @@ impl Machine {
         Arc::clone(&self.state)
     }
 
+    /// The newest leadership, for the lease.
+    pub(crate) fn took_over(&self) -> TookOver {
+        Arc::clone(&self.took_over)
+    }
+
+    fn remember_leadership(&self, leadership: Option<(LeaderEpoch, u64, u64)>) {
+        *self.took_over.lock().unwrap_or_else(PoisonError::into_inner) = leadership;
+    }
+
     /// A send fails only when the supervisor has dropped its end, at shutdown; then nobody is left to be told.
     fn announce(&self, event: StoreEvent) {
         drop(self.events.send(event));
@@ -72,6 +86,8 @@ impl Machine {
     fn replace(&self, state: ClusterState) {
         let mut current = self.state.write().unwrap_or_else(PoisonError::into_inner);
         *current = state.clone();
+        // A snapshot does not say in which term its leadership began; whoever got one has to take over anew.
+        self.remember_leadership(None);
         self.announce(StoreEvent::Installed(Arc::new(state)));
     }
 
@@ -83,7 +99,13 @@ impl Machine {
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
                 Reply(None)
             }
-            EntryPayload::Normal(proposal) => self.apply_proposal(LogIndex(entry.log_id.index), proposal),
+            EntryPayload::Normal(proposal) => {
+                let (index, by) = (entry.log_id.index, entry.log_id.leader_id);
+                if let Command::TookOver { .. } = proposal.command {
+                    self.remember_leadership(Some((LeaderEpoch(index), by.term, by.node_id)));
+                }
+                self.apply_proposal(LogIndex(index), proposal)
+            }
         }
     }
 

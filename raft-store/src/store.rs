@@ -14,7 +14,7 @@ use crate::history::{self, History, Recorder};
 use crate::identity::{self, Home, OpenError};
 use crate::listen::{self, Service};
 use crate::log::Log;
-use crate::machine::{Machine, Shared};
+use crate::machine::{Machine, Shared, TookOver};
 use crate::network::Network;
 use crate::peers::{Acquaintances, Peers};
 use crate::tls_wire::{TlsDoor, TlsWire};
@@ -22,7 +22,9 @@ use crate::types::{Address, Member, Types, Vote};
 use openraft::error::{CheckIsLeaderError, ClientWriteError, InitializeError, RaftError};
 use openraft::metrics::RaftMetrics;
 use openraft::{Raft, ServerState, SnapshotPolicy};
-use policies::{Applied, ClusterState, LogIndex, MemberId, Millis, Mono, Proposal, Rejected, causes};
+use policies::{
+    Applied, ClusterState, LeaderEpoch, LogIndex, MemberId, Millis, Mono, Proposal, Rejected, causes,
+};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::SocketAddr;
@@ -169,6 +171,7 @@ pub(crate) struct Inner {
     pub(crate) transferring: AtomicBool,
     disk: Arc<Disk>,
     state: Shared,
+    took_over: TookOver,
     history: History,
     local: SocketAddr,
     tasks: Mutex<JoinSet<()>>,
@@ -240,7 +243,7 @@ impl Store {
         let disk = Arc::new(home.disk);
         let damaged = |error| identity::damaged(&dir, me, &error);
         let machine = Machine::open(Arc::clone(&disk), events.clone(), recorder).map_err(damaged)?;
-        let state = machine.shared();
+        let (state, took_over) = (machine.shared(), machine.took_over());
         let gate = Arc::new(Gate::new(home.fresh, started, timing.election_max));
         let acquaintances = Arc::new(Acquaintances::open(Arc::clone(&disk)).map_err(damaged)?);
         let network = Network {
@@ -280,6 +283,7 @@ impl Store {
             network,
             disk,
             state,
+            took_over,
             history,
             local,
             closing,
@@ -385,6 +389,18 @@ impl Store {
     ///
     /// Asking is promising: until the returned time this member votes for nobody.
     pub fn lease_end(&self) -> Option<Mono> {
+        self.lease(|_| true)
+    }
+
+    /// The same, if `leadership` is what this member leads by now. A member that was deposed and elected again may not
+    /// have noticed, and would go on with what it wanted before; others have decided since (R10).
+    pub fn lease_end_of(&self, leadership: LeaderEpoch) -> Option<Mono> {
+        let took_over = *self.inner.took_over.lock().unwrap_or_else(PoisonError::into_inner);
+        let (newest, term, member) = took_over?;
+        self.lease(|vote| newest == leadership && (vote.term, vote.member) == (term, member))
+    }
+
+    fn lease(&self, fits: impl Fn(Vote) -> bool) -> Option<Mono> {
         if self.inner.transferring.load(Ordering::SeqCst) || self.dead().is_some() {
             return None;
         }
@@ -394,6 +410,9 @@ impl Store {
             leading(&metrics, self.inner.me)?;
             (Vote::from(metrics.vote), Arc::clone(&metrics.membership_config))
         };
+        if !fits(vote) {
+            return None;
+        }
         let voters = membership.membership().get_joint_config();
         self.inner.gate.hand_out(vote, self.inner.me.0, voters, boottime(), self.inner.timing.election_min)
     }
@@ -547,15 +566,20 @@ async fn watch(
     let mut metrics = raft.metrics();
     let mut told = None;
     loop {
-        let (leader, stopped, membership) = {
+        let (leader, term, stopped, membership) = {
             let now = metrics.borrow_and_update();
             let leader = (now.current_leader.map(MemberId), leading(&now, me).is_some());
+            let term = leader.1.then_some(now.vote.leader_id.term);
             let stopped = now.running_state.as_ref().err().map(|fatal| causes(fatal));
-            (leader, stopped, Arc::clone(&now.membership_config))
+            (leader, term, stopped, Arc::clone(&now.membership_config))
         };
         // A failed send means that the supervisor has dropped its end, at shutdown: nobody is left to be told.
-        if told != Some(leader) {
-            told = Some(leader);
+        if told != Some((leader, term)) {
+            // Another leadership of ours, and we missed the one between: else nobody would take over anew.
+            if leader.1 && told.is_some_and(|(before, _): ((_, bool), _)| before.1) {
+                drop(events.send(StoreEvent::Leader { term_leader: None, me: false }));
+            }
+            told = Some((leader, term));
             drop(events.send(StoreEvent::Leader { term_leader: leader.0, me: leader.1 }));
         }
         peers.keep(|id| membership.membership().get_node(&id).is_some());

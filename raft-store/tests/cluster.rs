@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Cluster, note, until};
-use policies::{LogIndex, MemberId};
+use policies::{BootId, Command, LeaderEpoch, LogIndex, MemberId, Proposal};
 use raft_store::{BarrierError, MemberError, ProposeError, Query, StoreEvent};
 use std::time::{Duration, Instant};
 
@@ -204,6 +204,25 @@ async fn the_lease_follows_the_heartbeats_and_is_over_when_the_quorum_is_lost() 
     assert!(matches!(error, BarrierError::NoQuorum { .. }), "{error}");
     let error = leader.store.propose(note("lost")).await.unwrap_err();
     assert!(matches!(error, ProposeError::OutcomeUnknown { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lease_of_a_leadership_does_not_come_back_with_its_member() {
+    let cluster = Cluster::new(3).await;
+    cluster.propose("before").await;
+    let first = cluster.leader().await;
+    let other = if first.id == MemberId(3) { MemberId(2) } else { MemberId(3) };
+    let command = Command::TookOver { member: first.id, boot: BootId(1) };
+    let took_over = Proposal { command, ..note("") };
+    let old = LeaderEpoch(first.store.propose(took_over.clone()).await.unwrap().0.0);
+    until("its lease begins", || first.store.lease_end_of(old).is_some()).await;
+    first.store.transfer(other).await.unwrap();
+    cluster.leader().await.store.transfer(first.id).await.unwrap();
+    until("it leads again", || first.store.lease_end().is_some()).await;
+    assert_eq!(first.store.lease_end_of(old), None, "it leads, but not as it did when it took over");
+    let new = LeaderEpoch(first.store.propose(took_over).await.unwrap().0.0);
+    until("it has taken over anew", || first.store.lease_end_of(new).is_some()).await;
+    assert_eq!(first.store.lease_end_of(old), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,7 +24,8 @@ const SEND_MAX: Millis = Millis(50);
 const LOOK_MAX: Duration = Duration::from_secs(2);
 
 /// Leave to send, as long as this member surely leads, and under the same leadership that wanted the effect: a task that
-/// was held up while another member led must not send when this member leads again.
+/// was held up while another member led must not send when this member leads again. The store knows better than the
+/// engine which leadership that is: the engine may not have heard of it yet.
 struct Lease {
     store: Store,
     leads: Arc<AtomicU64>,
@@ -34,7 +35,7 @@ struct Lease {
 impl Permit for Lease {
     fn check(&self) -> Result<(), Refusal> {
         let same = self.leader != NOT_LEADING && self.leads.load(Ordering::SeqCst) == self.leader;
-        match self.store.lease_end() {
+        match self.store.lease_end_of(LeaderEpoch(self.leader)) {
             Some(end) if same && clock::mono() + SEND_MAX < end => Ok(()),
             Some(_) | None => Err(Refusal::LeaseEnded),
         }
