@@ -1,0 +1,102 @@
+//! Disks of members that are full, fail or forget.
+
+use super::facts::Ending;
+use super::faultfs::Disk;
+use super::platter::{Ills, PowerLoss};
+use super::scene::{Scene, members};
+use crate::demo::DemoError;
+use crate::rack::Fault;
+use policies::MemberId;
+use rand::Rng;
+
+/// Acknowledged orders by which a cluster shows that it works.
+const ORDERS: usize = 10;
+
+/// The store of a follower finds no space: the member must stop and say so; with space again it comes back.
+pub(super) async fn full(scene: &mut Scene<'_>) -> Result<String, DemoError> {
+    let member = scene.follower().await?;
+    ends_and_comes_back(scene, member, Ills { space_left: Some(0), ..Ills::default() }).await
+}
+
+/// Every fsync of the leader's store fails: it must stop at the first one and say so; repaired, it comes back.
+pub(super) async fn fsync_fails(scene: &mut Scene<'_>) -> Result<String, DemoError> {
+    let member = scene.leader().await?;
+    ends_and_comes_back(scene, member, Ills { fsync_fails: true, ..Ills::default() }).await
+}
+
+async fn ends_and_comes_back(
+    scene: &mut Scene<'_>,
+    member: MemberId,
+    ills: Ills,
+) -> Result<String, DemoError> {
+    let disk = scene.disk(member)?;
+    disk.set(ills);
+    let said = scene.await_end(member, Ending::GaveUp).await?;
+    let (failed, refused) = disk.counts();
+    if failed + refused == 0 {
+        return Err(DemoError::Unexpected(format!("{member} ended, but not because of its disk")));
+    }
+    scene.await_orders(ORDERS).await?;
+    // As after a reboot: what was never safe is gone with the page cache.
+    let lost = disk.lose_power(PowerLoss::LosesUnsynced);
+    disk.set(Ills::default());
+    scene.run(member).await?;
+    scene.await_orders(ORDERS).await?;
+    Ok(format!(
+        "{member} met {failed} failed fsyncs and {refused} writes without space and said {said:?}; {lost} unsynced \
+         writes were lost, and it came back"
+    ))
+}
+
+/// The power of all members fails at once and takes everything that was not synced.
+pub(super) async fn power_loss(scene: &mut Scene<'_>) -> Result<String, DemoError> {
+    all_lose_power(scene, |_| PowerLoss::LosesUnsynced).await
+}
+
+/// The same, and writes under way are torn.
+pub(super) async fn torn(scene: &mut Scene<'_>) -> Result<String, DemoError> {
+    all_lose_power(scene, |seed| PowerLoss::Tears { seed }).await
+}
+
+/// In the middle of a failover, so that there is much to remember.
+async fn all_lose_power(scene: &mut Scene<'_>, loss: impl Fn(u64) -> PowerLoss) -> Result<String, DemoError> {
+    scene.await_orders(ORDERS).await?;
+    scene.hang_until_fence_begins().await?;
+    for member in members() {
+        scene.kill(member).await?;
+    }
+    let acked = scene.notes.count();
+    let mut lost = Vec::new();
+    for member in members() {
+        let seed = scene.chance.random();
+        lost.push(scene.disk(member)?.lose_power(loss(seed)).to_string());
+    }
+    for member in members() {
+        scene.run(member).await?;
+    }
+    let pause = scene.await_failover().await?;
+    scene.await_orders(ORDERS).await?;
+    Ok(format!(
+        "{acked} orders were acknowledged; {} unsynced writes were struck; the failover went on ({pause:.1?} without \
+         writes)",
+        lost.join("+")
+    ))
+}
+
+/// The leader loses power and its writes are torn, while the others go on; it comes back and learns what it lacks.
+pub(super) async fn torn_leader(scene: &mut Scene<'_>) -> Result<String, DemoError> {
+    let leader = scene.leader().await?;
+    scene.await_orders(ORDERS).await?;
+    scene.kill(leader).await?;
+    let disk: Disk = scene.disk(leader)?;
+    let lost = disk.lose_power(PowerLoss::Tears { seed: scene.chance.random() });
+    let next = scene.other_leader(leader).await?;
+    let (victim, _) = scene.victim()?;
+    scene.strike(&victim.node, Fault::Hang).await?;
+    scene.run(leader).await?;
+    let pause = scene.await_failover().await?;
+    scene.await_orders(ORDERS).await?;
+    Ok(format!(
+        "{lost} writes of {leader} were torn; {next} led a failover ({pause:.1?}); {leader} came back"
+    ))
+}
