@@ -3,7 +3,7 @@
 use super::facts::Ending;
 use super::faultfs::Disk;
 use super::platter::{Ills, PowerLoss};
-use super::scene::{Scene, members};
+use super::scene::{LATE_OFF, Scene, members};
 use crate::demo::DemoError;
 use crate::rack::Fault;
 use policies::MemberId;
@@ -61,7 +61,7 @@ pub(super) async fn torn(scene: &mut Scene<'_>) -> Result<String, DemoError> {
 /// In the middle of a failover, so that there is much to remember.
 async fn all_lose_power(scene: &mut Scene<'_>, loss: impl Fn(u64) -> PowerLoss) -> Result<String, DemoError> {
     scene.await_orders(ORDERS).await?;
-    scene.hang_until_fence_begins().await?;
+    scene.hang_until_fence_begins(LATE_OFF).await?;
     for member in members() {
         scene.kill(member).await?;
     }

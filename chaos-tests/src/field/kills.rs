@@ -1,8 +1,11 @@
 //! Members that die or stand still.
 
 use super::control::{Controller, Group};
-use super::scene::{Scene, members};
+use super::scene::{LATE_ANSWERS, LATE_OFF, Scene, members};
 use crate::demo::DemoError;
+use crate::demo::wait::Look;
+use crate::rack::{Fault, Life};
+use policies::{MemberId, NodeId, causes};
 use std::time::Duration;
 
 /// How long everything stands still: longer than `suspect_after` of the policy `cautious` (2 s) and any lease.
@@ -15,7 +18,7 @@ const ORDERS: usize = 10;
 /// kill -9 of the leader once it has committed that it will fence.
 pub(super) async fn leader_in_mid_failover(scene: &mut Scene<'_>) -> Result<String, DemoError> {
     let leader = scene.leader().await?;
-    scene.hang_until_fence_begins().await?;
+    scene.hang_until_fence_begins(LATE_OFF).await?;
     scene.kill(leader).await?;
     let pause = scene.await_failover().await?;
     let next = scene.other_leader(leader).await?;
@@ -41,8 +44,7 @@ pub(super) async fn all_in_turn(scene: &mut Scene<'_>) -> Result<String, DemoErr
 }
 
 /// Waits until the leader hears from a member again: only then is the next one killed.
-async fn await_report(scene: &Scene<'_>, member: policies::MemberId) -> Result<(), DemoError> {
-    use crate::demo::wait::Look;
+async fn await_report(scene: &Scene<'_>, member: MemberId) -> Result<(), DemoError> {
     scene
         .look_for(&format!("{member} to have caught up"), async || match scene.status().await {
             Ok(status) => {
@@ -59,25 +61,42 @@ async fn await_report(scene: &Scene<'_>, member: policies::MemberId) -> Result<(
         .await
 }
 
-/// SIGSTOP of the leader in the middle of a fence, for longer than its lease; when it goes on, it must send nothing.
+/// SIGSTOP of the leader in the middle of a fence, for longer than its lease. Meanwhile another leader finishes, and
+/// somebody switches the old node on again to clean it. When the stopped one goes on, it must not send the power-off
+/// that it had begun with: nothing may happen in the rack any more.
 pub(super) async fn leader_stopped_past_its_lease(scene: &mut Scene<'_>) -> Result<String, DemoError> {
     let leader = scene.leader().await?;
-    scene.hang_until_fence_begins().await?;
+    scene.hang_until_fence_begins(LATE_ANSWERS).await?;
     scene.stop(leader)?;
     let pause = scene.await_failover().await?;
     let next = scene.other_leader(leader).await?;
-    let before = scene.stage.report().await?.events;
+    let (victim, _) = scene.victim()?;
+    scene.strike(&victim.node, Fault::PowerOn).await?;
+    let what = format!("{} to run", victim.node);
+    let before = scene.look_for(&what, async || runs(scene, &victim.node).await).await?;
     scene.go_on(leader)?;
     scene.look_on(AFTERMATH, async || Ok(())).await?;
     await_report(scene, leader).await?;
     let after = scene.stage.report().await?.events;
-    if let Some(event) = after.get(before.len()) {
+    if let Some(event) = after.get(before) {
         let late = format!("after {leader} went on, something still happened: {}", event.text);
         return Err(DemoError::Unexpected(late));
     }
     Ok(format!(
         "{next} finished the failover ({pause:.1?} without writes); {leader} went on and sent nothing"
     ))
+}
+
+/// How many events the rack knows of once the node runs.
+async fn runs(scene: &Scene<'_>, node: &NodeId) -> Look<usize> {
+    let (status, report) = match (scene.stage.status().await, scene.stage.report().await) {
+        (Ok(status), Ok(report)) => (status, report),
+        (Err(error), _) | (_, Err(error)) => return Look::NotYet(causes(&error)),
+    };
+    match status.machines.get(node).map(|machine| machine.life) {
+        Some(Life::Running) => Look::There(report.events.len()),
+        life => Look::NotYet(format!("{life:?}")),
+    }
 }
 
 /// All members stand still at once, as virtual machines do during a snapshot, for longer than nodes may be silent.

@@ -51,8 +51,9 @@ impl Field {
     /// [`DemoError::DidNotHold`] if one of them did not hold.
     pub async fn run(&self, home: &Home, scenarios: &[Scenario], seed: u64) -> Result<(), DemoError> {
         let (began, mut failed, mut skipped) = (Instant::now(), 0, 0);
-        for scenario in scenarios {
-            match self.one(home, *scenario, seed, &scenario.describe().0).await? {
+        for (number, scenario) in (1..).zip(scenarios) {
+            let room = format!("{number}-{}", scenario.describe().0);
+            match self.one(home, *scenario, seed, &room).await? {
                 Came::Holds(_) => {}
                 Came::Skipped(_) => skipped += 1,
                 Came::Broken(_) => failed += 1,

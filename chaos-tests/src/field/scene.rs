@@ -33,8 +33,10 @@ use tokio::time::Instant;
 
 /// How long anything is waited for. Far more than it takes: the computer is shared, and a slow one is no failure.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a BMC takes to switch off where something is to happen in the middle of a fence.
-const OFF_DELAY: Millis = Millis(500);
+/// A BMC that takes half a second to switch off, so that something can happen in the middle of a fence.
+pub(super) const LATE_OFF: MoodChange = MoodChange::OffDelay(Millis(500));
+/// A BMC that takes its time for each answer: the fence is still at its first question when something happens.
+pub(super) const LATE_ANSWERS: MoodChange = MoodChange::Slow(Millis(150));
 /// Writes of the new node that are awaited after the first: a second writer would be seen among them.
 const WRITES_AFTER_MIN: u64 = 50;
 
@@ -263,11 +265,9 @@ impl<'a> Scene<'a> {
         self.stage.rack().fault(node, fault).await.map_err(|source| DemoError::Rack { doing, source })
     }
 
-    /// Lets the victim hang, with a BMC slow enough that something can be done in the middle of the fence; returns when
-    /// the cluster has committed that it will switch it off.
-    pub(super) async fn hang_until_fence_begins(&mut self) -> Result<(), DemoError> {
+    /// Lets the victim hang, with a BMC in this mood; returns when the cluster has committed that it will switch it off.
+    pub(super) async fn hang_until_fence_begins(&mut self, mood: MoodChange) -> Result<(), DemoError> {
         let (victim, _) = self.victim()?;
-        let mood = MoodChange::OffDelay(OFF_DELAY);
         self.fault(&victim.node, Fault::BmcMood { mood }).await?;
         let events = self.stage.history.subscribe();
         self.strike(&victim.node, Fault::Hang).await?;
