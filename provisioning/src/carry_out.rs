@@ -4,7 +4,7 @@
 //! Why it exists: every provider shares it, so none can take an acknowledgement for a proof.
 //! What it never does: it sends the change more than once; doing it again is the planner's decision.
 
-use crate::{Backend, ProviderError, Wish, no_answer, waited};
+use crate::{Provider, ProviderError, Wish, no_answer, waited};
 use policies::{Doubt, Effect, Outcome, Permit, Seen};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -14,13 +14,13 @@ const PAUSE_MAX: Duration = Duration::from_millis(250);
 /// Shortest pause between two readings: about one exchange with a fast device.
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 
-/// Carries out one effect at a back end. `initiator` is the name by which storage knows the effect's node.
+/// Carries out one effect at a provider. `initiator` is the name by which storage knows the effect's node.
 ///
 /// Ends as [`Outcome::Done`] only if the wished-for state was read back, as [`Outcome::Refused`] only if the change
 /// certainly did not happen, and else as [`Outcome::Unknown`]. Safe to start twice and late: the state that is
 /// already there is success, and the token lets the device refuse what is older than what it has seen.
 pub async fn carry_out(
-    backend: &Backend,
+    provider: &impl Provider,
     effect: &Effect,
     initiator: Option<&str>,
     permit: &dyn Permit,
@@ -33,31 +33,37 @@ pub async fn carry_out(
         Ok(wish) => wish,
         Err(refusal) => return Outcome::Refused(refusal),
     };
-    match backend.look(&wish, deadline).await {
+    match provider.look(&wish, deadline).await {
         Ok(state) if state.holds => return Outcome::Done(Seen::ReadBack(state.reading)),
         Ok(_) => {}
         // Only reading was tried, so nothing can have changed.
         Err(error) => return Outcome::Refused(error.into_refusal()),
     }
     let sent = Instant::now();
-    let acted = backend.act(&wish, effect.token, permit, deadline).await;
+    let acted = provider.act(&wish, effect.token, permit, deadline).await;
     match acted {
-        Ok(()) => see(backend, &wish, sent, deadline, true).await,
+        Ok(()) => see(provider, &wish, sent, deadline, true).await,
         Err(error @ (ProviderError::Refused { .. } | ProviderError::Unreachable { .. })) => {
             Outcome::Refused(error.into_refusal())
         }
         Err(error @ ProviderError::Configuration(_)) => Outcome::Refused(error.into_refusal()),
         Err(ProviderError::NoAnswer { .. } | ProviderError::Garbled { .. }) => {
-            see(backend, &wish, sent, deadline, false).await
+            see(provider, &wish, sent, deadline, false).await
         }
     }
 }
 
 /// Reads until the wished-for state is there or the deadline has passed.
-async fn see(backend: &Backend, wish: &Wish, sent: Instant, deadline: Instant, accepted: bool) -> Outcome {
+async fn see(
+    provider: &impl Provider,
+    wish: &Wish,
+    sent: Instant,
+    deadline: Instant,
+    accepted: bool,
+) -> Outcome {
     let mut last = None;
     loop {
-        match backend.look(wish, deadline).await {
+        match provider.look(wish, deadline).await {
             Ok(state) if state.holds => return Outcome::Done(Seen::ReadBack(state.reading)),
             Ok(state) => last = Some(state.reading),
             // A reading that failed says nothing; the next one may succeed.

@@ -14,6 +14,7 @@ pub use carry_out::carry_out;
 pub use wish::Wish;
 
 use policies::{Doubt, LogIndex, Millis, Outcome, Permit, ProviderKind, Refusal};
+use std::future::Future;
 use tokio::time::Instant;
 
 /// A configured back end. Closed, so that adding a kind makes the compiler show every place that has to know it.
@@ -22,6 +23,33 @@ use tokio::time::Instant;
 pub enum Backend {
     /// The emulated rack.
     Rack(rack::Rack),
+}
+
+/// Whoever keeps volumes, networks or boot sources and can be asked for a state of them.
+pub trait Provider: Send + Sync {
+    /// Reads whether the wished-for state holds. Changes nothing.
+    ///
+    /// # Errors
+    /// [`ProviderError`] if it could not be read by the deadline.
+    fn look(
+        &self,
+        wish: &Wish,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<State, ProviderError>> + Send;
+
+    /// Asks once for the wished-for state. `Ok` is an acknowledgement and proves nothing.
+    /// The permit is asked right before the request is handed to the connection (R5); the token goes with it (R8).
+    ///
+    /// # Errors
+    /// [`ProviderError::Refused`] and [`ProviderError::Unreachable`] if it certainly did not happen;
+    /// the others if we cannot tell.
+    fn act(
+        &self,
+        wish: &Wish,
+        token: LogIndex,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<(), ProviderError>> + Send;
 }
 
 /// What a back end read of an object.
@@ -96,24 +124,16 @@ impl Backend {
             ProviderKind::Rack { url, token: _ } => Ok(Backend::Rack(rack::Rack::new(url, secret)?)),
         }
     }
+}
 
-    /// Reads whether the wished-for state holds. Changes nothing.
-    ///
-    /// # Errors
-    /// [`ProviderError`] if it could not be read by the deadline.
-    pub async fn look(&self, wish: &Wish, deadline: Instant) -> Result<State, ProviderError> {
+impl Provider for Backend {
+    async fn look(&self, wish: &Wish, deadline: Instant) -> Result<State, ProviderError> {
         match self {
             Backend::Rack(rack) => rack.look(wish, deadline).await,
         }
     }
 
-    /// Asks once for the wished-for state. `Ok` is an acknowledgement and proves nothing.
-    /// The permit is asked right before the request is handed to the connection (R5); the token goes with it (R8).
-    ///
-    /// # Errors
-    /// [`ProviderError::Refused`] and [`ProviderError::Unreachable`] if it certainly did not happen;
-    /// the others if we cannot tell.
-    pub async fn act(
+    async fn act(
         &self,
         wish: &Wish,
         token: LogIndex,

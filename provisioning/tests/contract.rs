@@ -19,7 +19,7 @@ use policies::{
     Action, Doubt, Effect, Epoch, LogIndex, NodeId, Outcome, Permit, PlanId, ProviderId, ProviderKind,
     Refusal, Sealed, Seen, VolumeId,
 };
-use provisioning::{Backend, Wish, carry_out};
+use provisioning::{Backend, Provider, Wish, carry_out};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;

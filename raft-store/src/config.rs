@@ -119,6 +119,31 @@ impl Config {
     /// # Errors
     /// The first relation that does not hold.
     pub fn validate(&self) -> Result<(), BadConfig> {
+        self.settings().validate()
+    }
+
+    /// The part that is not about this machine.
+    pub(crate) fn settings(&self) -> Settings {
+        let (me, cluster) = (self.me, self.cluster.clone());
+        Settings { me, cluster, timing: self.timing, snapshots: self.snapshots }
+    }
+}
+
+/// What a member must know whatever it stands on.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// See [`Config::me`].
+    pub me: MemberId,
+    /// See [`Config::cluster`].
+    pub cluster: String,
+    /// See [`Config::timing`].
+    pub timing: Timing,
+    /// See [`Config::snapshots`].
+    pub snapshots: Snapshots,
+}
+
+impl Settings {
+    pub(crate) fn validate(&self) -> Result<(), BadConfig> {
         if !(1..=CLUSTER_BYTES_MAX).contains(&self.cluster.len()) {
             return Err(BadConfig::Cluster { found: self.cluster.len() });
         }

@@ -4,10 +4,11 @@
 //! What it never does: retry a write or an fsync that failed (after a failed fsync the kernel may have dropped the
 //! data and will report success the next time; LWN 752063), or start empty in place of a store that was there.
 //!
-//! One thread writes. It takes everything that waits, makes one transaction of it with one fsync
-//! (`Durability::Immediate`), and only then answers. The order of the queue is the order on disk, so a vote never
+//! One thread writes (on a simulated medium: one task). It takes everything that waits, makes one transaction of it with
+//! one fsync (`Durability::Immediate`), and only then answers. The order of the queue is the order on disk, so a vote never
 //! overtakes an append. Readers use redb's snapshots and never wait for the writer.
 
+use crate::ground::{Backend, Medium, Workers};
 use crate::identity::Identity;
 use crate::seal::{self, BadRecord};
 use crate::types::{LogEntry, LogId, SnapshotHead, Vote};
@@ -16,9 +17,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// Big-endian index to sealed [`LogEntry`]; big-endian, so that key order is log order.
 const LOG: TableDefinition<'_, [u8; 8], &[u8]> = TableDefinition::new("log");
@@ -109,7 +109,8 @@ struct Queued {
 pub(crate) struct Disk {
     /// `None` once closed.
     db: Arc<RwLock<Option<Database>>>,
-    queue: Mutex<Option<mpsc::Sender<Queued>>>,
+    queue: Mutex<Option<mpsc::UnboundedSender<Queued>>>,
+    pub(crate) workers: Workers,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -130,26 +131,54 @@ pub(crate) struct LogBounds {
 impl Disk {
     /// Makes a store that holds nothing but `identity`.
     pub(crate) fn create(path: &Path, identity: &Identity) -> Result<(), DiskError> {
-        let db = Database::create(path).map_err(engine("create the store"))?;
+        Self::found(&Database::create(path).map_err(engine("create the store"))?, identity)
+    }
+
+    /// The same on a medium.
+    pub(crate) fn create_on(medium: &Arc<dyn Medium>, identity: &Identity) -> Result<(), DiskError> {
+        let db = Database::builder().create_with_backend(Backend(Arc::clone(medium)));
+        Self::found(&db.map_err(engine("create the store"))?, identity)
+    }
+
+    fn found(db: &Database, identity: &Identity) -> Result<(), DiskError> {
         let record = encode("the identity", identity)?;
-        let transaction = begin(&db, Durability::Immediate)?;
+        let transaction = begin(db, Durability::Immediate)?;
         transaction.open_table(LOG).map_err(engine("create the log table"))?;
         transaction.open_table(SNAPSHOT).map_err(engine("create the snapshot table"))?;
         write(&transaction, Write::Meta { key: IDENTITY, record })?;
         transaction.commit().map_err(engine("write the identity"))
     }
 
-    /// Opens an existing store and reads all of it once: every record must be whole and the log without a hole.
+    /// Opens an existing store.
     pub(crate) fn open(path: &Path) -> Result<(Disk, Identity), DiskError> {
         let db = Database::open(path).map_err(engine("open the store"))?;
+        Self::start(db, Workers::Threads)
+    }
+
+    /// Opens an existing store on a medium. Must be called within a runtime.
+    pub(crate) fn open_on(medium: &Arc<dyn Medium>) -> Result<(Disk, Identity), DiskError> {
+        let db = Database::builder().create_with_backend(Backend(Arc::clone(medium)));
+        Self::start(db.map_err(engine("open the store"))?, Workers::Tasks(Arc::clone(medium)))
+    }
+
+    /// Reads all of it once, every record must be whole and the log without a hole, and starts the writer.
+    fn start(db: Database, workers: Workers) -> Result<(Disk, Identity), DiskError> {
         let db = Arc::new(RwLock::new(Some(db)));
-        let (queue, waiting) = mpsc::channel();
-        let shared = Arc::clone(&db);
-        let writer = std::thread::Builder::new()
-            .name("raft-store".to_owned())
-            .spawn(move || write_all(&shared, &waiting))
-            .map_err(|error| DiskError::Inconsistent(format!("start the writer thread: {error}")))?;
-        let disk = Disk { db, queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(writer)) };
+        let (queue, waiting) = mpsc::unbounded_channel();
+        let writer = Writer { db: Arc::clone(&db), waiting, failed: None };
+        let thread = match &workers {
+            Workers::Threads => {
+                let named = std::thread::Builder::new().name("raft-store".to_owned());
+                let thread = named.spawn(move || writer.run());
+                let failed = |error| DiskError::Inconsistent(format!("start the writer thread: {error}"));
+                Some(thread.map_err(failed)?)
+            }
+            Workers::Tasks(medium) => {
+                drop(tokio::spawn(writer.run_at_the_pace_of(Arc::clone(medium))));
+                None
+            }
+        };
+        let disk = Disk { db, queue: Mutex::new(Some(queue)), workers, writer: Mutex::new(thread) };
         let identity = disk
             .meta::<Identity>(IDENTITY)?
             .ok_or_else(|| DiskError::Inconsistent("it does not say whose store it is".to_owned()))?;
@@ -403,19 +432,39 @@ fn commit(db: &RwLock<Option<Database>>, writes: Vec<Write>) -> Result<(), DiskE
     transaction.commit().map_err(engine("commit to disk"))
 }
 
-/// The writer thread: ends when the store is closed. After a failure it only refuses.
-fn write_all(db: &RwLock<Option<Database>>, waiting: &mpsc::Receiver<Queued>) {
-    let mut failed: Option<DiskError> = None;
-    while let Ok(first) = waiting.recv() {
-        let queued = std::iter::once(first).chain(waiting.try_iter().take(BATCH_MAX - 1));
+/// The one that writes: ends when the store is closed. After a failure it only refuses.
+struct Writer {
+    db: Arc<RwLock<Option<Database>>>,
+    waiting: mpsc::UnboundedReceiver<Queued>,
+    failed: Option<DiskError>,
+}
+
+impl Writer {
+    fn run(mut self) {
+        while let Some(first) = self.waiting.blocking_recv() {
+            self.write(first);
+        }
+    }
+
+    async fn run_at_the_pace_of(mut self, medium: Arc<dyn Medium>) {
+        while let Some(first) = self.waiting.recv().await {
+            tokio::time::sleep(medium.pace()).await;
+            self.write(first);
+        }
+    }
+
+    /// One transaction for `first` and everything else that waits by now; then the answers.
+    fn write(&mut self, first: Queued) {
+        let waiting = std::iter::from_fn(|| self.waiting.try_recv().ok());
+        let queued = std::iter::once(first).chain(waiting.take(BATCH_MAX - 1));
         let (writes, done): (Vec<_>, Vec<_>) = queued.map(|one| (one.write, one.done)).unzip();
-        let result = match &failed {
-            None => commit(db, writes),
+        let result = match &self.failed {
+            None => commit(&self.db, writes),
             Some(error) => Err(DiskError::Stopped(error.to_string())),
         };
-        if let (Err(error), None) = (&result, &failed) {
+        if let (Err(error), None) = (&result, &self.failed) {
             tracing::error!(error = error as &dyn std::error::Error, "write to the store; this member stops");
-            failed = Some(error.clone());
+            self.failed = Some(error.clone());
         }
         for done in done {
             // Whoever asked may have been cancelled; the write is on disk all the same.

@@ -121,6 +121,14 @@ pub(crate) fn open(dir: PathBuf, keep: Millis) -> (History, Recorder) {
     (history, Recorder { queue })
 }
 
+/// No history: whoever stands on a medium has no directory for it. Nothing is found in it.
+pub(crate) fn none() -> (History, Recorder) {
+    let (queue, _nobody) = sync_channel(1);
+    let days = Days { dir: PathBuf::new(), keep: Millis(0), open: BTreeMap::new(), closed: true };
+    let history = History { days: Arc::new(Mutex::new(days)), live: broadcast::Sender::new(1) };
+    (history, Recorder { queue })
+}
+
 impl Recorder {
     /// Hands events over to be written. Never waits.
     pub(crate) fn record(&self, events: &[Event]) {

@@ -6,11 +6,13 @@
 //! What it never does: delete or repair anything.
 
 use crate::disk::{Disk, DiskError};
+use crate::ground::{Backend, Medium};
 use policies::{MemberId, causes};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const STORE: &str = "raft.redb";
 const STORE_NEW: &str = "raft.redb.new";
@@ -137,8 +139,8 @@ pub(crate) struct Home {
     pub(crate) identity: Identity,
     /// The store has never voted or stored an entry.
     pub(crate) fresh: bool,
-    /// Locked as long as it is open.
-    pub(crate) lock: File,
+    /// Locked as long as it is open; a medium has nobody else to be locked against.
+    pub(crate) lock: Option<File>,
 }
 
 /// Opens the store in `dir`, or makes it if nothing says that there ever was one.
@@ -176,7 +178,19 @@ pub(crate) fn open(dir: &Path, member: MemberId, cluster: &str) -> Result<Home, 
         replace(dir, MARKER_NEW, MARKER, text.as_bytes()).map_err(files("write", &marker))?;
     }
     let fresh = disk.is_fresh().map_err(damaged)?;
-    Ok(Home { disk, identity, fresh, lock })
+    Ok(Home { disk, identity, fresh, lock: Some(lock) })
+}
+
+/// The same on a medium, whose owner vouches that it never was another member's and is empty only the first time.
+pub(crate) fn open_on(medium: &Arc<dyn Medium>, member: MemberId, cluster: &str) -> Result<Home, OpenError> {
+    let damaged = |error: DiskError| damaged(Path::new("the medium"), member, &error);
+    if Backend(Arc::clone(medium)).is_empty().map_err(damaged)? {
+        let identity = Identity { member, cluster: cluster.to_owned(), store: rand::random() };
+        Disk::create_on(medium, &identity).map_err(damaged)?;
+    }
+    let (disk, identity) = Disk::open_on(medium).map_err(damaged)?;
+    let fresh = disk.is_fresh().map_err(damaged)?;
+    Ok(Home { disk, identity, fresh, lock: None })
 }
 
 fn lock(dir: &Path) -> Result<File, OpenError> {

@@ -13,6 +13,7 @@
 //! identity whose directory; never an empty start by mistake
 //! lease    until when nobody else can lead; gate: which votes we may give
 //! network -> peers -> link  ===TLS===>  listen             four connections per pair, heartbeats on their own
+//! ground   what all this stands on: a machine (tls_wire), or a simulation
 //! frame    the bytes between members;  seal: the bytes on disk;  types: both without openraft's structs
 //! history  sled, one database a day, may be lost
 //! ```
@@ -33,6 +34,7 @@ mod crash;
 mod disk;
 mod frame;
 mod gate;
+pub mod ground;
 mod history;
 mod identity;
 mod lease;
@@ -47,9 +49,10 @@ mod seal;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tls_wire;
 mod types;
 
-pub use config::{BadConfig, Config, Snapshots, Timing, Tls};
+pub use config::{BadConfig, Config, Settings, Snapshots, Timing, Tls};
 pub use history::{History, HistoryError, QUERY_EVENTS_MAX, Query};
 pub use identity::OpenError;
 pub use members::MemberError;

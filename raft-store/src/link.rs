@@ -7,19 +7,16 @@
 use crate::frame::{
     self, BadFrame, Frame, HELLO_BYTES_MAX, Hello, Kind, PROTOCOL, Purpose, Refusal, Welcome,
 };
+use crate::ground::{Stream, Wire};
 use crate::peers::Acquaintances;
 use policies::{MemberId, Millis};
-use rustls::pki_types::ServerName;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncRead;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 /// Calls and messages that wait for one connection. openraft has at most a handful in flight; beyond that the peer is
 /// not keeping up, and the caller should know.
@@ -59,7 +56,7 @@ pub(crate) struct Route {
     pub(crate) me: MemberId,
     pub(crate) cluster: String,
     pub(crate) store: u64,
-    pub(crate) connector: TlsConnector,
+    pub(crate) wire: Arc<dyn Wire>,
     pub(crate) acquaintances: Arc<Acquaintances>,
     /// A connection attempt, or one write, may take this long.
     pub(crate) connect_limit: Duration,
@@ -168,11 +165,8 @@ async fn refuse_until(end: Instant, route: &Route, why: &str, jobs: &mut mpsc::R
     }
 }
 
-async fn connect(route: &Route) -> io::Result<TlsStream<TcpStream>> {
-    let tcp = TcpStream::connect(&route.address).await?;
-    tcp.set_nodelay(true)?;
-    let name = server_name(route.peer.0).map_err(io::Error::other)?;
-    let mut stream = route.connector.connect(name, tcp).await?;
+async fn connect(route: &Route) -> io::Result<Box<dyn Stream>> {
+    let mut stream = route.wire.dial(route.peer.0, &route.address).await?;
     let hello = Hello {
         protocol: PROTOCOL,
         cluster: route.cluster.clone(),
@@ -189,13 +183,6 @@ async fn connect(route: &Route) -> io::Result<TlsStream<TcpStream>> {
     let welcome = answer.parse::<Welcome>().map_err(io::Error::other)?;
     route.acquaintances.meet(route.peer, welcome.store).await.map_err(io::Error::other)?;
     Ok(stream)
-}
-
-/// The name that a member's certificate must carry.
-pub(crate) fn server_name(
-    member: u64,
-) -> Result<ServerName<'static>, rustls::pki_types::InvalidDnsNameError> {
-    ServerName::try_from(format!("member-{member}"))
 }
 
 /// Where the answer to a call goes.
@@ -227,7 +214,7 @@ impl Unanswered {
 }
 
 /// Uses a connection until it breaks. Calls in flight then fail by the drop of their senders.
-async fn serve(route: &Route, stream: TlsStream<TcpStream>, first: Job, jobs: &mut mpsc::Receiver<Job>) {
+async fn serve(route: &Route, stream: Box<dyn Stream>, first: Job, jobs: &mut mpsc::Receiver<Job>) {
     let (reader, mut writer) = tokio::io::split(stream);
     let unanswered = Arc::new(Unanswered::default());
     let mut receiving = tokio::task::JoinSet::new();

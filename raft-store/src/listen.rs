@@ -1,8 +1,8 @@
 //! Accepts other members' connections and serves their calls.
 //!
-//! Why it exists: this is the door. Behind TLS that demands a certificate of the cluster's authority, a peer must say
-//! who it is (and its certificate must agree), which cluster it belongs to, which version it speaks and which store
-//! it has, before anything that it sends reaches openraft.
+//! Why it exists: this is the door. On a wire that has proven the peer's identity (mutual TLS), a peer must say who it is
+//! (and the proof must agree), which cluster it belongs to, which version it speaks and which store it has, before
+//! anything that it sends reaches openraft.
 //! What it never does: trust a leader or candidate that speaks for somebody else.
 
 use crate::clock::boottime;
@@ -11,8 +11,8 @@ use crate::frame::{
     PROTOCOL, Purpose, Refusal, SNAPSHOT_BYTES_MAX, Voted, Welcome,
 };
 use crate::gate::Gate;
+use crate::ground::{Door, Knock, Proven, Stream};
 use crate::identity::Identity;
-use crate::link::server_name;
 use crate::peers::Acquaintances;
 use crate::store::StoreEvent;
 use crate::types::{Entry, LogId, Types, Vote};
@@ -22,12 +22,9 @@ use policies::{MemberId, Millis, causes};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{RwLock, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 /// Connections at a time: four for each of seven members, and as many again that are half dead.
 const CONNECTIONS_MAX: usize = 64;
@@ -41,7 +38,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Everything that a call may touch.
 pub(crate) struct Service {
     pub(crate) identity: Identity,
-    pub(crate) acceptor: TlsAcceptor,
     pub(crate) raft: Raft<Types>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) acquaintances: Arc<Acquaintances>,
@@ -90,27 +86,28 @@ fn core(error: impl std::error::Error) -> Refused {
 }
 
 /// Accepts until it is dropped; then all connections close.
-pub(crate) async fn accept(listener: TcpListener, service: Arc<Service>) {
+pub(crate) async fn accept(door: Box<dyn Door>, service: Arc<Service>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match listener.accept().await {
+        match door.accept().await {
             Err(error) => {
                 tracing::warn!(%error, "accept a member's connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
-            Ok((stream, address)) => {
+            Ok(knock) => {
                 let service = Arc::clone(&service);
                 connections.spawn(async move {
-                    match connection(&service, stream).await {
+                    let address = knock.from.clone();
+                    match connection(&service, knock).await {
                         Ok(()) => {}
                         Err(error) if is_goodbye(&error) => {
-                            tracing::debug!(%address, %error, "connection ended");
+                            tracing::debug!(address, %error, "connection ended");
                         }
                         Err(error) => {
-                            tracing::warn!(%address, why = causes(&error), "a connection was refused");
+                            tracing::warn!(address, why = causes(&error), "a connection was refused");
                         }
                     }
                     drop(place);
@@ -126,10 +123,9 @@ fn is_goodbye(error: &io::Error) -> bool {
     matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe | ConnectionAborted)
 }
 
-async fn connection(service: &Service, tcp: TcpStream) -> io::Result<()> {
-    tcp.set_nodelay(true)?;
+async fn connection(service: &Service, knock: Knock) -> io::Result<()> {
     let late = |_elapsed| io::Error::new(io::ErrorKind::TimedOut, "no hello in time");
-    let welcomed = timeout(HANDSHAKE_LIMIT, handshake(service, tcp)).await.map_err(late)??;
+    let welcomed = timeout(HANDSHAKE_LIMIT, handshake(service, knock)).await.map_err(late)??;
     let (mut stream, hello) = welcomed;
     let mut session = Session { service, peer: hello.member, receiving: Vec::new() };
     let idle = |_elapsed| io::Error::new(io::ErrorKind::UnexpectedEof, "idle");
@@ -152,10 +148,10 @@ fn refusal(kind: Kind, id: u64, refused: &Refused) -> io::Result<Frame> {
     Frame::json(kind, id, &Refusal { why: causes(refused) }).map_err(io::Error::other)
 }
 
-async fn handshake(service: &Service, tcp: TcpStream) -> io::Result<(TlsStream<TcpStream>, Hello)> {
-    let mut stream = service.acceptor.accept(tcp).await?;
+async fn handshake(service: &Service, knock: Knock) -> io::Result<(Box<dyn Stream>, Hello)> {
+    let (mut stream, proven) = knock.enters.await?;
     let first = frame::read(&mut stream, HELLO_BYTES_MAX).await?;
-    match check_hello(service, &stream, &first).await {
+    match check_hello(service, &proven, &first).await {
         Ok(hello) => {
             let welcome = Welcome { store: service.identity.store };
             let frame = Frame::json(Kind::Welcome, 0, &welcome).map_err(io::Error::other)?;
@@ -169,11 +165,7 @@ async fn handshake(service: &Service, tcp: TcpStream) -> io::Result<(TlsStream<T
     }
 }
 
-async fn check_hello(
-    service: &Service,
-    stream: &TlsStream<TcpStream>,
-    first: &Frame,
-) -> Result<Hello, Refused> {
+async fn check_hello(service: &Service, proven: &Proven, first: &Frame) -> Result<Hello, Refused> {
     if first.kind != Kind::Hello {
         return Err(Refused::NoHello(first.kind));
     }
@@ -186,19 +178,11 @@ async fn check_hello(
         return Err(Refused::Cluster { ours: ours.clone(), theirs: hello.cluster });
     }
     let member = MemberId(hello.member);
-    if !owns_certificate(stream, hello.member) {
+    if !proven(hello.member) {
         return Err(Refused::Certificate(member));
     }
     service.acquaintances.meet(member, hello.store).await?;
     Ok(hello)
-}
-
-/// Whether the peer's certificate, which rustls has verified, carries the name of `member`.
-fn owns_certificate(stream: &TlsStream<TcpStream>, member: u64) -> bool {
-    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let Some(certificate) = certificates.first() else { return false };
-    let Ok(parsed) = rustls::server::ParsedCertificate::try_from(certificate) else { return false };
-    server_name(member).is_ok_and(|name| rustls::client::verify_server_name(&parsed, &name).is_ok())
 }
 
 /// One connection whose peer we know.

@@ -177,7 +177,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
         };
         // Off the runtime: tens of megabytes take long enough to delay a heartbeat.
         let state = Arc::clone(&self.state);
-        let sealed = tokio::task::spawn_blocking(move || seal::seal(&*state)).await;
+        let sealed = self.disk.workers.run(move || seal::seal(&*state)).await;
         let unsealed = |error: AnyError| StorageError::IO { source: IoError::write_snapshot(None, error) };
         let sealed = sealed.map_err(|error| unsealed(AnyError::new(&error)))?;
         let data = sealed.map_err(|error| unsealed(AnyError::new(&error)))?;

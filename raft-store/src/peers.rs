@@ -7,13 +7,13 @@
 use crate::config::Timing;
 use crate::disk::{Disk, DiskError};
 use crate::frame::{Frame, Kind, Purpose};
+use crate::ground::Wire;
 use crate::identity::Identity;
 use crate::link::{Link, Route};
 use policies::MemberId;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio_rustls::TlsConnector;
 
 /// One call of a snapshot transfer may take this long: the last one is answered only when the state is on disk.
 pub(crate) const SNAPSHOT_CALL_LIMIT: Duration = Duration::from_secs(10);
@@ -75,7 +75,7 @@ pub(crate) struct Links {
 /// The links to all members.
 pub(crate) struct Peers {
     identity: Identity,
-    connector: TlsConnector,
+    wire: Arc<dyn Wire>,
     timing: Timing,
     pub(crate) acquaintances: Arc<Acquaintances>,
     /// With the address that they lead to: a member that moved gets new ones.
@@ -85,11 +85,11 @@ pub(crate) struct Peers {
 impl Peers {
     pub(crate) fn new(
         identity: Identity,
-        connector: TlsConnector,
+        wire: Arc<dyn Wire>,
         timing: Timing,
         acquaintances: Arc<Acquaintances>,
     ) -> Peers {
-        Peers { identity, connector, timing, acquaintances, links: Mutex::default() }
+        Peers { identity, wire, timing, acquaintances, links: Mutex::default() }
     }
 
     /// The links to `member` at `address`.
@@ -115,7 +115,7 @@ impl Peers {
                 me: self.identity.member,
                 cluster: self.identity.cluster.clone(),
                 store: self.identity.store,
-                connector: self.connector.clone(),
+                wire: Arc::clone(&self.wire),
                 acquaintances: Arc::clone(&self.acquaintances),
                 connect_limit: election_max,
                 silence_max,

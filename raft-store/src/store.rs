@@ -6,16 +6,18 @@
 //! call fails, and the process should exit; a restart is the repair.
 
 use crate::clock::boottime;
-use crate::config::{Config, Timing};
+use crate::config::{Config, Settings, Timing};
 use crate::disk::Disk;
 use crate::gate::Gate;
-use crate::history::{self, History};
-use crate::identity::{self, OpenError};
+use crate::ground::{Door, Ground, Wire};
+use crate::history::{self, History, Recorder};
+use crate::identity::{self, Home, OpenError};
 use crate::listen::{self, Service};
 use crate::log::Log;
 use crate::machine::{Machine, Shared};
 use crate::network::Network;
 use crate::peers::{Acquaintances, Peers};
+use crate::tls_wire::{TlsDoor, TlsWire};
 use crate::types::{Address, Member, Types, Vote};
 use openraft::error::{CheckIsLeaderError, ClientWriteError, InitializeError, RaftError};
 use openraft::metrics::RaftMetrics;
@@ -24,6 +26,7 @@ use policies::{Applied, ClusterState, LogIndex, MemberId, Millis, Mono, Proposal
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -173,6 +176,17 @@ pub(crate) struct Inner {
     lock: Mutex<Option<File>>,
 }
 
+/// What a memory is made of, whatever it stands on.
+struct Base {
+    started: Mono,
+    home: Home,
+    wire: Arc<dyn Wire>,
+    door: Box<dyn Door>,
+    history: (History, Recorder),
+    local: SocketAddr,
+    dir: PathBuf,
+}
+
 impl Store {
     /// Opens the memory in `config.dir`, or makes an empty one if there never was one, and joins the member traffic.
     ///
@@ -190,25 +204,53 @@ impl Store {
         let listen = |source| OpenError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let local = listener.local_addr().map_err(listen)?;
+        let wire = Arc::new(TlsWire::new(&config.tls));
+        let door = Box::new(TlsDoor::new(listener, &config.tls));
+        let history = history::open(config.dir.join("history"), config.history_keep);
+        Self::assemble(config.settings(), Base { started, home, wire, door, history, local, dir: config.dir })
+            .await
+    }
 
+    /// Opens the memory on something else than a machine; without a searchable history.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn open_on(
+        ground: Ground,
+        settings: Settings,
+    ) -> Result<(Store, mpsc::UnboundedReceiver<StoreEvent>), OpenError> {
+        settings.validate()?;
+        let started = boottime();
+        let home = identity::open_on(&ground.medium, settings.me, &settings.cluster)?;
+        let (history, local, dir) = (history::none(), SocketAddr::from(([0; 4], 0)), PathBuf::new());
+        Self::assemble(
+            settings,
+            Base { started, home, wire: ground.wire, door: ground.door, history, local, dir },
+        )
+        .await
+    }
+
+    async fn assemble(
+        settings: Settings,
+        base: Base,
+    ) -> Result<(Store, mpsc::UnboundedReceiver<StoreEvent>), OpenError> {
+        let Base { started, home, wire, door, history: (history, recorder), local, dir } = base;
+        let (me, timing) = (settings.me, settings.timing);
         let (events, receiver) = mpsc::unbounded_channel();
         let disk = Arc::new(home.disk);
-        let (history, recorder) = history::open(config.dir.join("history"), config.history_keep);
-        let damaged = |error| identity::damaged(&config.dir, me, &error);
+        let damaged = |error| identity::damaged(&dir, me, &error);
         let machine = Machine::open(Arc::clone(&disk), events.clone(), recorder).map_err(damaged)?;
         let state = machine.shared();
-        let timing = config.timing;
         let gate = Arc::new(Gate::new(home.fresh, started, timing.election_max));
         let acquaintances = Arc::new(Acquaintances::open(Arc::clone(&disk)).map_err(damaged)?);
-        let connector = Arc::clone(&config.tls.client).into();
         let network = Network {
-            peers: Arc::new(Peers::new(home.identity.clone(), connector, timing, Arc::clone(&acquaintances))),
+            peers: Arc::new(Peers::new(home.identity.clone(), wire, timing, Arc::clone(&acquaintances))),
             gate: Arc::clone(&gate),
             last_sent: Arc::default(),
             pause: Duration::from_millis(timing.heartbeat.0),
         };
         let log = Log { me: me.0, disk: Arc::clone(&disk) };
-        let core = core_config(&config, home.fresh)?;
+        let core = core_config(&settings, home.fresh)?;
         let raft = Raft::new(me.0, Arc::new(core), network.clone(), log, machine).await;
         let raft = raft.map_err(|error| OpenError::Core(causes(&error)))?;
         // The core publishes who the members are before it takes its first question.
@@ -216,7 +258,6 @@ impl Store {
 
         let service = Service {
             identity: home.identity,
-            acceptor: Arc::clone(&config.tls.server).into(),
             raft: raft.clone(),
             gate: Arc::clone(&gate),
             acquaintances,
@@ -226,7 +267,7 @@ impl Store {
         };
         let closing = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
-        tasks.spawn(listen::accept(listener, Arc::new(service)));
+        tasks.spawn(listen::accept(door, Arc::new(service)));
         tasks.spawn(watch(raft.clone(), Arc::clone(&network.peers), me, events, Arc::clone(&closing)));
         if !home.fresh {
             tasks.spawn(campaign_later(raft.clone(), timing.election_min));
@@ -244,7 +285,7 @@ impl Store {
             closing,
             transferring: AtomicBool::new(false),
             tasks: Mutex::new(tasks),
-            lock: Mutex::new(Some(home.lock)),
+            lock: Mutex::new(home.lock),
         };
         Ok((Store { inner: Arc::new(inner) }, receiver))
     }
@@ -471,7 +512,7 @@ fn members_of(metrics: &RaftMetrics<u64, Address>) -> Vec<Member> {
     membership.nodes().map(member).collect()
 }
 
-fn core_config(config: &Config, fresh: bool) -> Result<openraft::Config, OpenError> {
+fn core_config(config: &Settings, fresh: bool) -> Result<openraft::Config, OpenError> {
     let timing = config.timing;
     let core = openraft::Config {
         cluster_name: config.cluster.clone(),

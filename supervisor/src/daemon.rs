@@ -7,9 +7,10 @@ use crate::api::{self, ApiState};
 use crate::auth::{AuthError, Tokens};
 use crate::config::{Config, Home};
 use crate::executor::Executor;
-use crate::ingest::{Counters, Ingest, IngestError};
+use crate::ingest::{Counters, Ears, Ingest, IngestError};
 use crate::metrics::{Metrics, MetricsError};
 use crate::notify;
+use crate::outside::Devices;
 use crate::runtime::{Runtime, Stopped};
 use crate::seal::{Seal, SealError};
 use crate::tls::{Credentials, TlsError};
@@ -113,10 +114,24 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
     if let Err(error) = notify::ready() {
         tracing::warn!(%error, "tell systemd that we are ready");
     }
-    let executor = Executor::new(store.clone(), seal.clone());
+    let outside = Arc::new(Devices::new(seal.clone()));
+    let executor = Executor::new(store.clone(), Arc::clone(&outside));
+    let ears = Ears::of(|commands, batches| ingest.run(commands, batches));
     let (me, domain) = (config.me(), config.member.domain.clone());
-    let runtime =
-        Runtime { store: store.clone(), events, ingest, heard, executor, seal, metrics, view, me, domain };
+    let store_of_loop = store.clone();
+    let runtime = Runtime {
+        store: store_of_loop,
+        events,
+        ears,
+        heard,
+        executor,
+        outside,
+        seal,
+        metrics,
+        view,
+        me,
+        domain,
+    };
     let ended = runtime.run(stop).await;
     if let Err(error) = notify::stopping() {
         tracing::warn!(%error, "tell systemd that we stop");

@@ -28,6 +28,7 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info};
 
@@ -43,6 +44,10 @@ const RECEIVE_BUFFER_BYTES: usize = 64 << 20;
 const BATCHES_AT_ONCE_MAX: usize = 2 * RECEIVE_BUFFER_BYTES / 768 / BATCH;
 /// How often deadlines are looked at: the step of the wheel.
 const TICK: Duration = Duration::from_millis(policies::watch::STEP_MS);
+/// Commands that wait for the ingest: two for each node of the largest cluster.
+const COMMANDS_MAX: usize = 2 * policies::OBJECTS_MAX;
+/// Batches of news that wait for the loop; the ingest keeps further ones.
+const BATCHES_MAX: usize = 64;
 /// Batches of changes that wait for a slow receiver. When so many wait, the ingest stops reading and ticking, so that
 /// nothing is lost and no silence is invented; commands are still served.
 const WAITING_MAX: usize = 1024;
@@ -130,6 +135,28 @@ pub enum IngestError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// An ingest that runs, as the loop sees it.
+pub struct Ears {
+    /// What it is asked.
+    pub commands: mpsc::Sender<Command>,
+    /// What it notices.
+    pub news: mpsc::Receiver<Batch>,
+    /// The task. Its end is the end of the member: without ears every node would seem dead.
+    pub listening: JoinHandle<Result<(), IngestError>>,
+}
+
+impl Ears {
+    /// Starts what `run` makes of the far ends.
+    pub fn of<R>(run: impl FnOnce(mpsc::Receiver<Command>, mpsc::Sender<Batch>) -> R) -> Self
+    where
+        R: Future<Output = Result<(), IngestError>> + Send + 'static,
+    {
+        let (commands, asked) = mpsc::channel(COMMANDS_MAX);
+        let (batches, news) = mpsc::channel(BATCHES_MAX);
+        Ears { commands, news, listening: tokio::spawn(run(asked, batches)) }
+    }
 }
 
 /// The ingest, ready to run.
@@ -268,7 +295,7 @@ struct Peer {
 }
 
 /// Who is who, and the watch table. No I/O: time and datagrams are arguments.
-struct Table {
+pub struct Table {
     watch: Watch,
     /// By slot; `None` is free.
     peers: Vec<Option<Peer>>,
@@ -281,7 +308,8 @@ struct Table {
 }
 
 impl Table {
-    fn new(now: Mono, counters: Arc<Counters>) -> Self {
+    /// An empty table whose time begins at `now`.
+    pub fn new(now: Mono, counters: Arc<Counters>) -> Self {
         Table {
             watch: Watch::new(now),
             peers: vec![],
@@ -294,7 +322,8 @@ impl Table {
         }
     }
 
-    fn obey(&mut self, command: Command, now: Mono) {
+    /// Does what it is asked.
+    pub fn obey(&mut self, command: Command, now: Mono) {
         match command {
             Command::Enroll { node, key, limits } => self.enroll(node, key, limits, now),
             Command::Forget { node } => self.forget(&node),
@@ -344,7 +373,7 @@ impl Table {
     }
 
     /// Proves a datagram and takes what it says.
-    fn datagram(&mut self, datagram: &[u8], now: Mono) {
+    pub fn datagram(&mut self, datagram: &[u8], now: Mono) {
         let count = |counter: &AtomicU64| {
             counter.fetch_add(1, Relaxed);
         };
@@ -377,7 +406,8 @@ impl Table {
         }
     }
 
-    fn tick(&mut self, now: Mono) {
+    /// Notices who has been silent for too long.
+    pub fn tick(&mut self, now: Mono) {
         self.watch.tick(now, &mut self.passed);
         for (slot, change) in self.passed.drain(..) {
             if let Some(Some(peer)) = self.peers.get(slot.0 as usize) {
@@ -387,7 +417,8 @@ impl Table {
         }
     }
 
-    fn take_news(&mut self) -> Option<Batch> {
+    /// What was noticed since the last time.
+    pub fn take_news(&mut self) -> Option<Batch> {
         let changes = std::mem::take(&mut self.news);
         (!changes.is_empty()).then_some(Batch { at: self.noticed_at, changes })
     }

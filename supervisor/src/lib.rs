@@ -17,6 +17,7 @@ pub mod ingest;
 pub mod init;
 pub mod metrics;
 pub mod notify;
+pub mod outside;
 pub mod pki;
 mod poll;
 pub mod probe;

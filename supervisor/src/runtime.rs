@@ -5,8 +5,9 @@
 //! panic in one of them ends the process, for half a supervisor is worse than none.
 
 use crate::executor::Executor;
-use crate::ingest::{self, Counters, Ingest, IngestError};
+use crate::ingest::{self, Counters, Ears, IngestError};
 use crate::metrics::Metrics;
+use crate::outside::Outside;
 use crate::poll::Poll;
 use crate::seal::{Seal, Secret};
 use crate::{clock, probe};
@@ -26,10 +27,6 @@ const TICK: Duration = Duration::from_millis(20);
 const VIEW_EVERY: Duration = Duration::from_millis(100);
 /// Findings that wait for the loop. A full queue slows the tasks that wait for devices, never the loop.
 const FINDINGS_MAX: usize = 4096;
-/// Commands that wait for the ingest: two for each node of the largest cluster.
-const EAR_COMMANDS_MAX: usize = 2 * policies::OBJECTS_MAX;
-/// Batches of news that wait for the loop; the ingest keeps further ones.
-const BATCHES_MAX: usize = 64;
 
 /// Why a member stopped.
 #[derive(Debug, thiserror::Error)]
@@ -54,17 +51,19 @@ enum Finding {
 }
 
 /// What a member is made of.
-pub struct Runtime {
+pub struct Runtime<O> {
     /// Its memory.
     pub store: Store,
     /// What the memory says.
     pub events: mpsc::UnboundedReceiver<StoreEvent>,
     /// Its ears.
-    pub ingest: Ingest,
+    pub ears: Ears,
     /// What its ears count.
     pub heard: Arc<Counters>,
     /// Its hands.
-    pub executor: Executor,
+    pub executor: Executor<O>,
+    /// What they reach.
+    pub outside: Arc<O>,
     /// Opens secrets.
     pub seal: Seal,
     /// Counters.
@@ -77,11 +76,12 @@ pub struct Runtime {
     pub domain: String,
 }
 
-struct Loop {
+struct Loop<O> {
     store: Store,
     ears: mpsc::Sender<ingest::Command>,
     poll: Poll,
-    executor: Executor,
+    executor: Executor<O>,
+    outside: Arc<O>,
     seal: Seal,
     metrics: Metrics,
     heard: Arc<Counters>,
@@ -94,17 +94,16 @@ struct Loop {
     viewed: Instant,
 }
 
-impl Runtime {
+impl<O: Outside> Runtime<O> {
     /// Runs the member until `stop` says so.
     ///
     /// # Errors
     /// [`Stopped`] if it cannot go on; the process must then end.
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), Stopped> {
-        let Runtime { store, mut events, ingest, heard, executor, seal, metrics, view, me, domain } = self;
+        let Runtime { store, mut events, ears, heard, executor, outside, seal, metrics, view, me, domain } =
+            self;
+        let Ears { commands: ears, mut news, mut listening } = ears;
         let (results, mut findings) = mpsc::channel(FINDINGS_MAX);
-        let (ears, commands) = mpsc::channel(EAR_COMMANDS_MAX);
-        let (batches, mut news) = mpsc::channel(BATCHES_MAX);
-        let mut listening = tokio::spawn(ingest.run(commands, batches));
         let engine = Engine::new(me, BootId(rand::random()), &domain);
         let (poll, tasks, voters) = (Poll::new(clock::mono()), JoinSet::new(), vec![]);
         let viewed = Instant::now();
@@ -113,6 +112,7 @@ impl Runtime {
             ears,
             poll,
             executor,
+            outside,
             seal,
             metrics,
             heard,
@@ -150,7 +150,7 @@ impl Runtime {
     }
 }
 
-impl Loop {
+impl<O: Outside> Loop<O> {
     fn feed(&mut self, input: Input) {
         let outputs = self.engine.handle(clock::now(), input);
         self.executor.lead(self.engine.leads());
@@ -175,9 +175,9 @@ impl Loop {
         let now = clock::mono();
         for (node, limit) in self.poll.due(now) {
             let Some(record) = self.engine.state().nodes.get(&node) else { continue };
-            let asked = record.node.probe.clone();
+            let (outside, asked) = (Arc::clone(&self.outside), record.node.probe.clone());
             self.work(async move {
-                let answer = probe::ask(&asked, 1, limit).await;
+                let answer = outside.ask(&asked, 1, limit).await;
                 (answer == probe::Answer::Answers).then_some(Finding::Answered(node))
             });
         }
@@ -230,19 +230,20 @@ impl Loop {
             Output::Propose { ticket, command } => self.propose(ticket, command),
             Output::Execute { effect, limit } => {
                 let job = self.executor.prepare(self.engine.state(), effect.clone(), limit);
-                let (executor, metrics) = (self.executor.clone(), self.metrics.clone());
+                let metrics = self.metrics.clone();
                 self.work(async move {
                     let began = clock::mono();
-                    let outcome = executor.carry_out(job).await;
+                    let outcome = Executor::carry_out(job).await;
                     metrics.effect(&effect.action, &outcome, clock::mono().since(began));
                     Some(Finding::Input(Input::Ended { token: effect.token, outcome }))
                 });
             }
             Output::Ask { node, count, interval } => {
                 let Some(record) = self.engine.state().nodes.get(&node) else { return };
-                let asked = record.node.probe.clone();
+                let interval = Duration::from_millis(interval.0);
+                let (outside, asked) = (Arc::clone(&self.outside), record.node.probe.clone());
                 self.work(async move {
-                    let answer = probe::ask(&asked, count, Duration::from_millis(interval.0)).await;
+                    let answer = outside.ask(&asked, count, interval).await;
                     if let probe::Answer::CouldNotAsk(why) = &answer {
                         tracing::warn!(%node, why, "could not ask a kernel; it counts as neither alive nor dead");
                     }
