@@ -550,7 +550,8 @@ async fn watch(
         let (leader, stopped, membership) = {
             let now = metrics.borrow_and_update();
             let leader = (now.current_leader.map(MemberId), leading(&now, me).is_some());
-            let stopped = now.running_state.as_ref().err().map(|fatal| causes(fatal));
+            // openraft says the causes with the error; to follow them would say them again.
+            let stopped = now.running_state.as_ref().err().map(ToString::to_string);
             (leader, stopped, Arc::clone(&now.membership_config))
         };
         // A failed send means that the supervisor has dropped its end, at shutdown: nobody is left to be told.
