@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 /// Held while scenarios run: two runs at once would take each other's namespaces away.
 const LOCK: &str = "/run/lock/vf-field";
 
+/// Longest line of what does not hold, in characters.
+const LINE_CHARS_MAX: usize = 400;
+
 /// What came of a scenario.
 enum Came {
     Holds(String),
@@ -105,8 +108,8 @@ impl Field {
             Came::Skipped(why) => say(&format!("SKIPPED: {name}: {why}"))?,
             Came::Broken(broken) => {
                 say(&format!("FAIL    {name:<22} {took:>5.1} s  {done} (seed {seed})"))?;
-                for sentence in broken {
-                    say(&format!("        {sentence}"))?;
+                for line in broken.iter().flat_map(|sentence| sentence.lines()) {
+                    say(&format!("        {}", shorten(line)))?;
                 }
                 say(&format!("        logs: {}", home.dir().join(room).display()))?;
             }
@@ -140,6 +143,14 @@ async fn act(
     keep(&dir.join("facts.json"), &text)?;
     let orders = facts.acked.len();
     Ok((format!("{measured}; {orders} acknowledged orders"), checks::broken(&facts)))
+}
+
+/// A line of a log may be longer than anybody reads; it is in the log.
+fn shorten(line: &str) -> String {
+    match line.char_indices().nth(LINE_CHARS_MAX) {
+        None => line.to_owned(),
+        Some((end, _)) => format!("{}...", line.get(..end).unwrap_or_default()),
+    }
 }
 
 /// Makes sure that this computer allows what scenarios need, removes what an earlier run left, makes the network.
