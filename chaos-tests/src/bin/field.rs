@@ -68,9 +68,10 @@ fn run(cli: Cli) -> Result<()> {
     }
     let this = std::env::current_exe().context("find this program")?;
     let usual = this.ancestors().nth(2).map(|target| target.join("field"));
+    // Before the runtime, whose threads have to be where this one is; and before the directory is emptied, in which a
+    // killed run may have left mounts.
+    let field = Field::open()?;
     let home = Home::prepare(cli.dir.or(usual), Bmcs::Own)?;
-    // Before the runtime: its threads have to be where this one is.
-    let field = Field::open();
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).context("catch SIGINT")?;

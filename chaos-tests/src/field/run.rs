@@ -15,7 +15,6 @@ use policies::causes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::fs::File;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Held while scenarios run: two runs at once would take each other's namespaces away.
@@ -44,8 +43,18 @@ struct Ground {
 impl Field {
     /// Makes the network and puts the calling thread into it: has to be called before a runtime has threads. A
     /// computer that does not allow it is no error; every scenario will then be skipped.
-    pub fn open() -> Field {
-        Field { ground: prepare() }
+    ///
+    /// # Errors
+    /// [`DemoError`] if another run is under way.
+    pub fn open() -> Result<Field, DemoError> {
+        if !nix::unistd::geteuid().is_root() {
+            return Ok(Field { ground: Err("network namespaces need root".to_owned()) });
+        }
+        let lock = File::create(LOCK).map_err(system(format!("make {LOCK}")))?;
+        let busy = format!("lock {LOCK}, which another run holds");
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, errno)| system(busy)(errno.into()))?;
+        Ok(Field { ground: prepare(lock) })
     }
 
     /// Runs these scenarios; a line for each.
@@ -154,17 +163,11 @@ fn shorten(line: &str) -> String {
 }
 
 /// Makes sure that this computer allows what scenarios need, removes what an earlier run left, makes the network.
-fn prepare() -> Result<Ground, String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err("network namespaces need root".to_owned());
-    }
+fn prepare(lock: Flock<File>) -> Result<Ground, String> {
     if let Some(missing) = net::missing() {
         return Err(missing);
     }
     let refused = |error: DemoError| causes(&error);
-    let lock = File::create(Path::new(LOCK)).map_err(|error| format!("make {LOCK}: {error}"))?;
-    let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, errno)| format!("another run holds {LOCK}: {errno}"))?;
     control::sweep();
     faultfs::sweep().map_err(refused)?;
     let network = net::Network::build().map_err(refused)?;
