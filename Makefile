@@ -22,7 +22,7 @@ build: ## Build everything that runs, optimised
 
 test: tools fmt-check clippy unit ## Format, lints, all tests; installs openipmi and ipmitool if they are missing
 
-test-chaos: build ## Break the real programs (root; otherwise SKIPPED): 19 scenarios; SOAK=1h: by chance, as long (SEED=n)
+test-chaos: build ## Break the real programs (root; otherwise SKIPPED): 20 scenarios; SOAK=1h: by chance, as long (SEED=n)
 	@.ci/chaos-tools
 	@target/release/field $(if $(SEED),--seed $(SEED)) $(if $(SOAK),soak $(SOAK),run --all)
 

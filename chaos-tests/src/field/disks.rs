@@ -5,12 +5,18 @@ use super::faultfs::Disk;
 use super::platter::{Ills, PowerLoss};
 use super::scene::{LATE_OFF, Scene, members};
 use crate::demo::DemoError;
+use crate::demo::wait::Look;
 use crate::rack::Fault;
 use policies::MemberId;
 use rand::Rng;
+use std::time::Duration;
 
 /// Acknowledged orders by which a cluster shows that it works.
 const ORDERS: usize = 10;
+/// What a member says of one that comes back with an empty store.
+const REFUSED: &str = "comes with another store";
+/// How long nobody may lead: several elections.
+const WITHOUT_QUORUM: Duration = Duration::from_secs(5);
 
 /// The store of a follower finds no space: the member must stop and say so; with space again it comes back.
 pub(super) async fn full(scene: &mut Scene<'_>) -> Result<String, DemoError> {
@@ -80,6 +86,40 @@ async fn all_lose_power(scene: &mut Scene<'_>, loss: impl Fn(u64) -> PowerLoss) 
         "{acked} orders were acknowledged; {} unsynced writes were struck; the failover went on ({pause:.1?} without \
          writes)",
         lost.join("+")
+    ))
+}
+
+/// A follower gets a new, empty disk and starts under its old id. Its vote is lost, so nobody may count on it: with it
+/// and one other member there is no leader, and the two that remember go on.
+pub(super) async fn replaced(scene: &mut Scene<'_>) -> Result<String, DemoError> {
+    let (leader, member) = (scene.leader().await?, scene.follower().await?);
+    scene.kill(member).await?;
+    scene.disk(member)?.replace();
+    scene.run(member).await?;
+    let log = scene.stage.cluster.newest_log(leader);
+    let what = format!("{leader} to refuse {member}");
+    scene
+        .look_for(&what, async || match std::fs::read_to_string(&log) {
+            Ok(text) if text.contains(&format!("{member} {REFUSED}")) => Look::There(()),
+            Ok(text) => Look::NotYet(format!("{} lines in its log", text.lines().count())),
+            Err(error) => Look::NotYet(error.to_string()),
+        })
+        .await?;
+    scene.await_orders(ORDERS).await?;
+    scene.kill(leader).await?;
+    scene
+        .look_on(WITHOUT_QUORUM, async || match scene.status().await {
+            Ok(status) => {
+                Err(format!("{} leads with the vote of a member that lost its own", status.answered_by))
+            }
+            Err(_) => Ok(()),
+        })
+        .await?;
+    scene.run(leader).await?;
+    scene.await_orders(ORDERS).await?;
+    scene.kill(member).await?;
+    Ok(format!(
+        "{leader} refused {member}; without {leader} nobody led for {WITHOUT_QUORUM:?}; with it, orders again"
     ))
 }
 

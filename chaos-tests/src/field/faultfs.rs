@@ -45,6 +45,11 @@ impl Disk {
         self.platter().lose_power(loss)
     }
 
+    /// It is replaced by a new one, which is empty. Whoever had it open must be gone.
+    pub(super) fn replace(&self) {
+        *self.platter() = Platter::default();
+    }
+
     /// `fsync`s that failed, and writes that found no space.
     pub(super) fn counts(&self) -> (u64, u64) {
         let platter = self.platter();

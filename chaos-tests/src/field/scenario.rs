@@ -43,6 +43,8 @@ pub enum Scenario {
     TornWrites,
     /// The leader alone loses power, its last writes torn
     TornLeader,
+    /// A follower comes back with an empty disk under its old id
+    DiskReplaced,
     /// The leader's wall clock jumps 5 days ahead and 10 days back
     ClockJumps,
     /// The leader can open no further file
@@ -55,7 +57,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// All, in the order in which they are run.
-    pub const ALL: [Scenario; 19] = [
+    pub const ALL: [Scenario; 20] = [
         Scenario::LeaderKilled,
         Scenario::AllKilledInTurn,
         Scenario::LeaderStopped,
@@ -71,6 +73,7 @@ impl Scenario {
         Scenario::PowerLoss,
         Scenario::TornWrites,
         Scenario::TornLeader,
+        Scenario::DiskReplaced,
         Scenario::ClockJumps,
         Scenario::NoFiles,
         Scenario::NoMemory,
@@ -93,7 +96,8 @@ impl Scenario {
             | Scenario::FsyncFails
             | Scenario::PowerLoss
             | Scenario::TornWrites
-            | Scenario::TornLeader => Setting { disks: true, ..Setting::default() },
+            | Scenario::TornLeader
+            | Scenario::DiskReplaced => Setting { disks: true, ..Setting::default() },
             Scenario::ClockJumps => Setting { clocks: true, ..Setting::default() },
             // With `cautious` a node may be gray for half a minute.
             Scenario::NodeWritesLost => Setting { policy: "quick", ..Setting::default() },
@@ -132,6 +136,7 @@ impl Scenario {
             | Scenario::PowerLoss
             | Scenario::TornWrites
             | Scenario::TornLeader
+            | Scenario::DiskReplaced
             | Scenario::ClockJumps
             | Scenario::NoFiles => None,
         };
@@ -163,6 +168,7 @@ impl Scenario {
             Scenario::PowerLoss => disks::power_loss(scene).await,
             Scenario::TornWrites => disks::torn(scene).await,
             Scenario::TornLeader => disks::torn_leader(scene).await,
+            Scenario::DiskReplaced => disks::replaced(scene).await,
             Scenario::ClockJumps => scarcity::clock_jumps(scene).await,
             Scenario::NoFiles => scarcity::no_files(scene).await,
             Scenario::NoMemory => scarcity::no_memory(scene).await,
