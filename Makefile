@@ -5,7 +5,7 @@ CARGO ?= cargo
 RUNS ?= 10
 DEMO_FLAGS = $(if $(filter 1,$(ONCE)),--once) $(if $(BMC),--bmc $(BMC))
 
-.PHONY: help demo bench build test tools fmt-check clippy unit fix agent-static
+.PHONY: help demo bench build test test-chaos tools fmt-check clippy unit fix agent-static
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ build: ## Build everything that runs, optimised
 	@$(CARGO) build --release --quiet --bins --workspace
 
 test: tools fmt-check clippy unit ## Format, lints, all tests; installs openipmi and ipmitool if they are missing
+
+test-chaos: build ## Break the real programs (root; otherwise SKIPPED): 20 scenarios; SOAK=1h: by chance, as long (SEED=n)
+	@.ci/chaos-tools
+	@target/release/field $(if $(SEED),--seed $(SEED)) $(if $(SOAK),soak $(SOAK),run --all)
 
 tools:
 	@.ci/tools

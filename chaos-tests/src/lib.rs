@@ -8,6 +8,7 @@
 
 pub mod checkers;
 pub mod demo;
+pub mod field;
 pub mod rack;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -7,6 +7,7 @@ use crate::disk::{Disk, DiskError};
 use crate::types::{Entry, LogEntry, Types, Vote};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, LogId, LogState, OptionalSend, RaftLogReader, StorageError, StorageIOError};
+use policies::causes;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
@@ -26,7 +27,7 @@ pub(crate) struct Log {
 type IoError = StorageIOError<u64>;
 
 fn wrap(kind: fn(AnyError) -> IoError) -> impl Fn(DiskError) -> StorageError<u64> {
-    move |error| StorageError::IO { source: kind(AnyError::new(&error)) }
+    move |error| StorageError::IO { source: kind(AnyError::error(causes(&error))) }
 }
 
 impl Log {

@@ -13,7 +13,7 @@ use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{
     AnyError, EntryPayload, LogId, OptionalSend, RaftSnapshotBuilder, StorageError, StorageIOError,
 };
-use policies::{ClusterState, Command, LeaderEpoch, LogIndex, Proposal};
+use policies::{ClusterState, Command, LeaderEpoch, LogIndex, Proposal, causes};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -122,11 +122,11 @@ impl Machine {
 }
 
 fn bad_snapshot(error: &BadRecord) -> StorageError<u64> {
-    StorageError::IO { source: IoError::read_snapshot(None, AnyError::new(error)) }
+    StorageError::IO { source: IoError::read_snapshot(None, AnyError::error(causes(error))) }
 }
 
 fn unwritten_snapshot(error: &DiskError) -> StorageError<u64> {
-    StorageError::IO { source: IoError::write_snapshot(None, AnyError::new(error)) }
+    StorageError::IO { source: IoError::write_snapshot(None, AnyError::error(causes(error))) }
 }
 
 impl RaftStateMachine<Types> for Machine {
@@ -174,7 +174,7 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError<u64>> {
         let read = |error: DiskError| StorageError::IO {
-            source: IoError::read_snapshot(None, AnyError::new(&error)),
+            source: IoError::read_snapshot(None, AnyError::error(causes(&error))),
         };
         let snapshot = self.disk.snapshot().map_err(read)?;
         Ok(snapshot.map(|(head, data)| Snapshot { meta: head.into(), snapshot: Box::new(data) }))
@@ -201,8 +201,8 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let state = Arc::clone(&self.state);
         let sealed = self.disk.workers.run(move || seal::seal(&*state)).await;
         let unsealed = |error: AnyError| StorageError::IO { source: IoError::write_snapshot(None, error) };
-        let sealed = sealed.map_err(|error| unsealed(AnyError::new(&error)))?;
-        let data = sealed.map_err(|error| unsealed(AnyError::new(&error)))?;
+        let sealed = sealed.map_err(|error| unsealed(AnyError::error(causes(&error))))?;
+        let data = sealed.map_err(|error| unsealed(AnyError::error(causes(&error))))?;
         let head = SnapshotHead::from(&meta);
         self.disk.save_snapshot(&head, data.clone()).await.map_err(|error| unwritten_snapshot(&error))?;
         Ok(Snapshot { meta, snapshot: Box::new(data) })

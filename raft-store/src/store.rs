@@ -570,7 +570,8 @@ async fn watch(
             let now = metrics.borrow_and_update();
             let leader = (now.current_leader.map(MemberId), leading(&now, me).is_some());
             let term = leader.1.then_some(now.vote.leader_id.term);
-            let stopped = now.running_state.as_ref().err().map(|fatal| causes(fatal));
+            // openraft says the causes with the error; to follow them would say them again.
+            let stopped = now.running_state.as_ref().err().map(ToString::to_string);
             (leader, term, stopped, Arc::clone(&now.membership_config))
         };
         // A failed send means that the supervisor has dropped its end, at shutdown: nobody is left to be told.

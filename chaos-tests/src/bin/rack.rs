@@ -11,6 +11,7 @@ use chaos_tests::rack::{
     fault::DeviceMood,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
@@ -70,6 +71,9 @@ struct Init {
     /// Heartbeat addresses of the supervisor's members
     #[arg(long, value_delimiter = ',', required = true)]
     members: Vec<String>,
+    /// Where everything of the rack listens
+    #[arg(long, default_value = "127.0.0.1")]
+    address: std::net::IpAddr,
     /// Whose BMCs
     #[arg(long, default_value = "own")]
     bmc: Bmc,
@@ -202,6 +206,9 @@ struct Chassis {
 struct Child {
     #[arg(long)]
     parent: i32,
+    /// File of the network namespace to be in
+    #[arg(long)]
+    net: Option<PathBuf>,
     #[arg(last = true, required = true)]
     command: Vec<String>,
 }
@@ -235,6 +242,7 @@ impl Init {
         let spec = RackSpec {
             machines: self.machines,
             spares: self.spares,
+            address: self.address,
             bmc,
             suite: self.suite.unwrap_or(usual_suite),
             boot_delay: self.boot_delay,
@@ -389,6 +397,11 @@ impl Child {
         // The parent may have ended before the kernel knew of our wish.
         if getppid() != Pid::from_raw(self.parent) {
             bail!("the parent has ended");
+        }
+        if let Some(net) = &self.net {
+            let entered = std::fs::File::open(net)
+                .and_then(|file| setns(file, CloneFlags::CLONE_NEWNET).map_err(std::io::Error::from));
+            entered.with_context(|| format!("enter the network namespace {}", net.display()))?;
         }
         let Some((program, arguments)) = self.command.split_first() else { bail!("no program to become") };
         Err(std::process::Command::new(program).args(arguments).exec())

@@ -4,7 +4,7 @@
 //! Why it exists: a rack that loses its cooling has to be fenced in the time that one node takes.
 //! What it never does: count the time that the BMCs themselves need to switch off.
 
-use super::process::{Process, Starter};
+use super::process::{Around, Process, Starter};
 use super::table::{milliseconds, say, spread, table};
 use super::wait::{Look, until};
 use super::{DemoError, Home};
@@ -52,7 +52,7 @@ pub async fn bench_fence(home: &Home, runs: usize) -> Result<(), DemoError> {
     let (dir, log) = (home.dir().join("bmcs"), home.dir().join("bmcs.log"));
     let (text, count) = (dir.to_string_lossy(), BMCS.to_string());
     let args = ["bmcs", "--dir", &text, "--count", &count];
-    let mut bmcs = starter.start("the BMCs", &home.program("rack"), args, &[], log).await?;
+    let mut bmcs = starter.start("the BMCs", &home.program("rack"), args, &Around::default(), log).await?;
     let rack = connect(&dir, &mut bmcs).await?;
     let targets = targets(&Description::read(&dir).map_err(DemoError::Description)?)?;
     let mut rows = Vec::new();

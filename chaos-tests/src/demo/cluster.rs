@@ -4,13 +4,13 @@
 //! What it never does: decide or repair anything.
 
 use super::error::system;
+use super::ground::{BeforeRun, MEMBERS, Seat};
 use super::process::{Process, Starter, answer};
 use super::wait::{Look, until};
-use super::{DemoError, Home, ports};
+use super::{DemoError, Home};
 use policies::{MemberId, causes};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,77 +19,69 @@ use supervisor::client::{Client, ClientError};
 use supervisor::config::Home as MemberHome;
 use supervisor::init::Context;
 
-/// Members: the smallest cluster that survives one of them.
-const MEMBERS: usize = 3;
 /// How long a question looks for a member that can answer it. A new leader is there within 1.5 s.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a question to one certain member looks for it.
 const PATIENCE_WITH_ONE: Duration = Duration::from_secs(1);
 /// From the start of a member to its first answer, on a busy computer.
 const START_MAX: Duration = Duration::from_secs(20);
-/// Log levels of the members: `supervisor::runtime` at `debug` says when a node is heard no more.
-const LOG_FILTER: (&str, &str) = ("HA_LOG", "info,supervisor::runtime=debug");
-
-/// Addresses of one member.
-struct Addresses {
-    member: SocketAddr,
-    api: SocketAddr,
-    heartbeat: SocketAddr,
-}
-
-impl Addresses {
-    /// As `init` and `invite` take them.
-    fn flags(&self) -> [String; 6] {
-        let flag = str::to_owned;
-        [
-            flag("--member-addr"),
-            self.member.to_string(),
-            flag("--api-addr"),
-            self.api.to_string(),
-            flag("--heartbeat-addr"),
-            self.heartbeat.to_string(),
-        ]
-    }
-}
-
 /// A running cluster.
-pub(super) struct Cluster {
+pub(crate) struct Cluster {
     dir: PathBuf,
+    supervisord: PathBuf,
     hactl: PathBuf,
     context: PathBuf,
-    addresses: BTreeMap<MemberId, Addresses>,
+    starter: Starter,
+    seats: BTreeMap<MemberId, Seat>,
     members: BTreeMap<MemberId, Process>,
+    /// How often each member was started.
+    lives: BTreeMap<MemberId, u32>,
     client: Client,
 }
 
 impl Cluster {
     /// Makes a cluster in `dir` and waits until all its members vote.
-    pub(super) async fn start(home: &Home, dir: &Path, starter: &Starter) -> Result<Cluster, DemoError> {
-        let addresses = draw_addresses()?;
+    pub(super) async fn start(
+        home: &Home,
+        dir: &Path,
+        starter: &Starter,
+        seats: BTreeMap<MemberId, Seat>,
+        before_run: BeforeRun,
+    ) -> Result<Cluster, DemoError> {
         let supervisord = home.program("ha-supervisord");
-        make_directories(&supervisord, dir, &addresses).await?;
-        let mut members = BTreeMap::new();
-        for id in addresses.keys() {
-            let member_dir = dir.join(id.to_string());
-            let args = ["run".as_ref(), "--dir".as_ref(), member_dir.as_os_str()];
-            let log = dir.join(format!("{id}.log"));
-            let member =
-                starter.start(&format!("member {id}"), &supervisord, args, &[LOG_FILTER], log).await?;
-            members.insert(*id, member);
-        }
+        make_directories(&supervisord, dir, &seats).await?;
+        before_run(dir)?;
         let context = MemberHome::new(dir.join("m1")).hactl();
         let client = open(&context, PATIENCE)?;
-        let (dir, hactl) = (dir.to_owned(), home.program("hactl"));
-        let mut cluster = Cluster { dir, hactl, context, addresses, members, client };
+        let (dir, hactl, starter) = (dir.to_owned(), home.program("hactl"), starter.clone());
+        let (members, lives) = (BTreeMap::new(), BTreeMap::new());
+        let mut cluster =
+            Cluster { dir, supervisord, hactl, context, starter, seats, members, lives, client };
+        for id in cluster.seats.keys().copied().collect::<Vec<_>>() {
+            cluster.run(id).await?;
+        }
         cluster.gather().await?;
         Ok(cluster)
+    }
+
+    /// Starts the process of a member that does not run.
+    pub(crate) async fn run(&mut self, id: MemberId) -> Result<(), DemoError> {
+        let Some(seat) = self.seats.get(&id) else {
+            return Err(DemoError::Unexpected(format!("{id} is to run, but has no seat")));
+        };
+        *self.lives.entry(id).or_default() += 1;
+        let (name, log, dir) = (format!("member {id}"), self.newest_log(id), self.dir.join(id.to_string()));
+        let args = ["run".as_ref(), "--dir".as_ref(), dir.as_os_str()];
+        let member = self.starter.start(&name, &self.supervisord, args, &seat.around, log).await?;
+        self.members.insert(id, member);
+        Ok(())
     }
 
     /// Waits for the first member to lead and adds the others.
     async fn gather(&mut self) -> Result<(), DemoError> {
         let log = self.log(MemberId(1));
         until("member 1 to lead", START_MAX, &log, async || self.has_leader().await).await?;
-        for (id, addresses) in self.addresses.iter().filter(|(id, _)| id.0 != 1) {
+        for (id, addresses) in self.seats.iter().filter(|(id, _)| id.0 != 1) {
             let (member, api) = (addresses.member.to_string(), addresses.api.to_string());
             let id = id.0.to_string();
             let add = ["member", "add", &id, "--member-addr", &member, "--api-addr", &api];
@@ -118,7 +110,7 @@ impl Cluster {
     }
 
     /// Runs `hactl`.
-    pub(super) async fn hactl<'a>(
+    pub(crate) async fn hactl<'a>(
         &self,
         args: impl IntoIterator<Item = &'a str>,
     ) -> Result<String, DemoError> {
@@ -127,7 +119,7 @@ impl Cluster {
     }
 
     /// Asks the cluster.
-    pub(super) async fn get<A: DeserializeOwned>(
+    pub(crate) async fn get<A: DeserializeOwned>(
         &self,
         doing: &'static str,
         path: &str,
@@ -140,15 +132,15 @@ impl Cluster {
     }
 
     /// Who leads, as the first member that answers sees it.
-    pub(super) async fn leader(&self) -> Result<Option<MemberId>, DemoError> {
+    pub(crate) async fn leader(&self) -> Result<Option<MemberId>, DemoError> {
         let seen = self.members_seen().await?;
         Ok(seen.members.iter().find(|member| member.leader).map(|member| member.id))
     }
 
     /// A client for each member that asks this member only.
-    pub(super) fn clients(&self) -> Result<Vec<Arc<Client>>, DemoError> {
+    pub(crate) fn clients(&self) -> Result<Vec<Arc<Client>>, DemoError> {
         let home = MemberHome::new(self.dir.join("m1"));
-        let open_one = |(id, addresses): (&MemberId, &Addresses)| {
+        let open_one = |(id, addresses): (&MemberId, &Seat)| {
             let context = Context {
                 endpoints: vec![format!("https://{}", addresses.api)],
                 ca: home.ca_cert(),
@@ -162,11 +154,11 @@ impl Cluster {
             std::fs::write(&path, text).map_err(system(format!("write {}", path.display())))?;
             open(&path, PATIENCE_WITH_ONE).map(Arc::new)
         };
-        self.addresses.iter().map(open_one).collect()
+        self.seats.iter().map(open_one).collect()
     }
 
     /// Kills a member as a power failure would.
-    pub(super) async fn kill(&mut self, id: MemberId) -> Result<(), DemoError> {
+    pub(crate) async fn kill(&mut self, id: MemberId) -> Result<(), DemoError> {
         match self.members.remove(&id) {
             Some(mut member) => member.kill().await,
             None => Err(DemoError::Unexpected(format!("{id} is to be killed, but does not run"))),
@@ -179,7 +171,7 @@ impl Cluster {
     }
 
     /// Gives up the members that have ended, each with how it ended.
-    pub(super) fn bury(&mut self) -> Vec<(MemberId, String)> {
+    pub(crate) fn bury(&mut self) -> Vec<(MemberId, String)> {
         let mut ended = Vec::new();
         self.members.retain(|id, member| match member.check() {
             Ok(()) => true,
@@ -196,26 +188,34 @@ impl Cluster {
     }
 
     /// The process of a member, if it runs.
-    pub(super) fn pid(&self, id: MemberId) -> Option<u32> {
+    pub(crate) fn pid(&self, id: MemberId) -> Option<u32> {
         self.members.get(&id)?.pid()
     }
 
     /// Each member's log.
-    pub(super) fn logs(&self) -> BTreeMap<MemberId, PathBuf> {
-        self.addresses.keys().map(|id| (*id, self.log(*id))).collect()
+    pub(crate) fn logs(&self) -> BTreeMap<MemberId, PathBuf> {
+        self.seats.keys().map(|id| (*id, self.log(*id))).collect()
     }
 
     fn log(&self, id: MemberId) -> PathBuf {
         self.dir.join(format!("{id}.log"))
     }
 
+    /// The log of a member's newest life: each has its own, so that a later one does not hide why an earlier one ended.
+    pub(crate) fn newest_log(&self, id: MemberId) -> PathBuf {
+        match self.lives.get(&id) {
+            None | Some(0 | 1) => self.log(id),
+            Some(life) => self.dir.join(format!("{id}-{life}.log")),
+        }
+    }
+
     /// Where the members hear heartbeats.
     pub(super) fn heartbeat_addresses(&self) -> Vec<String> {
-        self.addresses.values().map(|addresses| addresses.heartbeat.to_string()).collect()
+        self.seats.values().map(|addresses| addresses.heartbeat.to_string()).collect()
     }
 
     /// The file that tells `hactl` where the cluster is.
-    pub(super) fn context(&self) -> &Path {
+    pub(crate) fn context(&self) -> &Path {
         &self.context
     }
 
@@ -225,22 +225,11 @@ impl Cluster {
     }
 }
 
-fn draw_addresses() -> Result<BTreeMap<MemberId, Addresses>, DemoError> {
-    let mut free = ports::draw(3 * MEMBERS)?.into_iter();
-    let mut next =
-        || free.next().ok_or_else(|| DemoError::Unexpected("there are too few free ports".to_owned()));
-    let mut addresses = BTreeMap::new();
-    for id in (1..).take(MEMBERS) {
-        addresses.insert(MemberId(id), Addresses { member: next()?, api: next()?, heartbeat: next()? });
-    }
-    Ok(addresses)
-}
-
 /// `init` for the first member, `invite` and `join` for the others.
 async fn make_directories(
     supervisord: &Path,
     dir: &Path,
-    addresses: &BTreeMap<MemberId, Addresses>,
+    addresses: &BTreeMap<MemberId, Seat>,
 ) -> Result<(), DemoError> {
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     let first = text(dir.join("m1"));

@@ -115,13 +115,13 @@ pub enum DemoError {
 }
 
 /// Says what we were doing when the system refused.
-pub(super) fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> DemoError {
+pub(crate) fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> DemoError {
     let doing = doing.into();
     move |source| DemoError::System { doing, source }
 }
 
 /// The last lines of a log, indented.
-pub(super) fn tail(log: &Path) -> String {
+pub(crate) fn tail(log: &Path) -> String {
     let bytes = match std::fs::read(log) {
         Ok(bytes) => bytes,
         Err(error) => return format!("    (it cannot be read: {error})"),

@@ -19,14 +19,14 @@ use tokio::task::JoinSet;
 const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// The merged history. Ends following when it is dropped.
-pub(super) struct History {
+pub(crate) struct History {
     events: watch::Receiver<Vec<Event>>,
     _tasks: JoinSet<()>,
 }
 
 impl History {
     /// Follows each of these members.
-    pub(super) fn follow(clients: Vec<Arc<Client>>) -> History {
+    pub(crate) fn follow(clients: Vec<Arc<Client>>) -> History {
         let (sender, events) = watch::channel(Vec::new());
         let sender = Arc::new(sender);
         let mut tasks = JoinSet::new();
@@ -37,7 +37,7 @@ impl History {
     }
 
     /// All events so far, in the order of arrival, and those to come.
-    pub(super) fn subscribe(&self) -> watch::Receiver<Vec<Event>> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Vec<Event>> {
         self.events.clone()
     }
 }

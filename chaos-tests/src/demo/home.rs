@@ -71,7 +71,7 @@ impl Home {
     }
 
     /// The directory.
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
@@ -81,7 +81,7 @@ impl Home {
     }
 
     /// One of the programs.
-    pub(super) fn program(&self, name: &str) -> PathBuf {
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)
     }
 
@@ -91,7 +91,7 @@ impl Home {
     }
 
     /// A new directory below ours.
-    pub(super) fn room(&self, name: &str) -> Result<PathBuf, DemoError> {
+    pub(crate) fn room(&self, name: &str) -> Result<PathBuf, DemoError> {
         let room = self.dir.join(name);
         fs::create_dir(&room).map_err(system(format!("make directory {}", room.display())))?;
         Ok(room)

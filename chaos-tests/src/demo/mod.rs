@@ -14,23 +14,24 @@
 
 mod bench;
 mod bench_fence;
-mod cluster;
-mod error;
+pub(crate) mod cluster;
+pub(crate) mod error;
 mod failover;
 mod findings;
-mod history;
-mod home;
+pub(crate) mod ground;
+pub(crate) mod history;
+pub(crate) mod home;
 mod kind;
 mod moments;
 mod narrator;
 mod once;
 mod ports;
-mod process;
+pub(crate) mod process;
 mod show;
-mod stage;
-mod table;
+pub(crate) mod stage;
+pub(crate) mod table;
 mod verdict;
-mod wait;
+pub(crate) mod wait;
 
 pub use bench::bench;
 pub use bench_fence::bench_fence;

@@ -19,34 +19,47 @@ use tokio::time::{Instant, timeout, timeout_at};
 /// Longest time for a program that is run for its answer. `hactl member add` waits until a member has caught up.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
+/// What a program finds around it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Around {
+    /// Variables of its environment, on top of ours.
+    pub(crate) environment: Vec<(String, String)>,
+    /// The file of the network namespace that it is put into; `None`: ours.
+    pub(crate) net: Option<PathBuf>,
+}
+
 /// How to start processes that cannot outlive the demo.
 #[derive(Clone, Debug)]
-pub(super) struct Starter {
+pub(crate) struct Starter {
     offspring: Offspring,
     /// The `rack` program, whose verb `child` becomes a program that the kernel ends with its parent.
     rack: PathBuf,
 }
 
 impl Starter {
-    pub(super) fn new(rack: PathBuf) -> Result<Self, DemoError> {
+    pub(crate) fn new(rack: PathBuf) -> Result<Self, DemoError> {
         Ok(Starter { offspring: Offspring::start().map_err(system("start the thread that forks"))?, rack })
     }
 
     /// Starts a program that runs on; its words go to `log`.
-    pub(super) async fn start<A: AsRef<OsStr>>(
+    pub(crate) async fn start<A: AsRef<OsStr>>(
         &self,
         name: &str,
         program: &Path,
         args: impl IntoIterator<Item = A>,
-        environment: &[(&str, &str)],
+        around: &Around,
         log: PathBuf,
     ) -> Result<Process, DemoError> {
         let doing = || format!("start {name}, which logs to {}", log.display());
         let said = File::create(&log).map_err(system(doing()))?;
         let also = said.try_clone().map_err(system(doing()))?;
         let mut command = Command::new(&self.rack);
-        command.args(["child", "--parent", &std::process::id().to_string(), "--"]).arg(program).args(args);
-        command.envs(environment.iter().copied());
+        command.args(["child", "--parent", &std::process::id().to_string()]);
+        if let Some(net) = &around.net {
+            command.arg("--net").arg(net);
+        }
+        command.arg("--").arg(program).args(args);
+        command.envs(around.environment.iter().map(|(name, value)| (name, value)));
         // A group of its own: Ctrl-C at the terminal reaches only the demo, which ends everything in order.
         command.stdin(Stdio::null()).stdout(said).stderr(also).process_group(0);
         let child = self.offspring.spawn(command).await.map_err(system(doing()))?;
@@ -56,7 +69,7 @@ impl Starter {
 
 /// A running program. Dropping it kills it.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     name: String,
     child: Child,
     log: PathBuf,
@@ -65,16 +78,16 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn log(&self) -> &Path {
+    pub(crate) fn log(&self) -> &Path {
         &self.log
     }
 
-    pub(super) fn pid(&self) -> Option<u32> {
+    pub(crate) fn pid(&self) -> Option<u32> {
         self.child.id()
     }
 
     /// Makes sure that it still runs.
-    pub(super) fn check(&mut self) -> Result<(), DemoError> {
+    pub(crate) fn check(&mut self) -> Result<(), DemoError> {
         match self.child.try_wait().map_err(system(format!("look after {}", self.name)))? {
             None => Ok(()),
             Some(status) => Err(DemoError::Ended {
@@ -87,12 +100,12 @@ impl Process {
     }
 
     /// Ends it at once, as a power failure would (SIGKILL).
-    pub(super) async fn kill(&mut self) -> Result<(), DemoError> {
+    pub(crate) async fn kill(&mut self) -> Result<(), DemoError> {
         self.child.kill().await.map_err(system(format!("kill {}", self.name)))
     }
 
     /// Asks it to end (SIGTERM).
-    pub(super) fn ask_to_end(&self) {
+    pub(crate) fn ask_to_end(&self) {
         // A child without a pid has ended. One that ends just now is no error either.
         if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
             kill(Pid::from_raw(pid), Signal::SIGTERM).ok();
@@ -100,7 +113,7 @@ impl Process {
     }
 
     /// Waits for its end until the deadline, then kills it.
-    pub(super) async fn ended(mut self, deadline: Instant) -> Result<(), DemoError> {
+    pub(crate) async fn ended(mut self, deadline: Instant) -> Result<(), DemoError> {
         match timeout_at(deadline, self.child.wait()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(system(format!("wait for the end of {}", self.name))(error)),
@@ -113,7 +126,7 @@ impl Process {
 ///
 /// # Errors
 /// [`DemoError::Program`] with everything that it said, if it fails or takes too long.
-pub(super) async fn answer<A: AsRef<OsStr>>(
+pub(crate) async fn answer<A: AsRef<OsStr>>(
     program: &Path,
     args: impl IntoIterator<Item = A>,
     environment: &[(&str, &str)],

@@ -5,13 +5,15 @@
 
 use super::cluster::Cluster;
 use super::error::system;
+use super::ground::Ground;
 use super::history::History;
-use super::process::{Process, Starter, answer};
+use super::process::{Around, Process, Starter, answer};
 use super::wait::{Look, until};
 use super::{DemoError, Home};
 use crate::rack::client::Client as RackClient;
 use crate::rack::{Description, Report, Status};
 use policies::{NodeState, Verdict, causes};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use supervisor::api::answers::NodeLine;
@@ -29,14 +31,14 @@ const END_MAX: Duration = Duration::from_secs(5);
 const WRITES_BEFORE_MIN: u64 = 100;
 
 /// What the demo's rack holds.
-pub(super) const NODES: usize = 6;
-pub(super) const SPARES: usize = 2;
+pub(crate) const NODES: usize = 6;
+pub(crate) const SPARES: usize = 2;
 
 /// A cluster and a rack.
-pub(super) struct Stage {
-    pub(super) cluster: Cluster,
-    pub(super) history: History,
-    pub(super) description: Description,
+pub(crate) struct Stage {
+    pub(crate) cluster: Cluster,
+    pub(crate) history: History,
+    pub(crate) description: Description,
     dir: PathBuf,
     rack_dir: PathBuf,
     rack: Process,
@@ -49,14 +51,26 @@ impl Stage {
     pub(super) async fn build(
         home: &Home,
         dir: PathBuf,
+        tell: impl FnMut(&str) -> Result<(), DemoError>,
+    ) -> Result<Stage, DemoError> {
+        Stage::build_on(home, dir, Ground::loopback()?, tell).await
+    }
+
+    /// The same on other ground.
+    pub(crate) async fn build_on(
+        home: &Home,
+        dir: PathBuf,
+        ground: Ground,
         mut tell: impl FnMut(&str) -> Result<(), DemoError>,
     ) -> Result<Stage, DemoError> {
+        let Ground { seats, rack, rack_around, policy, before_run } = ground;
         let starter = Starter::new(home.program("rack"))?;
         tell("making a cluster of three members (ha-supervisord init, invite, join, run; hactl member add)")?;
-        let cluster = Cluster::start(home, &dir, &starter).await?;
+        let cluster = Cluster::start(home, &dir, &starter, seats, before_run).await?;
         tell("making a rack of six nodes and switching four of them on (rack init, run)")?;
         let rack_dir = dir.join("rack");
-        let (description, rack) = start_rack(home, &starter, &rack_dir, &cluster).await?;
+        let place = Place { address: rack, around: rack_around, policy };
+        let (description, rack) = start_rack(home, &starter, &rack_dir, &cluster, place).await?;
         let rack_client = RackClient::new(&description)
             .map_err(|source| DemoError::Rack { doing: "prepare to speak to the rack", source })?;
         let history = History::follow(cluster.clients()?);
@@ -120,7 +134,7 @@ impl Stage {
     }
 
     /// Makes sure that everything still runs.
-    pub(super) fn check(&mut self) -> Result<(), DemoError> {
+    pub(crate) fn check(&mut self) -> Result<(), DemoError> {
         self.cluster.check()?;
         self.check_rack()
     }
@@ -131,13 +145,13 @@ impl Stage {
     }
 
     /// What the array has seen.
-    pub(super) async fn report(&self) -> Result<Report, DemoError> {
+    pub(crate) async fn report(&self) -> Result<Report, DemoError> {
         let doing = "ask the storage array for its report";
         self.rack_client.report().await.map_err(|source| DemoError::Rack { doing, source })
     }
 
     /// The rack as it is now.
-    pub(super) async fn status(&self) -> Result<Status, DemoError> {
+    pub(crate) async fn status(&self) -> Result<Status, DemoError> {
         self.rack_client
             .status()
             .await
@@ -145,12 +159,12 @@ impl Stage {
     }
 
     /// The rack's control.
-    pub(super) fn rack(&self) -> &RackClient {
+    pub(crate) fn rack(&self) -> &RackClient {
         &self.rack_client
     }
 
     /// Where everything of this stage is.
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
@@ -160,7 +174,7 @@ impl Stage {
     }
 
     /// Ends everything: all are asked at once, and killed if they do not end.
-    pub(super) async fn end(self) -> Result<(), DemoError> {
+    pub(crate) async fn end(self) -> Result<(), DemoError> {
         drop(self.history);
         let processes: Vec<Process> = self.cluster.into_processes().chain([self.rack]).collect();
         processes.iter().for_each(Process::ask_to_end);
@@ -172,26 +186,36 @@ impl Stage {
     }
 }
 
+/// Where the rack stands, and the policy of its instances.
+struct Place {
+    address: IpAddr,
+    around: Around,
+    policy: String,
+}
+
 async fn start_rack(
     home: &Home,
     starter: &Starter,
     dir: &Path,
     cluster: &Cluster,
+    place: Place,
 ) -> Result<(Description, Process), DemoError> {
     let text = dir.to_string_lossy();
     let members = cluster.heartbeat_addresses().join(",");
     let (machines, spares) = (NODES.to_string(), SPARES.to_string());
     let program = home.program("rack");
-    let init = ["init", "--dir", &text, "--machines", &machines, "--spares", &spares, "--policy", "quick"];
+    let init = ["init", "--dir", &text, "--machines", &machines, "--spares", &spares];
+    let address = place.address.to_string();
     let rest = ["--members", &members, "--bmc", home.bmcs().word()];
+    let rest = rest.into_iter().chain(["--policy", &place.policy, "--address", &address]);
     answer(&program, init.into_iter().chain(rest), &[]).await?;
     let log = dir.with_extension("log");
-    let rack = starter.start("the rack", &program, ["run", "--dir", &text], &[], log).await?;
+    let rack = starter.start("the rack", &program, ["run", "--dir", &text], &place.around, log).await?;
     let description = Description::read(dir).map_err(DemoError::Description)?;
     Ok((description, rack))
 }
 
 /// Writes something that a reader of the logs may want to see later.
-pub(super) fn keep(path: &Path, text: &str) -> Result<(), DemoError> {
+pub(crate) fn keep(path: &Path, text: &str) -> Result<(), DemoError> {
     std::fs::write(path, text).map_err(system(format!("write {}", path.display())))
 }

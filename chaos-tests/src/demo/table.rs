@@ -41,7 +41,7 @@ pub(super) fn ink(ink: Ink, text: &str) -> String {
 ///
 /// # Errors
 /// If standard output is gone: then nobody listens and the demo ends.
-pub(super) fn say(text: &str) -> Result<(), DemoError> {
+pub(crate) fn say(text: &str) -> Result<(), DemoError> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(system("write to standard output"))
 }

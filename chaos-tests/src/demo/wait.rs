@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// What a look showed.
-pub(super) enum Look<T> {
+pub(crate) enum Look<T> {
     /// It is so.
     There(T),
     /// Not yet; this is what was seen.
@@ -25,7 +25,7 @@ pub(super) enum Look<T> {
 ///
 /// # Errors
 /// [`DemoError::Late`] with the end of `log`, or what a look returned.
-pub(super) async fn until<T>(
+pub(crate) async fn until<T>(
     what: &str,
     within: Duration,
     log: &Path,

@@ -71,7 +71,7 @@ pub async fn serve(
     world: Arc<World>,
     connections: Connections,
 ) -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    let listener = TcpListener::bind(SocketAddr::new(world.description().api.ip(), 0)).await?;
     let address = listener.local_addr()?;
     tasks.spawn(async move {
         let mut clients = JoinSet::new();

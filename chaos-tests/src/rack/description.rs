@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -41,6 +41,8 @@ pub struct RackSpec {
     pub policy: PolicyId,
     /// Heartbeat addresses of the supervisor's members, `host:port`.
     pub members: Vec<String>,
+    /// Where everything of the rack listens. Loopback, unless the rack is in a network namespace of its own.
+    pub address: IpAddr,
     /// Whose BMCs.
     pub bmc: BmcKind,
     /// Cipher suite: 17 or 3.
@@ -63,6 +65,7 @@ impl RackSpec {
             spares: 2,
             policy,
             members,
+            address: Ipv4Addr::LOCALHOST.into(),
             bmc: BmcKind::Own,
             suite: 17,
             boot_delay: Millis(100),
@@ -204,7 +207,7 @@ impl Description {
             (BmcKind::Own, _) => return wrong("the cipher suite has to be 17 or 3"),
             (BmcKind::IpmiSim, _) => return wrong("ipmi_sim knows no cipher suite 17; use --suite 3"),
         }
-        let mut ports = Ports::default();
+        let mut ports = Ports { address: spec.address, given: BTreeSet::new() };
         let machines: Result<_, _> =
             (1..=spec.machines).map(|number| MachineDescription::draw(number, &mut ports)).collect();
         let instances: Result<_, _> =
@@ -356,16 +359,21 @@ impl InstanceDescription {
 }
 
 /// Free ports, each given out once. They are tried, not held: whoever starts the rack binds them again.
-#[derive(Default)]
 struct Ports {
+    address: IpAddr,
     given: BTreeSet<u16>,
 }
 
 impl Ports {
     fn draw(&mut self) -> Result<SocketAddr, DescriptionError> {
         for _ in 0..PORT_TRIES_MAX {
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, rand::random_range(PORTS)));
-            let free = || TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok();
+            let address = SocketAddr::from((self.address, rand::random_range(PORTS)));
+            // An address that is not ours is in another namespace, where the rack will be alone.
+            let foreign = |error: &io::Error| error.kind() == io::ErrorKind::AddrNotAvailable;
+            let free = || {
+                TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
+                    || TcpListener::bind(address).is_err_and(|error| foreign(&error))
+            };
             if !self.given.contains(&address.port()) && free() {
                 self.given.insert(address.port());
                 return Ok(address);

@@ -8,7 +8,7 @@
 use super::world::World;
 use policies::NodeId;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
@@ -30,7 +30,7 @@ pub async fn plug(
 ) -> io::Result<Vec<String>> {
     let mut ways = Vec::new();
     for member in members {
-        let socket = UdpSocket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        let socket = UdpSocket::bind(SocketAddr::new(world.description().api.ip(), 0)).await?;
         ways.push(socket.local_addr()?.to_string());
         tasks.spawn(forward(socket, world.clone(), node.clone(), index, member.clone()));
     }
