@@ -7,4 +7,5 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod demo;
+pub mod fuzzing;
 pub mod rack;

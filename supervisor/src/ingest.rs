@@ -268,7 +268,7 @@ struct Peer {
 }
 
 /// Who is who, and the watch table. No I/O: time and datagrams are arguments.
-struct Table {
+pub struct Table {
     watch: Watch,
     /// By slot; `None` is free.
     peers: Vec<Option<Peer>>,
@@ -281,7 +281,8 @@ struct Table {
 }
 
 impl Table {
-    fn new(now: Mono, counters: Arc<Counters>) -> Self {
+    /// An empty table that counts here.
+    pub fn new(now: Mono, counters: Arc<Counters>) -> Self {
         Table {
             watch: Watch::new(now),
             peers: vec![],
@@ -294,7 +295,8 @@ impl Table {
         }
     }
 
-    fn obey(&mut self, command: Command, now: Mono) {
+    /// Does what is asked.
+    pub fn obey(&mut self, command: Command, now: Mono) {
         match command {
             Command::Enroll { node, key, limits } => self.enroll(node, key, limits, now),
             Command::Forget { node } => self.forget(&node),
@@ -344,7 +346,7 @@ impl Table {
     }
 
     /// Proves a datagram and takes what it says.
-    fn datagram(&mut self, datagram: &[u8], now: Mono) {
+    pub fn datagram(&mut self, datagram: &[u8], now: Mono) {
         let count = |counter: &AtomicU64| {
             counter.fetch_add(1, Relaxed);
         };
@@ -377,7 +379,8 @@ impl Table {
         }
     }
 
-    fn tick(&mut self, now: Mono) {
+    /// Looks at the deadlines.
+    pub fn tick(&mut self, now: Mono) {
         self.watch.tick(now, &mut self.passed);
         for (slot, change) in self.passed.drain(..) {
             if let Some(Some(peer)) = self.peers.get(slot.0 as usize) {
@@ -387,7 +390,8 @@ impl Table {
         }
     }
 
-    fn take_news(&mut self) -> Option<Batch> {
+    /// What was noticed since the last call.
+    pub fn take_news(&mut self) -> Option<Batch> {
         let changes = std::mem::take(&mut self.news);
         (!changes.is_empty()).then_some(Batch { at: self.noticed_at, changes })
     }

@@ -17,6 +17,8 @@ pub mod ingest;
 pub mod init;
 pub mod metrics;
 pub mod notify;
+#[doc(hidden)]
+pub mod parse;
 pub mod pki;
 mod poll;
 pub mod probe;
