@@ -2,7 +2,7 @@
 //!
 //! Why it exists: what a long run has found must stay found, in every `cargo test`. What it never does: search deeply;
 //! `make fuzz` does. To see how a target is added read `chaos-tests/fuzz/README.md`.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use chaos_tests::fuzzing::{TARGETS, Target};
 use proptest::collection::vec;

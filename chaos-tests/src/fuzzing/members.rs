@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 /// Kinds of frames (`raft-store/src/frame.rs`).
 const HELLO: u8 = 1;
 const MESSAGE: u8 = 10;
+/// Entries of one log: enough for two failovers. The state is compared after each, so twice as many cost four times.
+const COMMANDS_MAX: usize = 80;
 
 /// Frames off a connection, or one frame of a kind whose head is right. The first byte says which.
 pub(super) fn frame(data: &[u8]) -> bool {
@@ -225,7 +227,7 @@ pub(super) fn snapshot_seeds() -> Vec<Vec<u8>> {
 /// Entries of the log in bytes: six for each (`policies/tests/any_log`).
 pub(super) fn commands(data: &[u8]) -> bool {
     let (choices, _) = data.as_chunks::<6>();
-    let state = any_log::check(choices.iter().take(200).map(|choice| Want::read(*choice)));
+    let state = any_log::check(choices.iter().take(COMMANDS_MAX).map(|choice| Want::read(*choice)));
     let state = state.expect("the state holds together");
     snapshot_of(&state);
     !state.plans.is_empty()

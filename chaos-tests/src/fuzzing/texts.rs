@@ -3,11 +3,12 @@
 //!
 //! Why it exists: bad input gets an error that says where, and changes nothing; what is taken is what was written.
 
-use policies::{ClusterState, Documents, Policy};
+use policies::{ClusterState, Documents, Policy, PolicyId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::path::Path;
+use std::sync::LazyLock;
 use supervisor::api::{Applying, NewMember, Policing, Reason, Switch, Transfer};
 use supervisor::config::{Config, ConfigError};
 use supervisor::document::{self, DocumentError};
@@ -16,6 +17,9 @@ use zeroize::Zeroizing;
 
 /// Begins the secrets of the seeds: no error may show it.
 const SECRET: &str = "c0ffee";
+
+/// Reading them takes longer than all that is done with them here.
+static PRESETS: LazyLock<Vec<(PolicyId, Policy)>> = LazyLock::new(Policy::presets);
 
 fn text(data: &[u8]) -> Option<&str> {
     std::str::from_utf8(data).ok()
@@ -77,8 +81,7 @@ pub(super) fn documents_seeds() -> Vec<Vec<u8>> {
 pub(super) fn policy_set(data: &[u8]) -> bool {
     let Some((choice, data)) = data.split_first() else { return false };
     let Some(text) = text(data) else { return false };
-    let presets = Policy::presets();
-    let (_, old) = &presets[usize::from(*choice) % presets.len()];
+    let (_, old) = &PRESETS[usize::from(*choice) % PRESETS.len()];
     let changes: Vec<_> = text.lines().filter_map(|line| line.split_once('=')).collect();
     let Ok(new) = old.with(changes.iter().copied()) else { return false };
     assert_eq!(new.validate(), Ok(()), "a contradiction was taken");
