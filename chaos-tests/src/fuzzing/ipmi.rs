@@ -109,7 +109,7 @@ pub(super) fn rmcp_seeds() -> Vec<Vec<u8>> {
 /// The data of an answer, read as that of every command: what needs more bytes than there are is refused.
 pub(super) fn answer(data: &[u8]) -> bool {
     let read = [
-        (1, GetChassisStatus::parse_success_response(data).is_ok()),
+        (3, GetChassisStatus::parse_success_response(data).is_ok()),
         (4, GetBootDevice::parse_success_response(data).is_ok()),
         (8, GetWatchdog::parse_success_response(data).is_ok()),
         (16, GetSystemGuid::parse_success_response(data).is_ok()),

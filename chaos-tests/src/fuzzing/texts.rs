@@ -218,6 +218,8 @@ fn takes<T: DeserializeOwned + Serialize + PartialEq + Debug>(body: &[u8]) -> bo
             return false;
         }
     };
+    let whole = serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
+    assert!(whole, "a part of a body was taken for the whole");
     let again = serde_json::to_vec(&read).expect("a body can be written");
     assert_eq!(parse::body::<T>(&again).ok().as_ref(), Some(&read), "written again it says something else");
     true
