@@ -9,6 +9,7 @@
 pub mod checkers;
 pub mod demo;
 pub mod field;
+pub mod fuzzing;
 pub mod rack;
 #[cfg(feature = "sim")]
 pub mod sim;
