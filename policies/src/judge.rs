@@ -63,6 +63,12 @@ pub(crate) fn judge(record: &NodeRecord, rules: &Detection, memory: &Memory, now
         }
         if let Some(doubt) = &report.doubt {
             evidence.doubts.insert(*member, doubt.clone());
+            // Hearing is evidence even to a member that doubts itself; not hearing is not.
+            let heard = report.sights.get(node).filter(|sight| sight.meaning(known) == Meaning::Lives);
+            if let Some(sight) = heard {
+                evidence.members.insert(*member, sight.clone());
+                lives += 1;
+            }
             continue;
         }
         let Some(sight) = report.sights.get(node) else { continue };

@@ -254,6 +254,10 @@ impl Script {
             script.nodes.push((dice.between(200, 3_000), off_time, dice.chance(150)));
         }
         script.faults = faults(dice, &script);
+        if mode == Mode::Liveness {
+            // A member that is switched off before it was removed is a quorum lost, not something to recover from.
+            script.faults.retain(|(_, fault)| !matches!(fault, Fault::Order(Order::Replace { .. })));
+        }
         script
     }
 }

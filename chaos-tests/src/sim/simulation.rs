@@ -12,7 +12,7 @@ use super::script::{BEGIN, END, Mode, Script, node_names};
 use super::trace::Trace;
 use super::world::{Death, Inner, World};
 use crate::checkers::{Court, Fact, Violation, all};
-use policies::{Command, Epoch, InstanceId, MemberId, NodeState};
+use policies::{ClusterState, Command, Epoch, InstanceId, InstanceRecord, MemberId, NodeId, NodeState};
 use raft_store::{Snapshots, Timing};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -296,7 +296,7 @@ impl Simulation {
         while self.now < end {
             if self.now >= next {
                 next = self.now + 2_000_000;
-                self.world.with(tend);
+                self.world.with(|inner| tend(inner, &script));
             }
             self.step();
             if self.world.with(|inner| !inner.court.violations.is_empty() || sick(inner).is_empty()) {
@@ -380,10 +380,15 @@ fn heal(inner: &mut Inner, script: &Script) {
 }
 
 /// What operators do while they wait: arm, end maintenance, repair and release what is quarantined.
-fn tend(inner: &mut Inner) {
+fn tend(inner: &mut Inner, script: &Script) {
     let state = inner.court.scene.state.clone();
     if !state.armed.armed {
         inner.propose("operator", Command::Arm { reason: "sim".to_owned() });
+    }
+    evacuate_by_hand(inner, &state);
+    let wanted = script.policy.clone();
+    if state.policies.iter().any(|(name, record)| name.as_str() == "sim" && record.policy != wanted) {
+        inner.change_policy(|now| *now = wanted);
     }
     for (name, record) in &state.nodes {
         if record.maintenance.is_some() {
@@ -406,6 +411,24 @@ fn tend(inner: &mut Inner) {
         // A spare that somebody switched on does not fit; they switch it off again.
         if record.state == NodeState::Spare {
             inner.lose_power(name);
+        }
+    }
+}
+
+/// When most nodes are silent the program holds, by design, for it is probably its own network. That they are really dead
+/// only a human can tell, who then orders what is to be moved.
+fn evacuate_by_hand(inner: &mut Inner, state: &ClusterState) {
+    let now = inner.now;
+    let dead = |inner: &mut Inner, node: &NodeId| !inner.machine(node).is_well(now);
+    let records: Vec<&InstanceRecord> = state.instances.values().collect();
+    let sick: Vec<&&InstanceRecord> = records.iter().filter(|record| dead(inner, &record.node)).collect();
+    if sick.len() * 2 < records.len() {
+        return;
+    }
+    for record in sick {
+        let instance = record.instance.name.clone();
+        if record.evacuate.is_none() && state.plan_of_instance(&instance).is_none() {
+            inner.propose("operator", Command::Evacuate { instance, reason: "sim".to_owned() });
         }
     }
 }
