@@ -9,7 +9,11 @@ DEMO_FLAGS = $(if $(filter 1,$(ONCE)),--once) $(if $(BMC),--bmc $(BMC))
 SECONDS ?= 60
 TARGET ?=
 
-.PHONY: help demo bench build test test-chaos tools fmt-check clippy unit fix fuzz fuzz-keep agent-static
+# Seeds of the simulator that `make test` plays: safety and liveness.
+SEEDS ?= 200
+LIVENESS_SEEDS ?= 50
+
+.PHONY: help demo bench build test smoke test-chaos tools fmt-check clippy unit fix fuzz fuzz-keep agent-static
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +28,7 @@ bench: build ## Measure failovers; prints medians and ranges (RUNS=10)
 build: ## Build everything that runs, optimised
 	@$(CARGO) build --release --quiet --bins --workspace
 
-test: tools fmt-check clippy unit ## Format, lints, all tests; installs openipmi and ipmitool if they are missing
+test: tools fmt-check clippy unit smoke ## Format, lints, all tests; installs openipmi and ipmitool if they are missing
 
 test-chaos: build ## Break the real programs (root; otherwise SKIPPED): 20 scenarios; SOAK=1h: by chance, as long (SEED=n)
 	@.ci/chaos-tools
@@ -37,10 +41,14 @@ fmt-check:
 	$(CARGO) fmt --all --check
 
 clippy:
-	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --locked --features chaos-tests/sim -- -D warnings
 
 unit:
-	$(CARGO) test --workspace --locked
+	$(CARGO) test --workspace --locked --features chaos-tests/sim
+
+smoke: ## Play the whole product in simulated worlds (SEEDS=200, LIVENESS_SEEDS=50); `cargo chaos --help` for more
+	$(CARGO) chaos run --seeds 1..$(SEEDS)
+	$(CARGO) chaos run --seeds 1..$(LIVENESS_SEEDS) --mode liveness
 
 fix: ## Format, and take the expected outputs as they are now (read the diff)
 	$(CARGO) fmt --all

@@ -38,6 +38,9 @@ fn a_node_hangs_and_its_instance_goes_on_at_a_spare() {
     build.args(["build", "--quiet", "--locked", "--bins"]);
     // With this package, so that the features of all dependencies are those of the test and nothing is built twice.
     build.args(["--package", "supervisor", "--package", "ha-agent", "--package", "chaos-tests"]);
+    if cfg!(feature = "sim") {
+        build.args(["--features", "chaos-tests/sim"]);
+    }
     build.args(["--profile", if profile == "debug" { "dev" } else { profile }]);
     build.arg("--target-dir").arg(out.parent().unwrap());
     run(build.current_dir(env!("CARGO_MANIFEST_DIR"))).unwrap();

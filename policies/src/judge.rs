@@ -74,11 +74,11 @@ pub(crate) fn judge(record: &NodeRecord, rules: &Detection, memory: &Memory, now
         let Some(sight) = report.sights.get(node) else { continue };
         evidence.members.insert(*member, sight.clone());
         let counts_from = memory.counts_from(node, sight, rules);
-        let meaning = match sight.meaning(known) {
-            // Written before the node began to live as it does now, or too soon after.
-            Meaning::Dead if *at < counts_from => Meaning::Unclear,
-            meaning => meaning,
-        };
+        let mut meaning = sight.meaning(known);
+        // Written before the node began to live as it does now, or too soon after.
+        if meaning == Meaning::Dead && *at < counts_from {
+            meaning = Meaning::Unclear;
+        }
         match meaning {
             Meaning::Dead => {
                 dead += 1;

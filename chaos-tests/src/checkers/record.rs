@@ -15,8 +15,8 @@ impl Checker for Record {
 
     fn see(&mut self, scene: &Scene, fact: &Fact) -> Result<(), String> {
         let Some((index, _)) = scene.entry(fact) else { return Ok(()) };
-        let began = scene.state.plans.values().filter(|plan| plan.id.0 == index.0);
-        began.map(begins).collect::<Result<(), String>>()?;
+        let mut began = scene.state.plans.values().filter(|plan| plan.id.0 == index.0);
+        began.try_for_each(begins)?;
         scene.state.running().try_for_each(goes_on)?;
         for plan in scene.state.plans.values().filter(|plan| plan.phase == Phase::Done) {
             goes_on(plan)?;

@@ -57,6 +57,8 @@ pub struct Net {
     pub cut: BTreeMap<(MemberId, MemberId), u64>,
     /// Of 1,000 packets, how many are lost.
     pub loss: u64,
+    /// How many usually are.
+    pub usual_loss: u64,
     /// Longest usual delay, in µs.
     pub delay: u64,
 }

@@ -74,7 +74,7 @@ impl Outside for SimOutside {
                 inner.after(delay, move |inner| {
                     let reached = !lost && !inner.is_node_cut(&asked, member);
                     if reached && inner.machine(&asked).kernel_answers() {
-                        let _ = answer.send(());
+                        answer.send(()).unwrap_or_default();
                     }
                 });
             });

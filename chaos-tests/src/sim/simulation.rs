@@ -101,8 +101,8 @@ impl Simulation {
     /// The nodes, what they run, and the devices' manners.
     fn furnish(&self, inner: &mut Inner) {
         let script = &self.script;
-        inner.net.loss = script.loss;
-        inner.net.delay = 2_000;
+        inner.net.usual_loss = script.loss;
+        inner.calm_network();
         (inner.array.is_exclusive, inner.array.compares_tokens) = (script.exclusive, script.tokens);
         let names = node_names(script.instances, script.spares);
         for (name, (boot_time, off_time, shared)) in names.iter().zip(&script.nodes) {
@@ -349,7 +349,8 @@ struct Turn {
 /// A core that can work: a majority of members, all providers, spares that boot. Everything else stays as it is.
 fn heal(inner: &mut Inner, script: &Script) {
     inner.fact(Fact::Trouble { what: "a core is healed, the rest stays broken".to_owned() });
-    (inner.net.loss, inner.net.delay) = (0, 2_000);
+    inner.net.usual_loss = 0;
+    inner.calm_network();
     inner.net.cut.clear();
     inner.cut_nodes.clear();
     inner.array.manners = Default::default();

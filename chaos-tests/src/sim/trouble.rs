@@ -14,6 +14,8 @@ use policies::{
 use std::sync::Arc;
 
 const MS: u64 = 1000;
+/// The longest usual delay of a packet, in µs.
+const USUAL_DELAY: u64 = 2_000;
 
 impl Inner {
     /// A trouble begins.
@@ -54,9 +56,8 @@ impl Inner {
                 }
             }
             Fault::Lossy { in_thousand, delay, length } => {
-                let before = (self.net.loss, self.net.delay);
                 (self.net.loss, self.net.delay) = (in_thousand, delay);
-                self.after(length * MS, move |inner| (inner.net.loss, inner.net.delay) = before);
+                self.after(length * MS, Inner::calm_network);
             }
             Fault::SlowDisk { member, pace, length } => {
                 self.process(member).platter.pace = pace;
@@ -69,7 +70,18 @@ impl Inner {
                 process.down = down * MS;
                 process.excused = true;
             }
-            other => self.happen_to_node(other),
+            other @ (Fault::Hang { .. }
+            | Fault::AgentDies { .. }
+            | Fault::Panic { .. }
+            | Fault::PowerLoss { .. }
+            | Fault::Nic { .. }
+            | Fault::Deaf { .. }
+            | Fault::DeafToAll { .. }
+            | Fault::Bmc { .. }
+            | Fault::SelfBoot { .. }
+            | Fault::WontBoot { .. }
+            | Fault::Provider { .. }
+            | Fault::Order(_)) => self.happen_to_node(other),
         }
     }
 
@@ -122,6 +134,11 @@ impl Inner {
             | Fault::SlowDisk { .. }
             | Fault::FailingDisk { .. } => {}
         }
+    }
+
+    /// Packets are lost and late as usual.
+    pub fn calm_network(&mut self) {
+        (self.net.loss, self.net.delay) = (self.net.usual_loss, USUAL_DELAY);
     }
 
     fn cut(&mut self, from: MemberId, to: MemberId, length: u64) {
