@@ -181,6 +181,7 @@ impl Inner {
     }
 
     /// Something happened that is told and judged.
+    #[expect(clippy::needless_pass_by_value, reason = "whoever tells a fact is done with it")]
     pub fn fact(&mut self, fact: Fact) {
         self.trace.fact(self.now, &fact);
         self.court.hear(self.now, &fact);
