@@ -5,7 +5,7 @@ CARGO ?= cargo
 RUNS ?= 10
 DEMO_FLAGS = $(if $(filter 1,$(ONCE)),--once) $(if $(BMC),--bmc $(BMC))
 
-.PHONY: help demo bench build test test-chaos tools fmt-check clippy unit fix agent-static
+.PHONY: help demo bench build test test-chaos test-planted tools fmt-check clippy unit fix agent-static
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: tools fmt-check clippy unit ## Format, lints, all tests; installs openipmi
 test-chaos: build ## Break the real programs (root; otherwise SKIPPED): 20 scenarios; SOAK=1h: by chance, as long (SEED=n)
 	@.ci/chaos-tools
 	@target/release/field $(if $(SEED),--seed $(SEED)) $(if $(SOAK),soak $(SOAK),run --all)
+
+test-planted: ## Break a copy of the product in known ways, one at a time: the simulator must find each
+	$(CARGO) chaos planted
 
 tools:
 	@.ci/tools

@@ -9,6 +9,8 @@
 pub mod checkers;
 pub mod demo;
 pub mod field;
+#[cfg(feature = "sim")]
+pub mod planted;
 pub mod rack;
 #[cfg(feature = "sim")]
 pub mod sim;
