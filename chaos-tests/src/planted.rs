@@ -375,7 +375,7 @@ pub fn hunt(program: &Path, bug: &Bug, jobs: usize) -> Outcome {
         |run| run.played_by(&player),
         |run, verdict| {
             let Some(finding) = broken(run.seed, verdict) else { return true };
-            let expected = bug.finds.contains(&finding.checker);
+            let expected = bug.finds.contains(&finding.checker) && is_sound(program, run);
             if expected && let Ok(mut found) = found.lock() {
                 // Two seeds are played at a time; which of them ends first says nothing.
                 if found.as_ref().is_none_or(|known| finding.seed < known.seed) {
@@ -392,6 +392,13 @@ pub fn hunt(program: &Path, bug: &Bug, jobs: usize) -> Outcome {
         other: other.into_inner().unwrap_or_default(),
         took: began.elapsed(),
     }
+}
+
+/// A seed that fails without any bug as well says nothing about one.
+fn is_sound(program: &Path, run: &Run) -> bool {
+    let environment = vec![(SWITCH.to_owned(), String::new())];
+    let sound = run.played_by(&Player { program: program.to_owned(), environment });
+    sound.is_ok_and(|verdict| verdict.violations.is_empty())
 }
 
 fn broken(seed: u64, verdict: io::Result<Verdict>) -> Option<Finding> {
