@@ -5,7 +5,11 @@ CARGO ?= cargo
 RUNS ?= 10
 DEMO_FLAGS = $(if $(filter 1,$(ONCE)),--once) $(if $(BMC),--bmc $(BMC))
 
-.PHONY: help demo bench build test test-chaos test-planted tools fmt-check clippy unit fix agent-static
+# How long `make fuzz` tries each target, and which one; empty: all.
+SECONDS ?= 60
+TARGET ?=
+
+.PHONY: help demo bench build test test-chaos test-planted tools fmt-check clippy unit fix fuzz fuzz-keep agent-static
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +48,12 @@ unit:
 fix: ## Format, and take the expected outputs as they are now (read the diff)
 	$(CARGO) fmt --all
 	UPDATE_EXPECT=1 $(CARGO) test --workspace
+
+fuzz: ## Try to break every parser (SECONDS=60 each, TARGET=bmc for one)
+	@chaos-tests/fuzz/run $(SECONDS) $(TARGET)
+
+fuzz-keep: ## Take what fuzzing has found into the kept corpora
+	@chaos-tests/fuzz/run keep $(TARGET)
 
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 agent-static: ## ha-agent as one static file for any Linux of this architecture

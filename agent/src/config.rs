@@ -155,10 +155,21 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], which names the file, the line and the key where it can.
     pub fn read(file: &Path) -> Result<Self, ConfigError> {
-        let text = read_bounded(file, "configuration")?;
-        let raw: Raw = toml::from_str(&text).map_err(|error| ConfigError::Parse {
+        Config::parse(file, &read_bounded(file, "configuration")?, read_bounded)
+    }
+
+    /// Checks the text of a configuration file; `read` reads the other files that it asks for.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the file, the line and the key where it can.
+    pub fn parse(
+        file: &Path,
+        text: &str,
+        read: impl Fn(&Path, &'static str) -> Result<Zeroizing<String>, ConfigError>,
+    ) -> Result<Self, ConfigError> {
+        let raw: Raw = toml::from_str(text).map_err(|error| ConfigError::Parse {
             file: file.to_owned(),
-            line: line_of(&text, error.span().map_or(0, |span| span.start)),
+            line: line_of(text, error.span().map_or(0, |span| span.start)),
             message: error.message().to_owned(),
         })?;
         let whole = |message: String| ConfigError::Whole { file: file.to_owned(), message };
@@ -166,7 +177,7 @@ impl Config {
         check(&raw.paths, interval).map_err(whole)?;
         let key = match (raw.key, raw.key_file) {
             (Some(key), None) => key,
-            (None, Some(path)) => read_key(&path)?,
+            (None, Some(path)) => parse_key(&path, &read(&path, "key file")?)?,
             (None, None) => return Err(whole("no key: write key = \"...\" or key_file = \"...\"".into())),
             (Some(_), Some(_)) => return Err(whole("both key and key_file: leave one of them out".into())),
         };
@@ -180,7 +191,7 @@ impl Config {
         };
         let boot = match raw.boot_id {
             Some(text) => boot_id_of(&text),
-            None => boot_id_of(&read_bounded(Path::new(KERNEL_BOOT_ID), "the kernel's boot id")?),
+            None => boot_id_of(&read(Path::new(KERNEL_BOOT_ID), "the kernel's boot id")?),
         };
         let (node, paths, write_probe) = (raw.node, raw.paths, raw.write_probe);
         Ok(Config { node, key, boot, epoch, interval, paths, write_probe })
@@ -199,8 +210,8 @@ fn read_bounded(file: &Path, what: &'static str) -> Result<Zeroizing<String>, Co
     read(file).map_err(|source| ConfigError::Read { what, file: file.to_owned(), source })
 }
 
-fn read_key(file: &Path) -> Result<Key, ConfigError> {
-    read_bounded(file, "key file")?.trim().parse().map_err(|error: crate::key::BadKey| ConfigError::Whole {
+fn parse_key(file: &Path, text: &str) -> Result<Key, ConfigError> {
+    text.trim().parse().map_err(|error: crate::key::BadKey| ConfigError::Whole {
         file: file.to_owned(),
         message: error.to_string(),
     })

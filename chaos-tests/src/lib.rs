@@ -9,6 +9,7 @@
 pub mod checkers;
 pub mod demo;
 pub mod field;
+pub mod fuzzing;
 #[cfg(feature = "sim")]
 pub mod planted;
 pub mod rack;

@@ -219,7 +219,7 @@ fn has_word(line: &str, word: &str) -> bool {
 // ---- the checks ------------------------------------------------------------------------------------------------
 
 /// Which of our crates each of them may use, in its library and in its tests.
-const STAR: [(&str, &[&str]); 7] = [
+const STAR: [(&str, &[&str]); 8] = [
     ("policies", &[]),
     ("raft-store", &["policies"]),
     ("fencing", &["policies"]),
@@ -227,6 +227,7 @@ const STAR: [(&str, &[&str]); 7] = [
     ("ha-agent", &["policies"]),
     ("supervisor", &["policies", "raft-store", "fencing", "provisioning", "ha-agent"]),
     ("chaos-tests", &["policies", "raft-store", "fencing", "provisioning", "ha-agent", "supervisor"]),
+    ("chaos-tests-fuzz", &["chaos-tests"]),
 ];
 
 /// Only the memory knows how it remembers.

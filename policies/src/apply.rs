@@ -354,7 +354,10 @@ impl ClusterState {
                 if spare.state != NodeState::Spare {
                     return Err(wrong_state(spare, "spare"));
                 }
-                Epoch(record.epoch.0 + 1)
+                let max = u64::MAX;
+                let what = || format!("placements of {instance}");
+                let next = record.epoch.0.checked_add(1);
+                Epoch(next.ok_or_else(|| Rejected::TooMany { what: what(), now: max, max })?)
             }
             (None, None) => Epoch(0),
             (Some(_), None) => return Err(not_there("spare in the decision about", &decision.from)),

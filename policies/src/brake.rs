@@ -130,9 +130,10 @@ fn common_domain(failed: &[&NodeRecord]) -> Option<String> {
 }
 
 fn fences_begun(state: &ClusterState, memory: &Memory, now: Mono) -> u32 {
-    let recent = |plan: &&crate::plan::Plan| {
-        plan.phase != Phase::Cancelled
-            && plan.intents.first().is_some_and(|intent| memory.is_recent(intent.token, now))
+    let recent = |plan: &&crate::plan::Plan| match plan.intents.first() {
+        Some(intent) => memory.is_recent(intent.token, now),
+        // It will fence as soon as older commands have drained, or a new leader goes on with it.
+        None => plan.phase == Phase::Reserved,
     };
     // A node that is fenced first and moved from later is fenced once.
     let nodes: BTreeSet<&NodeId> =

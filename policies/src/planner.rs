@@ -137,7 +137,7 @@ impl Desk<'_> {
     fn still_beats(&self, node: &NodeId, proof: &FenceProof) -> bool {
         let policy = self.state.policy_of_node(node);
         let silence = policy.map_or(Millis(0), |(_, record)| record.policy.detection.suspect_after);
-        let settles = Millis(2 * silence.0);
+        let settles = Millis(silence.0.saturating_mul(2));
         self.sights.heard_in(node).is_some()
             && !proof.rests_on().any(|token| self.memory.ended_within(token, settles, self.now))
     }

@@ -238,7 +238,9 @@ impl ClusterState {
     /// # Errors
     /// The first thing that does not fit.
     pub fn check_documents(&self, documents: &Documents) -> Result<(), Rejected> {
-        self.clone().describe(LogIndex(self.applied.0 + 1), Wall(0), "check", documents).map(|_| ())
+        self.clone()
+            .describe(LogIndex(self.applied.0.saturating_add(1)), Wall(0), "check", documents)
+            .map(|_| ())
     }
 }
 

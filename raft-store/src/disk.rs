@@ -131,16 +131,16 @@ pub(crate) struct LogBounds {
 impl Disk {
     /// Makes a store that holds nothing but `identity`.
     pub(crate) fn create(path: &Path, identity: &Identity) -> Result<(), DiskError> {
-        Self::found(&Database::create(path).map_err(engine("create the store"))?, identity)
+        Disk::fill(&Database::create(path).map_err(engine("create the store"))?, identity)
     }
 
     /// The same on a medium.
     pub(crate) fn create_on(medium: &Arc<dyn Medium>, identity: &Identity) -> Result<(), DiskError> {
         let db = Database::builder().create_with_backend(Backend(Arc::clone(medium)));
-        Self::found(&db.map_err(engine("create the store"))?, identity)
+        Disk::fill(&db.map_err(engine("create the store"))?, identity)
     }
 
-    fn found(db: &Database, identity: &Identity) -> Result<(), DiskError> {
+    pub(crate) fn fill(db: &Database, identity: &Identity) -> Result<(), DiskError> {
         let record = encode("the identity", identity)?;
         let transaction = begin(db, Durability::Immediate)?;
         transaction.open_table(LOG).map_err(engine("create the log table"))?;
@@ -151,14 +151,18 @@ impl Disk {
 
     /// Opens an existing store.
     pub(crate) fn open(path: &Path) -> Result<(Disk, Identity), DiskError> {
-        let db = Database::open(path).map_err(engine("open the store"))?;
-        Self::start(db, Workers::Threads)
+        Disk::over(engine_settings().open(path).map_err(engine("open the store"))?)
     }
 
     /// Opens an existing store on a medium. Must be called within a runtime.
     pub(crate) fn open_on(medium: &Arc<dyn Medium>) -> Result<(Disk, Identity), DiskError> {
-        let db = Database::builder().create_with_backend(Backend(Arc::clone(medium)));
-        Self::start(db.map_err(engine("open the store"))?, Workers::Tasks(Arc::clone(medium)))
+        let db = engine_settings().create_with_backend(Backend(Arc::clone(medium)));
+        Disk::start(db.map_err(engine("open the store"))?, Workers::Tasks(Arc::clone(medium)))
+    }
+
+    /// The same for a store that is not in a file of its own.
+    pub(crate) fn over(db: Database) -> Result<(Disk, Identity), DiskError> {
+        Disk::start(db, Workers::Threads)
     }
 
     /// Reads all of it once, every record must be whole and the log without a hole, and starts the writer.
@@ -358,7 +362,7 @@ impl Disk {
         self.read(|transaction| {
             let table = transaction.open_table(LOG).map_err(engine("open the log"))?;
             let items = table.iter().map_err(engine("read the log"))?;
-            for (expected, item) in (purged.map_or(0, |id| id.index + 1)..).zip(items) {
+            for (expected, item) in (purged.map_or(0, |id| id.index.saturating_add(1))..).zip(items) {
                 let (key, value) = item.map_err(engine("read a log entry"))?;
                 let found = log_entry(key.value(), value.value())?.id.index;
                 if found != expected {
@@ -370,6 +374,15 @@ impl Disk {
             Ok(())
         })
     }
+}
+
+/// How the store is opened. redb believes a file that was closed in order: a damaged key in one of its pages would
+/// merely not be found, and a vote that is not found can be given twice. So every page's checksum is looked at first;
+/// the whole file is read at opening anyway.
+pub(crate) fn engine_settings() -> redb::Builder {
+    let mut settings = Database::builder();
+    settings.set_check_integrity_on_open(true);
+    settings
 }
 
 fn log_entry(key: [u8; 8], value: &[u8]) -> Result<LogEntry, DiskError> {

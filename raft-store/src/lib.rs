@@ -14,6 +14,7 @@
 //! lease    until when nobody else can lead; gate: which votes we may give
 //! network -> peers -> link  ===TLS===>  listen             four connections per pair, heartbeats on their own
 //! ground   what all this stands on: a machine (tls_wire), or a simulation
+//! parse    the readers of frames, records and stores, for the fuzz harness
 //! frame    the bytes between members;  seal: the bytes on disk;  types: both without openraft's structs
 //! history  sled, one database a day, may be lost
 //! ```
@@ -44,6 +45,8 @@ mod log;
 mod machine;
 mod members;
 mod network;
+#[doc(hidden)]
+pub mod parse;
 mod peers;
 mod seal;
 mod store;

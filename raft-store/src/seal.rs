@@ -37,10 +37,15 @@ fn checksum(version: u8, json: &[u8]) -> u32 {
 pub(crate) fn seal<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = vec![0; HEAD_BYTES];
     serde_json::to_writer(&mut bytes, value)?;
-    let crc = bytes.get(HEAD_BYTES..).map_or(0, |json| checksum(VERSION, json));
-    let head = [VERSION].into_iter().chain(crc.to_le_bytes());
+    let head = head(bytes.get(HEAD_BYTES..).unwrap_or_default());
     bytes.iter_mut().zip(head).for_each(|(byte, value)| *byte = value);
     Ok(bytes)
+}
+
+/// What stands before the JSON of a record.
+pub(crate) fn head(json: &[u8]) -> [u8; HEAD_BYTES] {
+    let [crc0, crc1, crc2, crc3] = checksum(VERSION, json).to_le_bytes();
+    [VERSION, crc0, crc1, crc2, crc3]
 }
 
 /// Reads a record.

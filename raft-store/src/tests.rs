@@ -211,6 +211,24 @@ async fn damage_is_found_at_opening_and_named() {
     assert!(text.contains("but the snapshot reaches only None"), "{text}");
 }
 
+/// A vote that is not found can be given twice. The damage is in redb's own page, where no checksum of ours looks.
+#[tokio::test]
+async fn a_vote_whose_name_is_damaged_is_not_a_vote_that_was_never_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = open(dir.path());
+    home.disk.save_vote(Vote { term: 4, member: 1, committed: true }).await.unwrap();
+    home.disk.close();
+    drop(home);
+    let path = dir.path().join("raft.redb");
+    let mut file = std::fs::read(&path).unwrap();
+    let places: Vec<_> = (0..file.len() - 4).filter(|at| file[*at..].starts_with(b"vote")).collect();
+    assert!(!places.is_empty());
+    places.into_iter().for_each(|at| file[at] ^= 1);
+    std::fs::write(&path, file).unwrap();
+    let error = identity::open(dir.path(), ME, CLUSTER).unwrap_err();
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+}
+
 #[test]
 fn a_file_that_is_no_store_is_an_error() {
     let dir = tempfile::tempdir().unwrap();

@@ -161,7 +161,7 @@ impl Tokens {
     }
 }
 
-fn parse(path: &Path, text: &str) -> Result<Vec<(Caller, blake3::Hash)>, AuthError> {
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<(Caller, blake3::Hash)>, AuthError> {
     let file = path.display().to_string();
     let wrong = |why: String| AuthError::Value { file: file.clone(), why };
     let read: TokenFile = document::read(&file, text).map_err(AuthError::Document)?;

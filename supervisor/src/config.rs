@@ -302,17 +302,17 @@ impl Config {
         self.member.validate()?;
         let raft = &self.raft;
         must(raft.heartbeat.0 >= 10, "raft.heartbeat", "must be at least 10ms")?;
+        must(raft.election_max.0 <= 60_000, "raft.election_max", "must be at most 1m")?;
         must(
-            raft.election_min.0 >= 3 * raft.heartbeat.0,
+            raft.election_min.0 >= raft.heartbeat.0.saturating_mul(3),
             "raft.election_min",
             "must be at least three times raft.heartbeat, or one lost packet elects",
         )?;
         must(
-            2 * raft.election_max.0 >= 3 * raft.election_min.0,
+            2 * raft.election_max.0 >= raft.election_min.0.saturating_mul(3),
             "raft.election_max",
             "must be at least one and a half times raft.election_min, or two members elect at once",
         )?;
-        must(raft.election_max.0 <= 60_000, "raft.election_max", "must be at most 1m")?;
         must(
             self.history.keep.0 >= 86_400_000,
             "history.keep",

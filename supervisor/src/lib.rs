@@ -18,6 +18,8 @@ pub mod init;
 pub mod metrics;
 pub mod notify;
 pub mod outside;
+#[doc(hidden)]
+pub mod parse;
 pub mod pki;
 mod poll;
 pub mod probe;

@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 /// Everything that a seed decides, one line each.
 pub fn script(script: &Script) -> String {
     let mut out = String::new();
-    let mut line = |text: String| drop(writeln!(out, "{text}"));
+    let mut line = |text: String| out.push_str(&format!("{text}\n"));
     line(format!(
         "seed {} ({}): {} members, {} instances, {} spares; storage {}, tokens {}; a snapshot every {} entries",
         script.seed,
@@ -37,10 +37,10 @@ pub fn tell(run: &Run) -> String {
     let report = run.here(true);
     let mut out = String::new();
     for (at, line) in &report.story {
-        drop(writeln!(out, "{:>8.3} {line}", *at as f64 / 1e6));
+        out.push_str(&format!("{:>8.3} {line}\n", *at as f64 / 1e6));
     }
     for violation in &report.violations {
-        drop(writeln!(out, "BROKEN   {violation}"));
+        out.push_str(&format!("BROKEN   {violation}\n"));
     }
     drop(write!(
         out,

@@ -17,7 +17,7 @@ const REUSE_AFTER: Duration = Duration::from_millis(250);
 
 /// Why an incoming datagram is not the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NotTheAnswer {
+pub enum NotTheAnswer {
     /// Damaged or forged.
     Malformed(Malformed),
     /// Not even a packet of this session.
@@ -32,7 +32,7 @@ pub(super) enum NotTheAnswer {
 
 /// Why no request can be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoNumber {
+pub enum NoNumber {
     /// Not before then.
     Wait(Instant),
     /// Never again in this session: open a new one.
@@ -41,13 +41,15 @@ pub(super) enum NoNumber {
 
 /// An answer: completion code and data.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) completion: u8,
-    pub(super) data: Vec<u8>,
+pub struct Answer {
+    /// Completion code.
+    pub completion: u8,
+    /// What follows it.
+    pub data: Vec<u8>,
 }
 
 /// One open session.
-pub(super) struct Session {
+pub struct Session {
     keys: SessionKeys,
     console_session: u32,
     bmc_session: u32,
@@ -58,7 +60,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(keys: SessionKeys, console_session: u32, bmc_session: u32) -> Session {
+    /// A session that was just opened, with both ends' ids.
+    pub fn new(keys: SessionKeys, console_session: u32, bmc_session: u32) -> Session {
         Session {
             keys,
             console_session,
@@ -70,13 +73,16 @@ impl Session {
     }
 
     /// From now on only answers to what is packed after this count.
-    pub(super) fn begin(&mut self) {
+    pub fn begin(&mut self) {
         self.numbers.current = 0;
     }
 
     /// The request as a datagram, under a fresh request number and a fresh session sequence number. Packed again, it
     /// is a retransmission: an answer to any of its datagrams counts.
-    pub(super) fn pack(&mut self, request: &mut LanMessage, now: Instant) -> Result<Vec<u8>, NoNumber> {
+    ///
+    /// # Errors
+    /// [`NoNumber`] if none is free now, or ever again.
+    pub fn pack(&mut self, request: &mut LanMessage, now: Instant) -> Result<Vec<u8>, NoNumber> {
         let sequence = self.sequence.checked_add(1).ok_or(NoNumber::Spent)?;
         request.sequence = self.numbers.take(now)?;
         self.sequence = sequence;
@@ -85,14 +91,17 @@ impl Session {
     }
 
     /// Close Session (IPMI 2.0 §22.19). Its answer is of no use to anybody, so any request number will do.
-    pub(super) fn farewell(&mut self) -> Option<Vec<u8>> {
+    pub fn farewell(&mut self) -> Option<Vec<u8>> {
         self.sequence = self.sequence.checked_add(1)?;
         let close = LanMessage::request(0x06, 0x3c, 0, self.bmc_session.to_le_bytes().to_vec());
         Some(codec::seal(&self.keys, self.bmc_session, self.sequence, rand::random(), &close))
     }
 
     /// The answer to the request, if the datagram is that.
-    pub(super) fn accept(&mut self, datagram: &[u8], request: &LanMessage) -> Result<Answer, NotTheAnswer> {
+    ///
+    /// # Errors
+    /// [`NotTheAnswer`], with the reason.
+    pub fn accept(&mut self, datagram: &[u8], request: &LanMessage) -> Result<Answer, NotTheAnswer> {
         let malformed = NotTheAnswer::Malformed;
         let packet = match codec::decode(datagram).map_err(malformed)? {
             codec::Datagram::Protected(packet) if packet.session == self.console_session => packet,

@@ -14,6 +14,7 @@ mod problem;
 mod read;
 mod serve;
 
+pub(crate) use change::read_json;
 pub use change::{Applying, Policing, Reason, Switch};
 pub use members::{NewMember, Transfer};
 pub use problem::{Code, Problem};
