@@ -237,6 +237,14 @@ pub enum Step {
     },
 }
 
+impl Command {
+    /// The node that this command judges.
+    pub(crate) fn judges(&self) -> Option<&NodeId> {
+        let Command::Lead { step: Step::Judge { node, .. }, .. } = self else { return None };
+        Some(node)
+    }
+}
+
 /// What an applied command did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {

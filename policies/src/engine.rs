@@ -337,11 +337,16 @@ impl Engine {
                 self.memory.phases.insert(*plan, now);
                 self.rewatch(outputs);
             }
-            Step::Judge { .. }
-            | Step::Withhold { .. }
-            | Step::Finish { .. }
-            | Step::Stick { .. }
-            | Step::Cleaned { .. } => {}
+            Step::Judge { node, verdict: Verdict::Healthy, .. } => {
+                self.memory.alive_since.insert(node.clone(), now);
+            }
+            Step::Finish { plan, .. } => {
+                let plan = self.state.plans.get(plan);
+                if let Some(spare) = plan.and_then(|plan| plan.decision.spare.clone()) {
+                    self.memory.alive_since.insert(spare, now);
+                }
+            }
+            Step::Judge { .. } | Step::Withhold { .. } | Step::Stick { .. } | Step::Cleaned { .. } => {}
         }
         if self.memory.intents.len() > INTENTS_REMEMBERED_MAX {
             self.forget_intents();
@@ -416,11 +421,12 @@ impl Engine {
     /// Sends our report when it says something new, and once in a while.
     fn report(&mut self, now: Mono, outputs: &mut Vec<Output>) {
         let state = &self.state;
-        let expected = self.watched.keys().filter(|name| {
-            let record = state.nodes.get(*name);
-            record.is_some_and(|record| is_expected_alive(state, record) && record.maintenance.is_none())
+        let expected = self.watched.keys().filter_map(|name| {
+            let record = state.nodes.get(name)?;
+            let expected = is_expected_alive(state, record) && record.maintenance.is_none();
+            expected.then(|| (name.clone(), record.verdict != Verdict::Unknown))
         });
-        let report = self.sights.report(self.me, &self.domain, expected.cloned(), now);
+        let report = self.sights.report(self.me, &self.domain, expected, now);
         let fresh = match &self.reported {
             Some((last, at)) => *last != report || now.since(*at) >= REPORT_EVERY,
             None => true,
@@ -445,7 +451,9 @@ impl Engine {
         self.poll_power(now, outputs);
         self.memory.refresh(now);
         let mut waiting = BTreeMap::new();
-        for command in self.judge_all(leader, now, &mut waiting) {
+        let judged = self.judge_all(leader, now, &mut waiting);
+        let rejudged = judged.iter().filter_map(Command::judges).cloned().collect();
+        for command in judged {
             self.propose(command, outputs);
         }
         for (token, outcome) in self.memory.in_flight.clone() {
@@ -453,7 +461,8 @@ impl Engine {
                 self.propose(Command::Lead { leader, step: Step::Resolve { token, outcome } }, outputs);
             }
         }
-        let desk = Desk { state: &self.state, memory: &self.memory, sights: &self.sights, leader, now };
+        let (state, memory, sights) = (&self.state, &self.memory, &self.sights);
+        let desk = Desk { state, memory, sights, rejudged, leader, now };
         let Wishes { commands, effects, waiting: planned } = plan(&desk);
         let holds = |why: &Waiting| matches!(why, Waiting::Hold { .. });
         if planned.values().flatten().any(holds) {

@@ -67,7 +67,13 @@ pub(crate) fn judge(record: &NodeRecord, rules: &Detection, memory: &Memory, now
         }
         let Some(sight) = report.sights.get(node) else { continue };
         evidence.members.insert(*member, sight.clone());
-        match sight.meaning(known) {
+        let counts_from = memory.counts_from(node, sight, rules);
+        let meaning = match sight.meaning(known) {
+            // Written before the node began to live as it does now, or too soon after.
+            Meaning::Dead if *at < counts_from => Meaning::Unclear,
+            meaning => meaning,
+        };
+        match meaning {
             Meaning::Dead => {
                 dead += 1;
                 domains.insert(report.domain.as_str());
@@ -104,7 +110,9 @@ pub(crate) fn judge(record: &NodeRecord, rules: &Detection, memory: &Memory, now
     } else if let Some(why) = doubt.filter(|_| lives == 0 && dead + limps + unclear < needed) {
         (None, Some(Waiting::MembersDoubt { doubting, needed, why }))
     } else if dead + limps > 0 {
-        (None, Some(Waiting::MembersDisagree { dead: dead + limps, needed }))
+        // Those who do not hear it are too few; if most hear it, it is not failed, whatever it was before.
+        let heard = (lives >= memory.majority()).then_some(Verdict::Healthy);
+        (heard, Some(Waiting::MembersDisagree { dead: dead + limps, needed }))
     } else if lives > 0 {
         (Some(Verdict::Healthy), None)
     } else {

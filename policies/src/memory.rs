@@ -2,9 +2,9 @@
 //! All of it can be lost: a new leader begins with nothing and is only slower (R5), never less safe.
 
 use crate::effect::{Action, Outcome};
-use crate::observation::{Power, Report};
+use crate::observation::{Power, Report, Sight};
 use crate::plan::Intent;
-use crate::policy::Policy;
+use crate::policy::{Detection, Policy};
 use crate::words::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +24,8 @@ pub(crate) struct Memory {
     pub(crate) powers: BTreeMap<NodeId, (Option<Power>, Mono)>,
     /// The present moment's view of `powers`: readings that are fresh enough to be evidence.
     pub(crate) fresh_powers: BTreeMap<NodeId, Power>,
+    /// When each node was last found to be alive: judged healthy, or seen to have taken over.
+    pub(crate) alive_since: BTreeMap<NodeId, Mono>,
     /// Since when enough members see a node gray.
     pub(crate) gray_since: BTreeMap<NodeId, Mono>,
     /// When each intent was applied here, and when its end was.
@@ -55,6 +57,16 @@ impl Memory {
         let fresh = |(power, at): &(Option<Power>, Mono)| power.filter(|_| now.since(*at) <= POWER_AGE_MAX);
         self.fresh_powers =
             self.powers.iter().filter_map(|(node, reading)| Some((node.clone(), fresh(reading)?))).collect();
+    }
+
+    /// From when on a report of this sight is evidence of death. What a member wrote before the node was found alive is
+    /// about its past, and silence must have lasted since then for as long as silence must.
+    pub(crate) fn counts_from(&self, node: &NodeId, sight: &Sight, rules: &Detection) -> Mono {
+        match (self.alive_since.get(node), sight) {
+            (None, _) => Mono(0),
+            (Some(since), Sight::Gasped(_)) => *since,
+            (Some(since), Sight::Alive { .. } | Sight::Silent { .. }) => *since + rules.suspect_after,
+        }
     }
 
     /// True if the last question to the node's BMC found no answer.

@@ -14,7 +14,7 @@ use crate::sights::Sights;
 use crate::state::{ClusterState, InstanceRecord, NodeRecord, NodeState};
 use crate::waiting::Waiting;
 use crate::words::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The pause between tries of a step grows up to this many times `retry_after`. Lower: more entries in the log for a
 /// dead device. Higher: a repaired device is noticed later.
@@ -47,6 +47,8 @@ pub(crate) struct Desk<'a> {
     pub(crate) state: &'a ClusterState,
     pub(crate) memory: &'a Memory,
     pub(crate) sights: &'a Sights,
+    /// Nodes whose committed verdict is out of date: another is being proposed.
+    pub(crate) rejudged: BTreeSet<NodeId>,
     pub(crate) leader: LeaderEpoch,
     pub(crate) now: Mono,
 }
@@ -150,6 +152,9 @@ impl Desk<'_> {
         }
         let Some(from) = self.state.nodes.get(node) else { return };
         let Some(cause) = must_move(record, from) else { return };
+        if cause != Cause::Ordered && self.rejudged.contains(node) {
+            return;
+        }
         match self.decide(record, from, cause) {
             Ok(decision) => wishes.lead(self.leader, Step::Begin(Box::new(decision))),
             Err(why) => {

@@ -113,12 +113,13 @@ impl Sights {
         matches!(self.nodes.get(node).map(|local| &local.last), Some(Last::Silent { never: false, .. }))
     }
 
-    /// The report for the other members. `expected`: nodes that should be alive; only they cast doubt on the member.
+    /// The report for the other members. `expected`: nodes that should be alive, and whether the cluster has ever seen
+    /// them so; only they cast doubt on the member. One that this member never heard, but others did, is silent for it.
     pub(crate) fn report(
         &mut self,
         member: MemberId,
         domain: &str,
-        expected: impl Iterator<Item = NodeId>,
+        expected: impl Iterator<Item = (NodeId, bool)>,
         now: Mono,
     ) -> Report {
         let sight = |local: &Local| match &local.last {
@@ -132,9 +133,11 @@ impl Sights {
         let sights: BTreeMap<NodeId, Sight> =
             self.nodes.iter().map(|(node, local)| (node.clone(), sight(local))).collect();
         let (mut watched, mut silent) = (0u32, 0u32);
-        for node in expected {
+        for (node, known) in expected {
             watched += 1;
-            if let Some(Sight::Silent { never: false, .. }) = sights.get(&node) {
+            if let Some(Sight::Silent { never, .. }) = sights.get(&node)
+                && (known || !never)
+            {
                 silent += 1;
             }
         }

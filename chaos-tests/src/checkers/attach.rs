@@ -4,13 +4,17 @@
 //! (R2, R3; facts/verification.md I3.)
 
 use super::{Checker, Deed, Fact, Scene};
-use policies::{Accepted, Command, NodeId, Phase, Plan, Step};
+use policies::{Accepted, Command, NodeId, Phase, Plan, PlanId, Step};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
 pub(super) struct Attach {
     /// How often each node was read as off without a reading of on in between, by anybody.
     off: BTreeMap<NodeId, u32>,
+    /// When that was last twice or more.
+    twice: BTreeMap<NodeId, u64>,
+    /// When each plan was begun.
+    begun: BTreeMap<PlanId, u64>,
 }
 
 impl Checker for Attach {
@@ -21,13 +25,27 @@ impl Checker for Attach {
     fn see(&mut self, scene: &Scene, fact: &Fact) -> Result<(), String> {
         match fact {
             Fact::Looked { node, on: true, .. } => drop(self.off.insert(node.clone(), 0)),
-            Fact::Looked { node, on: false, .. } => *self.off.entry(node.clone()).or_default() += 1,
+            Fact::Looked { node, on: false, .. } => {
+                let off = self.off.entry(node.clone()).or_default();
+                *off += 1;
+                if *off >= 2 {
+                    self.twice.insert(node.clone(), scene.now);
+                }
+            }
             Fact::Sent { deed, .. } if deed.gives() => return given(scene, deed),
             _ => {}
         }
-        let Some((_, proposal)) = scene.entry(fact) else { return Ok(()) };
-        let Command::Lead { step: Step::Place { plan, .. }, .. } = &proposal.command else { return Ok(()) };
-        scene.state.plans.get(plan).map_or(Ok(()), |plan| self.proven(scene, plan))
+        let Some((index, proposal)) = scene.entry(fact) else { return Ok(()) };
+        match &proposal.command {
+            Command::Lead { step: Step::Begin(_) | Step::Replace { .. }, .. } => {
+                self.begun.insert(PlanId(index.0), scene.now);
+                Ok(())
+            }
+            Command::Lead { step: Step::Place { plan, .. }, .. } => {
+                scene.state.plans.get(plan).map_or(Ok(()), |plan| self.proven(scene, plan))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -47,7 +65,7 @@ impl Attach {
             return Err(format!("{} is placed without proof", plan.id));
         };
         if let (Accepted::PowerAndIsolation | Accepted::PowerAlone, true) =
-            (proof.accepted(), self.off.get(from).copied().unwrap_or(0) < 2)
+            (proof.accepted(), self.twice.get(from) < self.begun.get(&plan.id))
         {
             return Err(format!("{} says that {from} was seen off twice; nobody has", plan.id));
         }

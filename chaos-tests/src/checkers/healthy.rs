@@ -3,10 +3,10 @@
 //! (The mission; design §4.)
 
 use super::{Checker, Fact, Scene};
-use policies::{Cause, Command, Step};
+use policies::{Cause, Command, MemberId, Step};
 
-/// A node whose newest heartbeat is younger than this, in µs, has not been silent: half of the shortest `suspect_after`.
-const JUST_NOW: u64 = 250_000;
+/// From hearing a node to a decision that knows of it, in µs: a report a second, a proposal, and a commit over lossy ways.
+const KNOWN_AFTER: u64 = 2_000_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Healthy;
@@ -22,10 +22,9 @@ impl Checker for Healthy {
         if decision.cause != Cause::Silent {
             return Ok(());
         }
-        let heard = scene.truth.heard.get(&decision.from);
-        let hears = |member| {
-            let at = heard.and_then(|heard| heard.get(member)).copied().unwrap_or(0);
-            scene.now - at < JUST_NOW
+        let hears = |member: &MemberId| {
+            let length = scene.truth.hears_for(&decision.from, *member, scene.now);
+            length.is_some_and(|length| length > KNOWN_AFTER)
         };
         let hear = scene.truth.up.iter().filter(|member| hears(member)).count();
         if hear * 2 > scene.truth.up.len() && scene.truth.up.len() > 2 {

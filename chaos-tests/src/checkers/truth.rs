@@ -7,6 +7,11 @@ use super::fact::{Deed, Fact};
 use policies::{MemberId, NodeId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Heartbeats that are farther apart than this, in µs, are not an unbroken row: two of them may be lost.
+const GAP: u64 = 800_000;
+/// A node whose newest heartbeat is younger than this, in µs, is not silent: heartbeats come every 250 ms.
+const JUST_NOW: u64 = 350_000;
+
 /// The world's own state.
 #[derive(Debug, Default)]
 pub struct Truth {
@@ -18,8 +23,8 @@ pub struct Truth {
     pub networks: BTreeMap<NodeId, u16>,
     /// Commands on their way to devices, with their numbers.
     pub commands: BTreeMap<Deed, i64>,
-    /// When each member last received a heartbeat of each node, in µs.
-    pub heard: BTreeMap<NodeId, BTreeMap<MemberId, u64>>,
+    /// Since when each member has received heartbeats of each node without a gap, and the last one, in µs.
+    pub heard: BTreeMap<NodeId, BTreeMap<MemberId, (u64, u64)>>,
     /// Members that run.
     pub up: BTreeSet<MemberId>,
 }
@@ -51,7 +56,17 @@ impl Truth {
 
     /// A heartbeat has arrived.
     pub fn heard(&mut self, now: u64, node: &NodeId, member: MemberId) {
-        self.heard.entry(node.clone()).or_default().insert(member, now);
+        let heard = self.heard.entry(node.clone()).or_default().entry(member).or_insert((now, now));
+        if now - heard.1 > GAP {
+            heard.0 = now;
+        }
+        heard.1 = now;
+    }
+
+    /// For how long a member has heard a node without a gap, up to now.
+    pub fn hears_for(&self, node: &NodeId, member: MemberId, now: u64) -> Option<u64> {
+        let (since, last) = self.heard.get(node)?.get(&member)?;
+        (now - last <= JUST_NOW).then_some(now - since)
     }
 
     /// A command is on its way (+1) or no longer (-1).

@@ -8,7 +8,6 @@ use super::campaign::Run;
 use super::fault::{Fault, Order};
 use super::machine::Mood;
 use super::script::Script;
-use std::fmt::Write as _;
 
 /// Everything that a seed decides, one line each.
 pub fn script(script: &Script) -> String {
@@ -42,11 +41,8 @@ pub fn tell(run: &Run) -> String {
     for violation in &report.violations {
         out.push_str(&format!("BROKEN   {violation}\n"));
     }
-    drop(write!(
-        out,
-        "\n# As a scenario (policies/scenarios/NAME.scn; its clock begins 5 s later):\n{}",
-        scenario(&drawn, run)
-    ));
+    out.push_str("\n# As a scenario (policies/scenarios/NAME.scn; its clock begins 5 s later):\n");
+    out.push_str(&scenario(&drawn, run));
     out
 }
 
@@ -54,10 +50,10 @@ pub fn tell(run: &Run) -> String {
 fn scenario(drawn: &Script, run: &Run) -> String {
     let mut out = format!("Seed {} of the simulator, {} mode.\n\n", drawn.seed, drawn.mode);
     for (number, name) in super::script::node_names(drawn.instances, drawn.spares).iter().enumerate() {
-        drop(writeln!(out, "node {name} rack=r{}", number / 4));
+        out.push_str(&format!("node {name} rack=r{}\n", number / 4));
     }
     for number in 0..drawn.instances {
-        drop(writeln!(out, "instance i{number:02} on n{number:02}"));
+        out.push_str(&format!("instance i{number:02} on n{number:02}\n"));
     }
     out.push('\n');
     for (number, (at, fault)) in drawn.faults.iter().enumerate() {
@@ -67,10 +63,10 @@ fn scenario(drawn: &Script, run: &Run) -> String {
         let at = at - super::script::BEGIN;
         let lines = phrases(fault);
         if lines.is_empty() {
-            drop(writeln!(out, "# at {at}ms {fault}"));
+            out.push_str(&format!("# at {at}ms {fault}\n"));
         }
         for (later, phrase) in lines {
-            drop(writeln!(out, "at {}ms {phrase}", at + later));
+            out.push_str(&format!("at {}ms {phrase}\n", at + later));
         }
     }
     out
