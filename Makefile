@@ -13,7 +13,7 @@ TARGET ?=
 SEEDS ?= 200
 LIVENESS_SEEDS ?= 50
 
-.PHONY: help demo bench build test smoke test-chaos tools fmt-check clippy unit fix fuzz fuzz-keep agent-static
+.PHONY: help demo bench build test smoke test-chaos test-planted tools fmt-check clippy unit fix fuzz fuzz-keep agent-static
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test: tools fmt-check clippy unit smoke ## Format, lints, all tests; installs op
 test-chaos: build ## Break the real programs (root; otherwise SKIPPED): 20 scenarios; SOAK=1h: by chance, as long (SEED=n)
 	@.ci/chaos-tools
 	@target/release/field $(if $(SEED),--seed $(SEED)) $(if $(SOAK),soak $(SOAK),run --all)
+
+test-planted: ## Break a copy of the product in known ways, one at a time: the simulator must find each
+	$(CARGO) chaos planted
 
 tools:
 	@.ci/tools

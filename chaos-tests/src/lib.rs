@@ -10,6 +10,8 @@ pub mod checkers;
 pub mod demo;
 pub mod field;
 pub mod fuzzing;
+#[cfg(feature = "sim")]
+pub mod planted;
 pub mod rack;
 #[cfg(feature = "sim")]
 pub mod sim;

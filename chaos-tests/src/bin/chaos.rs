@@ -7,6 +7,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use chaos_tests::checkers::INTERESTING;
+use chaos_tests::planted;
 use chaos_tests::sim::campaign::{Run, Verdict, play_all, shrink};
 use chaos_tests::sim::script::{Mode, Script};
 use chaos_tests::sim::story;
@@ -77,6 +78,15 @@ enum Verb {
         #[command(flatten)]
         what: What,
     },
+    /// Break a copy of the product in known ways, one at a time; each must be found.
+    #[command(after_help = "Example: cargo chaos planted spare-not-reserved")]
+    Planted {
+        /// Only these bugs, by the names of their files in chaos-tests/planted/.
+        names: Vec<String>,
+        /// Seeds at a time; by default one for each processor.
+        #[arg(long)]
+        jobs: Option<usize>,
+    },
     /// Play one seed and print the result as JSON; for `run`.
     #[command(hide = true)]
     One {
@@ -121,13 +131,12 @@ fn main() -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Verb::Run { seeds, mode, minutes, jobs, first } => {
-            let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
-            run(seeds, mode, minutes, jobs, first)
+            run(seeds, mode, minutes, jobs.unwrap_or_else(processors), first)
         }
+        Verb::Planted { names, jobs } => hunt(&names, jobs.unwrap_or_else(processors)),
         Verb::Replay { what, trace } => replay(&what.into(), trace),
         Verb::Shrink { what } => {
-            let jobs = std::thread::available_parallelism().map_or(1, Into::into);
-            let best = shrink(&what.into(), jobs, |run| {
+            let best = shrink(&what.into(), processors(), |run| {
                 eprintln!("{} troubles left", run.only.as_ref().map_or(0, Vec::len));
             });
             let best = best.context("shrink")?;
@@ -146,6 +155,10 @@ fn main() -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, Into::into)
 }
 
 /// Where seeds that ever failed are kept.
@@ -286,4 +299,35 @@ fn replay(run: &Run, trace: bool) -> Result<ExitCode> {
         println!("VIOLATION  {violation}");
     }
     Ok(if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Plants the bugs and looks for each.
+fn hunt(names: &[String], jobs: usize) -> Result<ExitCode> {
+    let began = Instant::now();
+    let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let workspace = workspace.parent().context("find the workspace")?;
+    // All are built, whichever are played: another choice needs no other build.
+    let all = planted::bugs(workspace, &[])?;
+    let bugs = planted::bugs(workspace, names)?;
+    let program = planted::build(workspace, &all)?;
+    println!("{} bugs planted and built in {:.0} s", all.len(), began.elapsed().as_secs_f64());
+    planted::is_the_product(&program, jobs)?;
+    println!("with none switched on, the copy plays as the product does");
+    println!("{:<34} {:>5} {:>5}  {:<13} {:>7}", "bug", "seeds", "limit", "checker", "seconds");
+    let mut missed = 0;
+    for bug in &bugs {
+        let outcome = planted::hunt(&program, bug, jobs);
+        let (seeds, checker) = match &outcome.found {
+            Some(finding) => (finding.seed.to_string(), finding.checker.as_str()),
+            None => ("-".to_owned(), "NOT FOUND"),
+        };
+        let (limit, took) = (bug.seeds_max, outcome.took.as_secs_f64());
+        println!("{:<34} {seeds:>5} {limit:>5}  {checker:<13} {took:>7.1}", bug.name);
+        for (checker, seed) in outcome.other.iter().filter(|_| outcome.found.is_none()) {
+            println!("    seed {seed} fails in another way than expected: {checker}");
+        }
+        missed += usize::from(outcome.found.is_none());
+    }
+    println!("{} of {} found, in {:.0} s", bugs.len() - missed, bugs.len(), began.elapsed().as_secs_f64());
+    Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,8 +1,8 @@
-//! **A quarantined node gets nothing.** No command that gives a node something is sent while it is fenced or
-//! quarantined; it comes back only by an operator's release. (R6; facts/verification.md I8, I9.)
+//! **A quarantined node gets nothing.** A node that is proven to be cut off is quarantined; no command that gives a node
+//! something is sent while it is; it comes back only by an operator's release. (R4, R6; facts/verification.md I8, I9.)
 
 use super::{Checker, Fact, Scene};
-use policies::{NodeId, NodeState};
+use policies::{Command, NodeId, NodeState, Step};
 use std::collections::BTreeSet;
 
 #[derive(Debug, Default)]
@@ -27,8 +27,15 @@ impl Checker for Quarantine {
                 _ => Ok(()),
             };
         }
-        if scene.entry(fact).is_none() {
-            return Ok(());
+        let Some((_, proposal)) = scene.entry(fact) else { return Ok(()) };
+        if let Command::Lead { step: Step::Place { plan, .. }, .. } = &proposal.command
+            && let Some(plan) = scene.state.plans.get(plan)
+        {
+            let from = &plan.decision.from;
+            let state = scene.state.nodes.get(from).map(|record| &record.state);
+            if !matches!(state, Some(NodeState::Quarantined { .. })) {
+                return Err(format!("{from} was fenced by {}, and is {state:?}", plan.id));
+            }
         }
         for (node, record) in &scene.state.nodes {
             match &record.state {

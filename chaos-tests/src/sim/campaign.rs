@@ -10,6 +10,7 @@ use crate::checkers::Violation;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -63,6 +64,25 @@ impl Verdict {
     }
 }
 
+/// The program whose `one` plays a seed.
+#[derive(Clone, Debug)]
+pub struct Player {
+    /// Where it is.
+    pub program: PathBuf,
+    /// What it finds in its environment, besides what this process has in its own.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Player {
+    /// This program.
+    ///
+    /// # Errors
+    /// The system does not say where it is.
+    pub fn this() -> io::Result<Player> {
+        Ok(Player { program: std::env::current_exe()?, environment: vec![] })
+    }
+}
+
 impl Run {
     /// A whole seed.
     pub fn whole(seed: u64, mode: Mode) -> Run {
@@ -90,13 +110,22 @@ impl Run {
         Verdict::of(self.seed, self.here(false))
     }
 
-    /// Plays it in another process.
+    /// Plays it in another process of this program.
     ///
     /// # Errors
     /// The process could not be started, or it died: what it said.
     pub fn elsewhere(&self) -> io::Result<Verdict> {
-        let mut child = Command::new(std::env::current_exe()?);
+        self.played_by(&Player::this()?)
+    }
+
+    /// Plays it in a process of that program.
+    ///
+    /// # Errors
+    /// The process could not be started, or it died: what it said.
+    pub fn played_by(&self, player: &Player) -> io::Result<Verdict> {
+        let mut child = Command::new(&player.program);
         child.arg("one").args(self.words()).stdin(Stdio::null());
+        child.envs(player.environment.iter().map(|(name, value)| (name, value)));
         let output = child.output()?;
         let said = || {
             let said = String::from_utf8_lossy(&output.stderr);
@@ -112,11 +141,21 @@ impl Run {
 
 /// Plays all of them, `jobs` at a time, and tells each as it ends; stops early if `tell` says so.
 pub fn play_all(runs: &[Run], jobs: usize, tell: impl Fn(&Run, io::Result<Verdict>) -> bool + Sync) {
+    play_each(runs, jobs, Run::elsewhere, tell);
+}
+
+/// The same, each played as `play` says.
+pub fn play_each(
+    runs: &[Run],
+    jobs: usize,
+    play: impl Fn(&Run) -> io::Result<Verdict> + Sync,
+    tell: impl Fn(&Run, io::Result<Verdict>) -> bool + Sync,
+) {
     let next = AtomicUsize::new(0);
     let telling = Mutex::new(());
     let work = || {
         while let Some(run) = runs.get(next.fetch_add(1, Ordering::SeqCst)) {
-            let verdict = run.elsewhere();
+            let verdict = play(run);
             let _one_at_a_time = telling.lock();
             if !tell(run, verdict) {
                 next.store(runs.len(), Ordering::SeqCst);

@@ -21,6 +21,10 @@ pub enum Fault {
     DieAfterSends { member: MemberId, sends: u64, death: Death, down: u64 },
     /// A member runs no instruction (SIGSTOP).
     Pause { member: MemberId, length: u64 },
+    /// Whoever has asked providers this many more times runs no instruction from then on: between asking and acting.
+    PauseAsker { asks: u64, length: u64 },
+    /// Of 1,000 commands to devices so many are carried out a second time, as late as possible.
+    Echo { in_thousand: u64, length: u64 },
     /// A member's machine sleeps: only CLOCK_BOOTTIME goes on.
     Suspend { member: MemberId, length: u64 },
     /// A member's clock runs at another rate, in millionths.
@@ -74,6 +78,11 @@ pub enum Order {
     CancelAny,
     /// Let every quarantined node return.
     ReleaseAll,
+    /// Let every quarantined node return at once, and move instances as soon as they are where they belong.
+    Hurry {
+        /// Until then.
+        length: u64,
+    },
     /// Vouch for every node that is being fenced and really is off.
     ConfirmOff,
     /// Disarm, and arm again later.

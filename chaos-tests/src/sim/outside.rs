@@ -160,7 +160,7 @@ impl PowerDriver for SimPower {
             let max = self.outside.power_effect_max;
             let late = inner.machine(&node).mood == Mood::Late;
             let delay = effect_delay(inner, late, max);
-            if inner.dice.chance(10) {
+            if inner.dice.chance(inner.echo) {
                 let again = effect_delay(inner, true, max).max(delay);
                 let (node, deed) = (node.clone(), deed.clone());
                 inner.travel(again, deed, move |inner| inner.obey_power(&node, on).0);
@@ -240,6 +240,7 @@ impl provisioning::Provider for SimOutside {
                 Manner::Away | Manner::Late => return,
                 Manner::Well | Manner::Refuses => inner.dice.between(200, 3_000),
             };
+            inner.maybe_pause_asker(self.member);
             inner.after(delay, move |inner| {
                 let holds = inner.array.holds(&deed);
                 drop(
@@ -274,7 +275,7 @@ impl provisioning::Provider for SimOutside {
             let manner = inner.array.manners[device(&deed)];
             let max = self.provider_effect_max;
             let delay = effect_delay(inner, manner == Manner::Late, max);
-            if inner.dice.chance(10) {
+            if inner.dice.chance(inner.echo) {
                 let again = effect_delay(inner, true, max).max(delay);
                 let repeated = deed.clone();
                 inner.travel(again, deed.clone(), move |inner| inner.change(&repeated, token).is_ok());

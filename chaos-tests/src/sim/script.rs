@@ -254,12 +254,33 @@ impl Script {
             script.nodes.push((dice.between(200, 3_000), off_time, dice.chance(150)));
         }
         script.faults = faults(dice, &script);
+        // Dice of their own: whatever else a seed means stays as it is.
+        script.faults.extend(rare(&mut Dice::of(seed, "rare")));
+        script.faults.sort_by_key(|(at, _)| *at);
         if mode == Mode::Liveness {
             // A member that is switched off before it was removed is a quorum lost, not something to recover from.
             script.faults.retain(|(_, fault)| !matches!(fault, Fault::Order(Order::Replace { .. })));
         }
         script
     }
+}
+
+/// Troubles that only show their worth together with others; one seed in three has them.
+fn rare(dice: &mut Dice) -> Vec<(u64, Fault)> {
+    let mut faults = vec![];
+    if !dice.chance(330) {
+        return faults;
+    }
+    for _ in 0..dice.between(2, 8) {
+        let at = dice.between(BEGIN, END);
+        let fault = match dice.between(0, 3) {
+            0 | 1 => Fault::PauseAsker { asks: dice.between(0, 5), length: dice.between(500, 3_000) },
+            2 => Fault::Echo { in_thousand: dice.between(100, 800), length: dice.between(1_000, 20_000) },
+            _ => Fault::Order(Order::Hurry { length: dice.between(1_000, 20_000) }),
+        };
+        faults.push((at, fault));
+    }
+    faults
 }
 
 /// A random subset of the kinds, each with a weight of its own, at a random rate.

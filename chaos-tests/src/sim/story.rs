@@ -108,6 +108,8 @@ fn phrases(fault: &Fault) -> Vec<(u64, String)> {
         }
         Fault::Order(order) => said(order),
         Fault::Pause { .. }
+        | Fault::PauseAsker { .. }
+        | Fault::Echo { .. }
         | Fault::Suspend { .. }
         | Fault::Rate { .. }
         | Fault::WallClock { .. }
@@ -136,6 +138,10 @@ fn said(order: &Order) -> Vec<(u64, String)> {
             vec![(0, format!("operator: cordon {node}")), (*length, format!("operator: uncordon {node}"))]
         }
         Order::Transfer(member) => vec![(0, format!("leadership moves to {member}"))],
-        Order::ReleaseAll | Order::ConfirmOff | Order::Policy { .. } | Order::Replace { .. } => vec![],
+        Order::ReleaseAll
+        | Order::Hurry { .. }
+        | Order::ConfirmOff
+        | Order::Policy { .. }
+        | Order::Replace { .. } => vec![],
     }
 }

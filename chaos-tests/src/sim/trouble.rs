@@ -6,7 +6,7 @@
 use super::fault::{Fault, Order};
 use super::machine::{Life, Mood};
 use super::member::Call;
-use super::world::{Death, Inner};
+use super::world::{Death, ECHO, Inner};
 use crate::checkers::{Fact, Request};
 use policies::{
     After, Command, MemberId, Millis, NodeId, NodeState, PlanId, Policy, PolicyId, Proposal, Wall,
@@ -16,6 +16,8 @@ use std::sync::Arc;
 const MS: u64 = 1000;
 /// The longest usual delay of a packet, in µs.
 const USUAL_DELAY: u64 = 2_000;
+/// Between two orders of an operator in a hurry, in µs: shorter than any `effect_max`.
+const HURRY: u64 = 300_000;
 
 impl Inner {
     /// A trouble begins.
@@ -36,6 +38,11 @@ impl Inner {
             }
             Fault::Pause { member, length } => {
                 self.process(member).paused_until = self.now + length * MS;
+            }
+            Fault::PauseAsker { asks, length } => self.pauses_asker = Some((asks, length * MS)),
+            Fault::Echo { in_thousand, length } => {
+                self.echo = in_thousand;
+                self.after(length * MS, |inner| inner.echo = ECHO);
             }
             Fault::Suspend { member, length } => {
                 let process = self.process(member);
@@ -125,6 +132,8 @@ impl Inner {
             | Fault::DieAfterSyncs { .. }
             | Fault::DieAfterSends { .. }
             | Fault::Pause { .. }
+            | Fault::PauseAsker { .. }
+            | Fault::Echo { .. }
             | Fault::Suspend { .. }
             | Fault::Rate { .. }
             | Fault::WallClock { .. }
@@ -163,6 +172,17 @@ impl Inner {
         });
     }
 
+    /// An operator who waits for nothing.
+    fn hurry(&mut self, until: u64) {
+        if self.now >= until {
+            return;
+        }
+        self.order(Order::ReleaseAll);
+        let number = self.dice.between(0, 7);
+        self.order(Order::Evacuate(number));
+        self.after(HURRY, move |inner| inner.hurry(until));
+    }
+
     fn order(&mut self, order: Order) {
         let reason = || "sim".to_owned();
         match order {
@@ -183,6 +203,7 @@ impl Inner {
                     self.propose("operator", Command::Release { node, reason: reason() });
                 }
             }
+            Order::Hurry { length } => self.hurry(self.now + length * MS),
             Order::ConfirmOff => {
                 for node in self.nodes_that(|state| matches!(state, NodeState::Fencing { .. })) {
                     // Operators look before they vouch.

@@ -37,6 +37,8 @@ impl World {
             array: Array::default(),
             cut_nodes: BTreeMap::new(),
             requests: 0,
+            pauses_asker: None,
+            echo: ECHO,
         })))
     }
 
@@ -48,6 +50,9 @@ impl World {
 
 /// Something that will happen.
 type Happening = Box<dyn FnOnce(&mut Inner) + Send>;
+
+/// Of 1,000 commands to devices so many are usually carried out twice: a retry by what lies between.
+pub const ECHO: u64 = 10;
 
 /// How a life ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +148,10 @@ pub struct Inner {
     pub cut_nodes: BTreeMap<(NodeId, MemberId), u64>,
     /// Requests of clients so far.
     pub requests: u64,
+    /// Whoever asks providers is paused after so many more questions, for so many µs.
+    pub pauses_asker: Option<(u64, u64)>,
+    /// Of 1,000 commands to devices so many are carried out twice.
+    pub echo: u64,
 }
 
 impl std::fmt::Debug for Inner {
@@ -232,6 +241,19 @@ impl Inner {
         let process = self.process(member);
         let due = count_down(&mut process.dies_after_sends);
         self.doom(member, due);
+    }
+
+    /// A member has asked a provider and is about to act on the answer: the moment at which a pause is most revealing.
+    pub fn maybe_pause_asker(&mut self, member: MemberId) {
+        match &mut self.pauses_asker {
+            Some((0, length)) => {
+                let until = self.now + *length;
+                self.pauses_asker = None;
+                self.process(member).paused_until = until;
+            }
+            Some((left, _)) => *left -= 1,
+            None => {}
+        }
     }
 
     /// Ends a life, now.
