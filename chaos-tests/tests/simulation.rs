@@ -2,6 +2,7 @@
 //!
 //! Why it exists: a failing seed that cannot be played again is an anecdote.
 //! What it never does: look for bugs; `make smoke` plays the seeds that do.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may")]
 
 use std::process::Command;
 

@@ -234,7 +234,7 @@ fn run(
                 println!("seed {} FAILED  {why}", run.seed);
             }
             progress(&tally, began);
-            !(stop_at_first && !tally.failed.is_empty()) && end.is_none_or(|end| Instant::now() < end)
+            (tally.failed.is_empty() || !stop_at_first) && end.is_none_or(|end| Instant::now() < end)
         });
         let failed = tally.lock().map_or(true, |tally| stop_at_first && !tally.failed.is_empty());
         if failed || end.is_none_or(|end| Instant::now() >= end) {

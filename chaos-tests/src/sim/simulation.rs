@@ -232,14 +232,14 @@ impl Simulation {
             let process = inner.process(member);
             let length = QUANTUM * process.rate / 1000;
             process.local += length;
-            let suspended = std::mem::take(&mut process.suspended);
-            process.local += suspended;
+            let asleep = now < process.asleep_until;
             let stepped = std::mem::take(&mut process.wall_stepped);
-            process.unserved += length;
+            *(if asleep { &mut process.suspended } else { &mut process.unserved }) += length;
             if !process.running {
-                process.unserved = 0;
+                (process.unserved, process.suspended) = (0, 0);
             }
-            let paused = now < process.paused_until;
+            let paused = asleep || now < process.paused_until;
+            let suspended = if paused { 0 } else { std::mem::take(&mut process.suspended) };
             let owed = if paused { 0 } else { std::mem::take(&mut process.unserved) };
             let restarts = !process.running && process.restart_at.is_some_and(|at| now >= at);
             Turn { length: owed, jump: owed > 2 * length, suspended, stepped, restarts, paused }

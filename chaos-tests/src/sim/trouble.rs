@@ -45,8 +45,7 @@ impl Inner {
                 self.after(length * MS, |inner| inner.echo = ECHO);
             }
             Fault::Suspend { member, length } => {
-                let process = self.process(member);
-                process.suspended += length * MS * 1000;
+                self.process(member).asleep_until = self.now + length * MS;
             }
             Fault::Rate { member, rate } => self.process(member).rate = rate,
             Fault::WallClock { member, ahead } => {

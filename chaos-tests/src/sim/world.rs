@@ -108,7 +108,9 @@ pub struct Process {
     pub excused: bool,
     /// It was removed from the cluster for good.
     pub retired: bool,
-    /// What CLOCK_BOOTTIME is to jump ahead by, in ns.
+    /// Its machine sleeps until then: all its clocks but CLOCK_BOOTTIME stand still.
+    pub asleep_until: u64,
+    /// What CLOCK_BOOTTIME is to jump ahead by when it wakes, in ns.
     pub suspended: u64,
 }
 
