@@ -118,9 +118,8 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
     let executor = Executor::new(store.clone(), Arc::clone(&outside));
     let ears = Ears::of(|commands, batches| ingest.run(commands, batches));
     let (me, domain) = (config.me(), config.member.domain.clone());
-    let store_of_loop = store.clone();
     let runtime = Runtime {
-        store: store_of_loop,
+        store: store.clone(),
         events,
         ears,
         heard,
