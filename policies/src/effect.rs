@@ -215,6 +215,21 @@ pub enum Refusal {
     NotConfigured(String),
 }
 
+impl Refusal {
+    /// True if the command was never sent, so that no copy of it can be on its way. What a device refused was sent,
+    /// and a network may deliver a packet twice: the device that said no to the first copy may obey the second.
+    pub(crate) fn is_unsent(&self) -> bool {
+        match self {
+            Refusal::LeaseEnded
+            | Refusal::WrongIdentity { .. }
+            | Refusal::NotAdmitted(_)
+            | Refusal::Unreachable(_)
+            | Refusal::NotConfigured(_) => true,
+            Refusal::DeviceRefused(_) | Refusal::TokenTooOld { .. } | Refusal::HeldByOther(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -80,8 +80,8 @@ impl Memory {
     }
 
     /// True once no copy of this intent's effect can still take effect: it has ended, or its leader has lost the
-    /// right to send, longer ago than `effect_max` of its device class (R5). Even an effect that was seen done may
-    /// have a late duplicate on the way.
+    /// right to send, longer ago than `effect_max` of its device class (R5). Even an effect that was seen done, or that
+    /// the device refused, may have a late duplicate on the way.
     pub(crate) fn is_drained(
         &self,
         intent: &Intent,
@@ -92,8 +92,9 @@ impl Memory {
         if self.in_flight.contains_key(&intent.token) {
             return false;
         }
-        // A refused command was not sent; but another leader may have sent the same one before.
-        if intent.leader == leader && matches!(intent.end, Some((Outcome::Refused(_), _))) {
+        // What was not sent under this leadership may still have been sent under the one before.
+        let unsent = matches!(&intent.end, Some((Outcome::Refused(refusal), _)) if refusal.is_unsent());
+        if intent.leader == leader && unsent {
             return true;
         }
         let Some((began, ended)) = self.intents.get(&intent.token) else { return false };

@@ -154,7 +154,9 @@ impl World {
     /// Prints a line, once the cluster has settled.
     fn say(&mut self, kind: &str, text: &str) {
         self.busy_until = self.now + QUIET_AFTER;
-        if let Some(time) = self.now.checked_sub(SETTLED) {
+        // The setting up is not part of the story, unless it went wrong.
+        let shown = self.now >= SETTLED || kind == "no";
+        if let Some(time) = shown.then(|| self.now.saturating_sub(SETTLED)) {
             let stamp = format!("{}.{:03}", time / 1000, time % 1000);
             let written = writeln!(self.out, "{stamp:>8} {kind:<4} {text}");
             written.unwrap_or_else(|error| unreachable!("a String takes every line: {error}"));
