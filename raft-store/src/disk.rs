@@ -86,7 +86,7 @@ enum Write {
     Truncate { from: u64 },
     Purge { upto: u64, record: Vec<u8> },
     Meta { key: &'static str, record: Vec<u8> },
-    Snapshot { head: Vec<u8>, data: Vec<u8> },
+    Snapshot { last: Option<LogId>, head: Vec<u8>, data: Vec<u8> },
 }
 
 impl Write {
@@ -233,9 +233,11 @@ impl Disk {
             .await
     }
 
-    /// Replaces the snapshot. `data` is sealed already.
+    /// Replaces the snapshot, unless the one that is there is newer: a snapshot that was being built while the leader's was
+    /// installed must not take its place, for the log may be purged up to the newer one. `data` is sealed already.
     pub(crate) async fn save_snapshot(&self, head: &SnapshotHead, data: Vec<u8>) -> Result<(), DiskError> {
-        self.write(Write::Snapshot { head: encode("the snapshot's head", head)?, data }).await
+        let record = encode("the snapshot's head", head)?;
+        self.write(Write::Snapshot { last: head.last, head: record, data }).await
     }
 
     async fn write(&self, write: Write) -> Result<(), DiskError> {
@@ -423,8 +425,14 @@ fn write(transaction: &WriteTransaction, write: Write) -> Result<(), DiskError> 
             let mut meta = transaction.open_table(META).map_err(engine("open the records"))?;
             meta.insert(key, record.as_slice()).map_err(engine("write a record"))?;
         }
-        Write::Snapshot { head, data } => {
+        Write::Snapshot { last, head, data } => {
             let mut snapshot = transaction.open_table(SNAPSHOT).map_err(engine("open the snapshot"))?;
+            let there = snapshot.get(HEAD).map_err(engine("read the snapshot's head"))?;
+            let there =
+                there.map(|head| decode::<SnapshotHead>(head.value(), || "the snapshot's head".to_owned()));
+            if there.transpose()?.is_some_and(|there| there.last > last) {
+                return Ok(());
+            }
             snapshot.insert(HEAD, head.as_slice()).map_err(engine("write the snapshot's head"))?;
             snapshot.insert(DATA, data.as_slice()).map_err(engine("write the snapshot's data"))?;
         }

@@ -87,6 +87,26 @@ async fn everything_is_there_after_reopening() {
     assert_eq!(home.disk.acquaintances().unwrap(), BTreeMap::from([(1, 17)]));
 }
 
+/// Seed 2700 of the simulator: a build that took long replaced the snapshot that the leader had sent meanwhile, the log
+/// was purged up to that one, and the member could never start again.
+#[tokio::test]
+async fn an_older_snapshot_does_not_replace_a_newer_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = open(dir.path());
+    let head = |index| SnapshotHead {
+        last: Some(id(1, index)),
+        members_at: None,
+        members: members(),
+        id: "s".into(),
+    };
+    home.disk.save_snapshot(&head(7), b"installed".to_vec()).await.unwrap();
+    home.disk.purge(id(1, 7)).await.unwrap();
+    home.disk.save_snapshot(&head(4), b"built".to_vec()).await.unwrap();
+    assert_eq!(home.disk.snapshot().unwrap(), Some((head(7), b"installed".to_vec())));
+    home.disk.save_snapshot(&head(9), b"next".to_vec()).await.unwrap();
+    assert_eq!(home.disk.snapshot().unwrap(), Some((head(9), b"next".to_vec())));
+}
+
 #[tokio::test]
 async fn a_call_takes_entries_up_to_its_size_but_never_none() {
     let dir = tempfile::tempdir().unwrap();

@@ -7,8 +7,9 @@ use super::fact::{Deed, Fact};
 use policies::{MemberId, NodeId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Heartbeats that are farther apart than this, in µs, are not an unbroken row: two of them may be lost.
-const GAP: u64 = 800_000;
+/// Heartbeats that are farther apart than this, in µs, are not an unbroken row: the node was silent for `suspect_after` of
+/// the simulator's policy (quick), and whoever could not reach its kernel then either may have called it dead.
+const GAP: u64 = 500_000;
 /// A node whose newest heartbeat is younger than this, in µs, is not silent: heartbeats come every 250 ms.
 const JUST_NOW: u64 = 350_000;
 
