@@ -5,7 +5,7 @@ use crate::command::{Command, Proposal, Step};
 use crate::effect::{Effect, Outcome, Seen};
 use crate::judge::judge;
 use crate::memory::Memory;
-use crate::observation::{Power, Report};
+use crate::observation::{Power, Report, Stamp};
 use crate::plan::{Phase, Verdict};
 use crate::planner::{Desk, Subject, Wishes, plan};
 use crate::proposals::Proposals;
@@ -150,7 +150,6 @@ pub struct Engine {
     sights: Sights,
     watched: BTreeMap<NodeId, Watched>,
     proposals: Proposals,
-    reported: Option<(Report, Mono)>,
     power_due: BTreeMap<NodeId, Mono>,
     waiting: BTreeMap<Subject, Vec<Waiting>>,
 }
@@ -170,7 +169,6 @@ impl Engine {
             sights: Sights::default(),
             watched: BTreeMap::new(),
             proposals: Proposals::default(),
-            reported: None,
             power_due: BTreeMap::new(),
             waiting: BTreeMap::new(),
         }
@@ -218,6 +216,7 @@ impl Engine {
                 self.memory.voters = voters.into_iter().collect();
                 let voters = &self.memory.voters;
                 self.memory.reports.retain(|member, _| voters.contains(member));
+                self.memory.heard.retain(|member, _| voters.contains(member));
             }
             Input::Changed { node, change } => {
                 let Some(record) = self.state.nodes.get(&node) else { return };
@@ -235,7 +234,7 @@ impl Engine {
             }
             Input::Report(report) => {
                 if self.memory.voters.contains(&report.member) && report.member != self.me {
-                    self.memory.reports.insert(report.member, (report, now));
+                    self.memory.take_report(report, self.me, self.boot, now);
                 }
             }
             Input::Ended { token, outcome } => self.ended(now, token, outcome),
@@ -426,16 +425,22 @@ impl Engine {
             let expected = is_expected_alive(state, record) && record.maintenance.is_none();
             expected.then(|| (name.clone(), record.verdict != Verdict::Unknown))
         });
-        let report = self.sights.report(self.me, &self.domain, expected, now);
-        let fresh = match &self.reported {
-            Some((last, at)) => *last != report || now.since(*at) >= REPORT_EVERY,
-            None => true,
-        };
-        if fresh {
-            self.memory.reports.insert(self.me, (report.clone(), now));
-            self.reported = Some((report.clone(), now));
-            outputs.push(Output::Broadcast(report));
+        let (doubt, sights) = self.sights.report(expected, now);
+        let says_the_same = |last: &Report| last.doubt == doubt && last.sights == sights;
+        let last = self.memory.reports.get(&self.me);
+        if last.is_some_and(|(last, at)| says_the_same(last) && now.since(*at) < REPORT_EVERY) {
+            return;
         }
+        let report = Report {
+            member: self.me,
+            written: Stamp { boot: self.boot, moment: now.0 },
+            heard: self.memory.heard.clone(),
+            domain: self.domain.clone(),
+            doubt,
+            sights,
+        };
+        self.memory.reports.insert(self.me, (report.clone(), now));
+        outputs.push(Output::Broadcast(report));
     }
 
     /// A leader's work: judge, plan, propose, act.

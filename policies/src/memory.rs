@@ -2,7 +2,7 @@
 //! All of it can be lost: a new leader begins with nothing and is only slower (R5), never less safe.
 
 use crate::effect::{Action, Outcome};
-use crate::observation::{Power, Report, Sight};
+use crate::observation::{Power, Report, Sight, Stamp};
 use crate::plan::Intent;
 use crate::policy::{Detection, Policy};
 use crate::words::*;
@@ -18,8 +18,10 @@ pub(crate) const BRAKE_WINDOW: Millis = Millis(600_000);
 pub(crate) struct Memory {
     /// The voters of the Raft cluster.
     pub(crate) voters: BTreeSet<MemberId>,
-    /// The newest report of each member, our own included, and when it came.
+    /// The newest report of each member, our own included, and a moment of ours after which it was written.
     pub(crate) reports: BTreeMap<MemberId, (Report, Mono)>,
+    /// When the newest report of each other member was written, for it to be given back.
+    pub(crate) heard: BTreeMap<MemberId, Stamp>,
     /// The newest answer of each BMC (`None`: it did not answer), and when it came.
     pub(crate) powers: BTreeMap<NodeId, (Option<Power>, Mono)>,
     /// The present moment's view of `powers`: readings that are fresh enough to be evidence.
@@ -45,6 +47,22 @@ impl Memory {
     /// More than half of the voters.
     pub(crate) fn majority(&self) -> u32 {
         u32::try_from(self.voters.len() / 2 + 1).unwrap_or(u32::MAX)
+    }
+
+    /// Takes another member's report. How old it is only a moment of ours tells that its writer knew of; without one it
+    /// may be as old as it likes, and is no opinion.
+    pub(crate) fn take_report(&mut self, report: Report, me: MemberId, boot: BootId, now: Mono) {
+        let (member, written) = (report.member, report.written);
+        let overtaken = |known: &Stamp| known.boot == written.boot && known.moment > written.moment;
+        if self.heard.get(&member).is_some_and(overtaken) {
+            return;
+        }
+        self.heard.insert(member, written);
+        let ours = report.heard.get(&me).filter(|ours| ours.boot == boot && ours.moment <= now.0);
+        match ours.map(|ours| Mono(ours.moment)) {
+            Some(after) => drop(self.reports.insert(member, (report, after))),
+            None => drop(self.reports.remove(&member)),
+        }
     }
 
     /// Fresh power reading of a node.

@@ -164,11 +164,27 @@ impl fmt::Display for SelfDoubt {
     }
 }
 
+/// A moment of one process. It means something only to the process whose moment it is: the others give it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// The process.
+    pub boot: BootId,
+    /// Milliseconds on its own clock.
+    pub moment: u64,
+}
+
 /// One member's summary of all nodes, sent to all members when it changes and once a second.
+///
+/// A network may deliver it long after it was written, and no clock is shared. So it names the newest moment of each other
+/// member that its writer knew of: whoever receives it knows that it was written after that moment of his own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Whose.
     pub member: MemberId,
+    /// When it was written, for nobody but its writer.
+    pub written: Stamp,
+    /// When the newest report of each other member was written that has reached the writer.
+    pub heard: BTreeMap<MemberId, Stamp>,
     /// The failure domain the member stands in.
     pub domain: String,
     /// Set if the member does not trust its own eyes; its observations then do not count.

@@ -1,7 +1,7 @@
 //! What this member sees: changes of the watch table and answers of kernels, folded into one sight a node.
 //! Never compares members and never decides.
 
-use crate::observation::{Kernel, LastGasp, Report, SelfDoubt, Sight};
+use crate::observation::{Kernel, LastGasp, SelfDoubt, Sight};
 use crate::watch::Change;
 use crate::words::*;
 use std::collections::BTreeMap;
@@ -113,15 +113,13 @@ impl Sights {
         matches!(self.nodes.get(node).map(|local| &local.last), Some(Last::Silent { never: false, .. }))
     }
 
-    /// The report for the other members. `expected`: nodes that should be alive, and whether the cluster has ever seen
+    /// What the other members are told: our doubt of ourselves, and our sights. `expected`: nodes that should be alive, and whether the cluster has ever seen
     /// them so; only they cast doubt on the member. One that this member never heard, but others did, is silent for it.
     pub(crate) fn report(
         &mut self,
-        member: MemberId,
-        domain: &str,
         expected: impl Iterator<Item = (NodeId, bool)>,
         now: Mono,
-    ) -> Report {
+    ) -> (Option<SelfDoubt>, BTreeMap<NodeId, Sight>) {
         let sight = |local: &Local| match &local.last {
             Last::Alive { epoch, write_stale } => Sight::Alive { epoch: *epoch, write_stale: *write_stale },
             Last::Silent { since, never } => {
@@ -151,7 +149,7 @@ impl Sights {
             true => SelfDoubt::MostNodesSilent { silent, watched },
             false => SelfDoubt::NotAllBack { silent, watched },
         });
-        Report { member, domain: domain.to_owned(), doubt, sights }
+        (doubt, sights)
     }
 }
 

@@ -5,7 +5,8 @@
 
 use super::any_log::{self, Want};
 use policies::{
-    BootId, ClusterState, Command, Engine, Input, LogIndex, MemberId, Mono, Now, Proposal, Report, Wall,
+    BootId, ClusterState, Command, Engine, Input, LogIndex, MemberId, Mono, Now, Proposal, Report, Stamp,
+    Wall,
 };
 use raft_store::parse;
 use serde_json::{Value, json};
@@ -54,9 +55,11 @@ fn frames(mut stream: &[u8], max: usize) -> bool {
 
 /// The message that members send each other. Whatever it says, the brain goes on.
 fn report(body: &[u8]) {
-    let Ok(report) = serde_json::from_slice::<Report>(body) else { return };
+    let Ok(mut report) = serde_json::from_slice::<Report>(body) else { return };
     let again = serde_json::to_vec(&report).ok().and_then(|json| serde_json::from_slice(&json).ok());
     assert_eq!(again.as_ref(), Some(&report), "written again it says something else");
+    // Of now, or the engine would not look at it.
+    report.heard.insert(MemberId(1), Stamp { boot: BootId(1), moment: 1000 });
     think(described(), Some(report));
 }
 

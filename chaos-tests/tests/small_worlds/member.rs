@@ -128,6 +128,11 @@ fn word(text: &[u8]) -> Option<(Word, usize)> {
             let (time, length) = leading_number(digits)?;
             Some((Word::Time(time), "Mono(".len() + length))
         }
+        b'm' => {
+            let digits = text.strip_prefix(b"moment: ")?;
+            let (time, length) = leading_number(digits)?;
+            Some((Word::Time(time), "moment: ".len() + length))
+        }
         b'i' | b'f' | b'L' => {
             let (index, length) = leading_number(&text[1..])?;
             let ends = text.get(1 + length).is_none_or(|next| !next.is_ascii_alphanumeric());

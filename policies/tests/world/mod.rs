@@ -89,6 +89,8 @@ struct Member {
     up: bool,
     /// Entries do not reach it; it will get a snapshot.
     lags: bool,
+    /// Its reports are on their way and do not arrive.
+    held_up: Option<Vec<Report>>,
     /// Counts its starts: also its boot id.
     life: u64,
     idle: Option<String>,
@@ -261,11 +263,7 @@ impl World {
                 self.after(u64::from(count) * interval.0, Event::Asked { to: id, node });
             }
             Output::ReadPower { node } => self.after(30, Event::PowerRead { to: id, node }),
-            Output::Broadcast(report) => {
-                for to in self.up().into_iter().filter(|to| *to != id) {
-                    self.after(MESSAGE, Event::Report { to, report: report.clone() });
-                }
-            }
+            Output::Broadcast(report) => self.broadcast(id, report),
             Output::Watch { node, limits } => {
                 let now = self.clock(id).mono;
                 if let Some(member) = self.members.get_mut(&id) {
@@ -437,12 +435,34 @@ impl World {
     }
 }
 
+impl World {
+    fn broadcast(&mut self, from: MemberId, report: Report) {
+        if let Some(held_up) = self.members.get_mut(&from).and_then(|member| member.held_up.as_mut()) {
+            return held_up.push(report);
+        }
+        for to in self.up().into_iter().filter(|to| *to != from) {
+            self.after(MESSAGE, Event::Report { to, report: report.clone() });
+        }
+    }
+}
+
 impl Member {
     fn new(id: MemberId, life: u64, now: u64, domain: &str) -> Self {
         let engine = Engine::new(id, BootId(100 * id.0 + life), domain);
         let watch = Watch::new(Mono(now + 1_000_000 * id.0));
         let (cut_off, cannot_ask) = (BTreeSet::new(), BTreeSet::new());
-        Member { engine, watch, slots: vec![], cut_off, cannot_ask, up: true, lags: false, life, idle: None }
+        Member {
+            engine,
+            watch,
+            slots: vec![],
+            cut_off,
+            cannot_ask,
+            up: true,
+            lags: false,
+            held_up: None,
+            life,
+            idle: None,
+        }
     }
 }
 

@@ -345,6 +345,12 @@ fn member(world: &mut World, id: MemberId, what: &[&str]) -> Result<(), String> 
             member.lags = false;
             world.feed(id, Input::Installed(Box::new(truth)));
         }
+        ["reports", "are", "held", "up"] => member.held_up = Some(vec![]),
+        ["reports", "arrive"] => {
+            for report in member.held_up.take().unwrap_or_default() {
+                world.broadcast(id, report);
+            }
+        }
         ["is", "cut", "off"] => member.cut_off = all,
         ["is", "cut", "off", "from", node] => {
             member.cut_off.insert(parse(node)?);
