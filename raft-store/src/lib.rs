@@ -60,7 +60,7 @@ pub use history::{History, HistoryError, QUERY_EVENTS_MAX, Query};
 pub use identity::OpenError;
 pub use members::MemberError;
 pub use store::{
-    BarrierError, BootstrapError, MESSAGE_BYTES_MAX, PROPOSAL_BYTES_MAX, Progress, ProposeError, Store,
-    StoreEvent,
+    BarrierError, BootstrapError, DEPOSED_MEANWHILE, MESSAGE_BYTES_MAX, PROPOSAL_BYTES_MAX, Progress,
+    ProposeError, Store, StoreEvent,
 };
 pub use types::Member;

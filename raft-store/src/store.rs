@@ -571,7 +571,7 @@ async fn watch(
             let leader = (now.current_leader.map(MemberId), leading(&now, me).is_some());
             let term = leader.1.then_some(now.vote.leader_id.term);
             // openraft says the causes with the error; to follow them would say them again.
-            let stopped = now.running_state.as_ref().err().map(ToString::to_string);
+            let stopped = now.running_state.as_ref().err().map(|fatal| said_plainly(fatal.to_string()));
             (leader, term, stopped, Arc::clone(&now.membership_config))
         };
         // A failed send means that the supervisor has dropped its end, at shutdown: nobody is left to be told.
@@ -592,4 +592,13 @@ async fn watch(
             return;
         }
     }
+}
+/// Why a leader's Raft core ended that was deposed while it began to send a snapshot: openraft 0.9.25 (`raft_core.rs`,
+/// `Command::Replicate`) takes the end of a replication task that has just seen a newer vote for a failed disk. The process
+/// ends and is started again; it would have become a follower.
+pub const DEPOSED_MEANWHILE: &str = "another member took the lead while this one began to send a snapshot, and openraft \
+     ended instead of following it; nothing is wrong with the disk";
+
+fn said_plainly(fatal: String) -> String {
+    if fatal.contains("replication channel closed") { DEPOSED_MEANWHILE.to_owned() } else { fatal }
 }

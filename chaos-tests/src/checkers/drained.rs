@@ -1,6 +1,7 @@
-//! **Nothing old is still under way when a node or an instance is given on.** When a released node becomes a spare,
-//! no command against or for it is on its way; when a command gives an instance's volume to a node, none that gives it
-//! to another node is; when one switches a node on, none that switches it off is. (R5, drain.)
+//! **Nothing old is still under way when a node or an instance is given on, or cut off.** When a released node becomes a
+//! spare, no command against or for it is on its way; when a command gives an instance's volume to a node, none that gives
+//! it to another node is; when one gives a node power, a volume or a network, none that takes the same away is, and when
+//! one takes it away, none that gives it is. (R5, drain.)
 
 use super::{Checker, Deed, Fact, Scene};
 use policies::{Command, Step};
@@ -14,10 +15,13 @@ fn contradicts(newer: &Deed, older: &Deed) -> bool {
         (Deed::Attach { node, volume }, Deed::Attach { node: other, volume: same }) => {
             volume == same && node != other
         }
-        (Deed::Attach { node, volume }, Deed::Revoke { node: other, volume: same }) => {
+        (Deed::Attach { node, volume }, Deed::Revoke { node: other, volume: same })
+        | (Deed::Revoke { node, volume }, Deed::Attach { node: other, volume: same }) => {
             volume == same && node == other
         }
         (Deed::Open { node, .. }, Deed::Close { node: same })
+        | (Deed::Close { node }, Deed::Open { node: same, .. })
+        | (Deed::PowerOff { node }, Deed::PowerOn { node: same })
         | (Deed::PowerOn { node }, Deed::PowerOff { node: same }) => node == same,
         (Deed::Open { node, vlan }, Deed::Open { node: other, vlan: same }) => vlan == same && node != other,
         _ => false,

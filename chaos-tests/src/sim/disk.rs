@@ -68,7 +68,8 @@ impl Change {
 }
 
 impl Platter {
-    /// The power goes (a process that is killed loses nothing: the page cache outlives it): each write since the last sync arrived whole, in part, or not at all.
+    /// The power goes (a process that is killed loses nothing: the page cache outlives it): each write since the last
+    /// sync arrived whole, in part, or not at all.
     pub fn lose_power(&mut self, dice: &mut super::dice::Dice) {
         for change in std::mem::take(&mut self.unsynced) {
             match dice.between(0, 2) {
@@ -81,6 +82,17 @@ impl Platter {
                     }
                 }
             }
+        }
+        self.cached = self.durable.clone();
+    }
+
+    /// Bytes change while nobody reads them, those at the beginning of the file more often than their share.
+    pub fn rot(&mut self, bytes: u64, dice: &mut super::dice::Dice) {
+        for _ in 0..bytes {
+            let Some(last) = (self.durable.len() as u64).checked_sub(1) else { return };
+            let last = if dice.chance(300) { last.min(SECTOR as u64) } else { last };
+            let at = usize::try_from(dice.between(0, last)).unwrap_or(0);
+            self.durable[at] ^= 1 << dice.between(0, 7);
         }
         self.cached = self.durable.clone();
     }

@@ -21,8 +21,8 @@ pub enum Fault {
     DieAfterSends { member: MemberId, sends: u64, death: Death, down: u64 },
     /// A member runs no instruction (SIGSTOP).
     Pause { member: MemberId, length: u64 },
-    /// Whoever has asked providers this many more times runs no instruction from then on: between asking and acting.
-    PauseAsker { asks: u64, length: u64 },
+    /// The member that is the next but so many to come to this moment is struck in it.
+    Trap { moment: Moment, skips: u64, blow: Blow, length: u64 },
     /// Of 1,000 commands to devices so many are carried out a second time, as late as possible.
     Echo { in_thousand: u64, length: u64 },
     /// A member's machine sleeps: only CLOCK_BOOTTIME goes on.
@@ -41,6 +41,11 @@ pub enum Fault {
     SlowDisk { member: MemberId, pace: u64, length: u64 },
     /// Every operation of a member's disk fails; later it has another disk cable.
     FailingDisk { member: MemberId, full: bool, down: u64 },
+    /// A member's disk says that it has synced and has not; then its machine loses power. It may start again, but never
+    /// reaches the others: Raft has no answer to a voter that forgets.
+    LyingDisk { member: MemberId, length: u64 },
+    /// A member's machine loses power, and bytes on its disk change before it starts again.
+    Rot { member: MemberId, bytes: u64, down: u64 },
     /// A node's kernel stops; later it goes on as if nothing had been, if it still has power.
     Hang { node: NodeId, length: u64 },
     /// A node's agent stops, its kernel answers.
@@ -67,6 +72,26 @@ pub enum Fault {
     Order(Order),
 }
 
+/// A moment in which a trouble shows most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// A provider was asked, and its answer will be acted on.
+    Asked,
+    /// A command to a device has left.
+    Sent,
+}
+
+/// What strikes a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blow {
+    /// It runs no instruction.
+    Pause,
+    /// Nothing passes between it and the others, and the device answers it late.
+    CutOff,
+    /// Its process ends.
+    Kill,
+}
+
 /// What operators do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -78,6 +103,11 @@ pub enum Order {
     CancelAny,
     /// Let every quarantined node return.
     ReleaseAll,
+    /// Fence the node that an instance has moved to last, as soon as it is there, again and again.
+    Chase {
+        /// Until then.
+        length: u64,
+    },
     /// Let every quarantined node return at once, and move instances as soon as they are where they belong.
     Hurry {
         /// Until then.

@@ -46,8 +46,13 @@ pub enum Call {
     },
     /// Let this member learn, then vote.
     Admit(MemberId),
-    /// Remove this member.
-    Remove(MemberId),
+    /// Remove a member, once its successor votes.
+    Remove {
+        /// The member.
+        old: MemberId,
+        /// Its successor.
+        new: MemberId,
+    },
     /// Hand leadership over.
     Transfer(MemberId),
 }
@@ -97,6 +102,7 @@ impl Life {
             world.with(|inner| {
                 if inner.process(member).is(life) {
                     inner.fact(Fact::Trouble { what: format!("{member} stops: {why}") });
+                    inner.process(member).excused |= why.contains(raft_store::DEPOSED_MEANWHILE);
                     inner.doom(member, Some(Death::Stopped));
                 }
             });
@@ -241,11 +247,13 @@ impl Body {
             while let Some(call) = calls.recv().await {
                 let (world, store) = (world.clone(), store.clone());
                 tokio::spawn(async move {
-                    let Some((request, answer)) = serve(&store, call).await else { return };
-                    world.with(|inner| {
-                        if inner.process(member).is(life) {
+                    let served = serve(&store, call).await;
+                    world.with(|inner| match served {
+                        Some(Served::Answer { request, answer }) if inner.process(member).is(life) => {
                             inner.fact(Fact::Answered { request, answer });
                         }
+                        Some(Served::Removed(old)) if inner.process(member).is(life) => inner.retire(old),
+                        Some(_) | None => {}
                     });
                 });
             }
@@ -253,7 +261,15 @@ impl Body {
     }
 }
 
-async fn serve(store: &Store, call: Call) -> Option<(u64, Answer)> {
+/// What came of a call.
+enum Served {
+    /// A client is told.
+    Answer { request: u64, answer: Answer },
+    /// The member is out.
+    Removed(MemberId),
+}
+
+async fn serve(store: &Store, call: Call) -> Option<Served> {
     match call {
         Call::Propose { request, proposal } => {
             let answer = match store.propose((*proposal).clone()).await {
@@ -262,23 +278,24 @@ async fn serve(store: &Store, call: Call) -> Option<(u64, Answer)> {
                 Err(ProposeError::NotLeader { .. } | ProposeError::TooLarge { .. }) => Answer::Failed,
                 Err(ProposeError::Fatal(_)) => Answer::Unknown,
             };
-            Some((request, answer))
+            Some(Served::Answer { request, answer })
         }
         Call::Read { request } => {
             let answer = match store.barrier().await {
                 Ok(()) => Answer::State(store.read(|state| state.applied)),
                 Err(_) => Answer::Failed,
             };
-            Some((request, answer))
+            Some(Served::Answer { request, answer })
         }
         Call::Admit(member) => {
             drop(store.add_learner(address(member)).await);
             drop(store.promote(member).await);
             None
         }
-        Call::Remove(member) => {
-            drop(store.remove(member).await);
-            None
+        Call::Remove { old, new } => {
+            let votes = store.members().iter().any(|member| member.id == new && member.voter);
+            let removed = votes && store.remove(old).await.is_ok();
+            removed.then_some(Served::Removed(old))
         }
         Call::Transfer(member) => {
             drop(store.transfer(member).await);

@@ -20,6 +20,7 @@
     reason = "a simulator that is wrong must stop at once, as an assertion does; it runs on 64 bits"
 )]
 
+pub mod ambush;
 pub mod array;
 pub mod campaign;
 pub mod dice;

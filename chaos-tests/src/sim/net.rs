@@ -65,7 +65,9 @@ pub struct Net {
 
 impl Inner {
     fn is_cut(&self, from: MemberId, to: MemberId) -> bool {
-        self.net.cut.get(&(from, to)).is_some_and(|until| self.now < *until)
+        let outcast = |member| self.processes.get(&member).is_some_and(|process| process.outcast);
+        let cut = self.net.cut.get(&(from, to)).is_some_and(|until| self.now < *until);
+        cut || outcast(from) || outcast(to)
     }
 
     /// The delay of one packet: usually short, one in 200 times up to 3 s.

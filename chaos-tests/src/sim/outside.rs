@@ -6,6 +6,7 @@
 //! What it never does: break the physical assumption of R5: what has not taken effect by `effect_max` never will.
 
 use super::array::{Manner, No};
+use super::fault::Moment;
 use super::machine::Mood;
 use super::world::{Inner, World};
 use crate::checkers::{Deed, Fact};
@@ -103,10 +104,23 @@ impl SimOutside {
     }
 }
 
-/// When a command takes effect, in µs from now: usually soon, sometimes as late as it may.
-fn effect_delay(inner: &mut Inner, late: bool, max: Millis) -> u64 {
+/// How soon a device obeys.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    Usual,
+    Slow,
+    Late,
+}
+
+/// When a command takes effect, in µs from now: usually soon, sometimes as late as it may; a slow device is often late.
+fn effect_delay(inner: &mut Inner, pace: Pace, max: Millis) -> u64 {
     let latest = (max.0 * 1000).saturating_sub(MARGIN);
-    match late || inner.dice.chance(10) {
+    let late = match pace {
+        Pace::Usual => inner.dice.chance(10),
+        Pace::Slow => inner.dice.chance(300),
+        Pace::Late => true,
+    };
+    match late {
         true => inner.dice.between(0, latest),
         false => inner.dice.between(200, 5_000),
     }
@@ -158,10 +172,14 @@ impl PowerDriver for SimPower {
                 return;
             }
             let max = self.outside.power_effect_max;
-            let late = inner.machine(&node).mood == Mood::Late;
-            let delay = effect_delay(inner, late, max);
+            let pace = match inner.machine(&node).mood {
+                Mood::Late => Pace::Late,
+                Mood::Slow(_) => Pace::Slow,
+                Mood::Honest | Mood::Lies | Mood::Dead | Mood::Full | Mood::Refuses => Pace::Usual,
+            };
+            let delay = effect_delay(inner, pace, max);
             if inner.dice.chance(inner.echo) {
-                let again = effect_delay(inner, true, max).max(delay);
+                let again = effect_delay(inner, Pace::Late, max).max(delay);
                 let (node, deed) = (node.clone(), deed.clone());
                 inner.travel(again, deed, move |inner| inner.obey_power(&node, on).0);
             }
@@ -235,12 +253,15 @@ impl provisioning::Provider for SimOutside {
             if self.is_over(inner) {
                 return;
             }
-            let delay = match inner.array.manners[device(&deed)] {
+            let mut delay = match inner.array.manners[device(&deed)] {
                 Manner::Slow(ms) => inner.dice.between(0, ms * 1000),
                 Manner::Away | Manner::Late => return,
                 Manner::Well | Manner::Refuses => inner.dice.between(200, 3_000),
             };
-            inner.maybe_pause_asker(self.member);
+            if inner.spring(self.member, Moment::Asked) {
+                // About when another leads.
+                delay += inner.dice.between(800_000, 2_000_000);
+            }
             inner.after(delay, move |inner| {
                 let holds = inner.array.holds(&deed);
                 drop(
@@ -272,11 +293,15 @@ impl provisioning::Provider for SimOutside {
             if !self.send(inner, &deed, Some(token)) {
                 return;
             }
-            let manner = inner.array.manners[device(&deed)];
+            let pace = match inner.array.manners[device(&deed)] {
+                Manner::Late => Pace::Late,
+                Manner::Slow(_) => Pace::Slow,
+                Manner::Well | Manner::Away | Manner::Refuses => Pace::Usual,
+            };
             let max = self.provider_effect_max;
-            let delay = effect_delay(inner, manner == Manner::Late, max);
+            let delay = effect_delay(inner, pace, max);
             if inner.dice.chance(inner.echo) {
-                let again = effect_delay(inner, true, max).max(delay);
+                let again = effect_delay(inner, Pace::Late, max).max(delay);
                 let repeated = deed.clone();
                 inner.travel(again, deed.clone(), move |inner| inner.change(&repeated, token).is_ok());
             }

@@ -4,6 +4,7 @@
 //! rates, so that rare combinations are not drowned by common ones.
 //! What it never does: depend on what happens; the same seed gives the same script in every version of the product.
 
+use super::ambush;
 use super::array::Manner;
 use super::dice::Dice;
 use super::fault::{Fault, Order};
@@ -134,17 +135,17 @@ const KINDS: [Kind; 26] = [
     |dice, script| Fault::Order(order(dice, script)),
 ];
 
-fn member(dice: &mut Dice, script: &Script) -> MemberId {
+pub(super) fn member(dice: &mut Dice, script: &Script) -> MemberId {
     MemberId(dice.between(1, script.members))
 }
 
-fn two_members(dice: &mut Dice, script: &Script) -> (MemberId, MemberId) {
+pub(super) fn two_members(dice: &mut Dice, script: &Script) -> (MemberId, MemberId) {
     let from = dice.between(1, script.members);
     let to = (from + dice.between(0, script.members - 2)) % script.members + 1;
     (MemberId(from), MemberId(to))
 }
 
-fn node(dice: &mut Dice, script: &Script) -> NodeId {
+pub(super) fn node(dice: &mut Dice, script: &Script) -> NodeId {
     let names = node_names(script.instances, script.spares);
     dice.one_of(&names).clone()
 }
@@ -153,7 +154,7 @@ fn death(dice: &mut Dice) -> Death {
     *dice.one_of(&[Death::Killed, Death::Power])
 }
 
-fn down(dice: &mut Dice) -> u64 {
+pub(super) fn down(dice: &mut Dice) -> u64 {
     dice.between(20, 6_000)
 }
 
@@ -172,7 +173,7 @@ fn manner(dice: &mut Dice) -> Manner {
 }
 
 fn order(dice: &mut Dice, script: &Script) -> Order {
-    match dice.between(0, 10) {
+    match dice.between(0, 11) {
         0 => Order::Evacuate(dice.between(0, script.instances - 1)),
         1 => Order::Fence(node(dice, script)),
         2 => Order::CancelAny,
@@ -185,6 +186,7 @@ fn order(dice: &mut Dice, script: &Script) -> Order {
             fences_in_flight_max: u32::try_from(dice.between(1, 4)).unwrap_or(1),
             isolation_alone: dice.chance(500),
         },
+        10 => Order::Chase { length: dice.between(1_000, 10_000) },
         _ => match dice.chance(500) {
             true => Order::Transfer(member(dice, script)),
             false => Order::Replace {
@@ -255,32 +257,15 @@ impl Script {
         }
         script.faults = faults(dice, &script);
         // Dice of their own: whatever else a seed means stays as it is.
-        script.faults.extend(rare(&mut Dice::of(seed, "rare")));
+        script.faults.extend(ambush::lay(&mut Dice::of(seed, "ambush"), &script));
         script.faults.sort_by_key(|(at, _)| *at);
         if mode == Mode::Liveness {
-            // A member that is switched off before it was removed is a quorum lost, not something to recover from.
-            script.faults.retain(|(_, fault)| !matches!(fault, Fault::Order(Order::Replace { .. })));
+            // A member whose disk is not to be trusted is lost for good, and two such are a quorum lost.
+            let lost = |fault: &Fault| matches!(fault, Fault::LyingDisk { .. } | Fault::Rot { .. });
+            script.faults.retain(|(_, fault)| !lost(fault));
         }
         script
     }
-}
-
-/// Troubles that only show their worth together with others; one seed in three has them.
-fn rare(dice: &mut Dice) -> Vec<(u64, Fault)> {
-    let mut faults = vec![];
-    if !dice.chance(330) {
-        return faults;
-    }
-    for _ in 0..dice.between(2, 8) {
-        let at = dice.between(BEGIN, END);
-        let fault = match dice.between(0, 3) {
-            0 | 1 => Fault::PauseAsker { asks: dice.between(0, 5), length: dice.between(500, 3_000) },
-            2 => Fault::Echo { in_thousand: dice.between(100, 800), length: dice.between(1_000, 20_000) },
-            _ => Fault::Order(Order::Hurry { length: dice.between(1_000, 20_000) }),
-        };
-        faults.push((at, fault));
-    }
-    faults
 }
 
 /// A random subset of the kinds, each with a weight of its own, at a random rate.

@@ -4,6 +4,7 @@
 //! What it never does: use anything of the machine it runs on.
 
 use super::dice::Dice;
+use super::fault::{Fault, Order};
 use super::libc;
 use super::machine::{Life as NodeLife, Machine, Mood};
 use super::member::{Call, Life};
@@ -72,7 +73,7 @@ pub fn play(script: Script, only: Option<&[usize]>, until: Option<u64>, lines: b
 
 impl Simulation {
     fn new(script: Script, lines: bool) -> Self {
-        let mut dice = Dice::of(script.seed, "world");
+        let dice = Dice::of(script.seed, "world");
         #[expect(clippy::expect_used, reason = "32 bytes are a key")]
         let seal = Seal::new(&[7; 32], "sim").expect("a key");
         let inventory = inventory(
@@ -90,7 +91,6 @@ impl Simulation {
             seal,
             wall: 1_800_000_000_000_000_000,
         };
-        dice.draw();
         let world = World::new(dice, Trace::new(lines), Court::new(all()));
         let simulation =
             Simulation { world, setup: Arc::new(setup), inventory, lives: BTreeMap::new(), now: 0, script };
@@ -278,7 +278,7 @@ impl Simulation {
             process.platter.failing = None;
             let stopped = death == Some(Death::Stopped);
             let down = if stopped && !process.excused { RESTART } else { process.down.max(QUANTUM) };
-            let excused = std::mem::take(&mut process.excused);
+            let excused = std::mem::take(&mut process.excused) | process.unsound;
             process.restart_at = (!process.retired).then_some(now + down);
             if stopped && !excused && !process.retired {
                 let what = format!("{member} stopped by itself, and nothing was wrong with its disk");
@@ -354,7 +354,9 @@ fn heal(inner: &mut Inner, script: &Script) {
     inner.net.cut.clear();
     inner.cut_nodes.clear();
     inner.array.manners = Default::default();
+    inner.trap = None;
     let members: Vec<MemberId> = inner.processes.keys().copied().collect();
+    lose_some(inner, script);
     let now = inner.now;
     for member in members {
         let process = inner.process(member);
@@ -377,6 +379,19 @@ fn heal(inner: &mut Inner, script: &Script) {
         let spare = machine.name.as_str().starts_with('s');
         machine.mood = if spare { Mood::Honest } else { machine.mood };
         machine.bmc_dies_with_power = false;
+    }
+}
+
+/// Fewer than half of the members never come back; but not while one is being replaced, for then who votes is in flux.
+fn lose_some(inner: &mut Inner, script: &Script) {
+    let replaces = |fault: &Fault| matches!(fault, Fault::Order(Order::Replace { .. }));
+    if script.faults.iter().any(|(_, fault)| replaces(fault)) {
+        return;
+    }
+    let first = inner.dice.between(1, script.members);
+    let lost = inner.dice.between(0, (script.members - 1) / 2);
+    for number in 0..lost {
+        inner.retire(MemberId((first + number) % script.members + 1));
     }
 }
 

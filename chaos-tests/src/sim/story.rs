@@ -80,7 +80,8 @@ fn phrases(fault: &Fault) -> Vec<(u64, String)> {
         Fault::Die { member, down, .. }
         | Fault::DieAfterSyncs { member, down, .. }
         | Fault::DieAfterSends { member, down, .. }
-        | Fault::FailingDisk { member, down, .. } => {
+        | Fault::FailingDisk { member, down, .. }
+        | Fault::Rot { member, down, .. } => {
             pair(format!("{member} dies"), down, format!("{member} restarts"))
         }
         Fault::Hang { node, length } => pair(format!("{node} hangs"), length, format!("{node} returns")),
@@ -108,7 +109,8 @@ fn phrases(fault: &Fault) -> Vec<(u64, String)> {
         }
         Fault::Order(order) => said(order),
         Fault::Pause { .. }
-        | Fault::PauseAsker { .. }
+        | Fault::Trap { .. }
+        | Fault::LyingDisk { .. }
         | Fault::Echo { .. }
         | Fault::Suspend { .. }
         | Fault::Rate { .. }
@@ -139,6 +141,7 @@ fn said(order: &Order) -> Vec<(u64, String)> {
         }
         Order::Transfer(member) => vec![(0, format!("leadership moves to {member}"))],
         Order::ReleaseAll
+        | Order::Chase { .. }
         | Order::Hurry { .. }
         | Order::ConfirmOff
         | Order::Policy { .. }

@@ -3,13 +3,14 @@
 //! Why it exists: one place where each trouble has its meaning.
 //! What it never does: choose; the script has.
 
+use super::dice::Dice;
 use super::fault::{Fault, Order};
 use super::machine::{Life, Mood};
 use super::member::Call;
 use super::world::{Death, ECHO, Inner};
 use crate::checkers::{Fact, Request};
 use policies::{
-    After, Command, MemberId, Millis, NodeId, NodeState, PlanId, Policy, PolicyId, Proposal, Wall,
+    After, Command, MemberId, Millis, NodeId, NodeState, Phase, PlanId, Policy, PolicyId, Proposal, Wall,
 };
 use std::sync::Arc;
 
@@ -39,7 +40,9 @@ impl Inner {
             Fault::Pause { member, length } => {
                 self.process(member).paused_until = self.now + length * MS;
             }
-            Fault::PauseAsker { asks, length } => self.pauses_asker = Some((asks, length * MS)),
+            Fault::Trap { moment, skips, blow, length } => {
+                self.trap = Some((moment, skips, blow, length * MS));
+            }
             Fault::Echo { in_thousand, length } => {
                 self.echo = in_thousand;
                 self.after(length * MS, |inner| inner.echo = ECHO);
@@ -53,14 +56,8 @@ impl Inner {
                 process.wall_step += ahead * MS * 1000;
                 process.wall_stepped += ahead * MS * 1000;
             }
-            Fault::OneWay { from, to, length } => self.cut(from, to, length),
-            Fault::Isolate { member, length } => {
-                let others: Vec<MemberId> = self.processes.keys().copied().collect();
-                for other in others.into_iter().filter(|other| *other != member) {
-                    self.cut(member, other, length);
-                    self.cut(other, member, length);
-                }
-            }
+            Fault::OneWay { from, to, length } => self.cut(from, to, length * MS),
+            Fault::Isolate { member, length } => self.isolate(member, length * MS),
             Fault::Lossy { in_thousand, delay, length } => {
                 (self.net.loss, self.net.delay) = (in_thousand, delay);
                 self.after(length * MS, Inner::calm_network);
@@ -75,6 +72,21 @@ impl Inner {
                 process.platter.failing = Some(kind);
                 process.down = down * MS;
                 process.excused = true;
+            }
+            Fault::LyingDisk { member, length } => {
+                self.process(member).platter.lying = true;
+                self.after(length * MS, move |inner| {
+                    inner.doom(member, Some(Death::Power));
+                    inner.process(member).platter.lying = false;
+                });
+            }
+            Fault::Rot { member, bytes, down } => {
+                self.process(member).down = down * MS;
+                self.doom(member, Some(Death::Power));
+                let mut dice = Dice::new(self.dice.draw());
+                let process = self.process(member);
+                process.platter.rot(bytes, &mut dice);
+                process.unsound = true;
             }
             other @ (Fault::Hang { .. }
             | Fault::AgentDies { .. }
@@ -131,7 +143,9 @@ impl Inner {
             | Fault::DieAfterSyncs { .. }
             | Fault::DieAfterSends { .. }
             | Fault::Pause { .. }
-            | Fault::PauseAsker { .. }
+            | Fault::Trap { .. }
+            | Fault::LyingDisk { .. }
+            | Fault::Rot { .. }
             | Fault::Echo { .. }
             | Fault::Suspend { .. }
             | Fault::Rate { .. }
@@ -150,8 +164,16 @@ impl Inner {
     }
 
     fn cut(&mut self, from: MemberId, to: MemberId, length: u64) {
-        let until = self.now + length * MS;
-        self.net.cut.insert((from, to), until);
+        self.net.cut.insert((from, to), self.now + length);
+    }
+
+    /// Nothing passes between a member and the others, for so many µs.
+    pub fn isolate(&mut self, member: MemberId, length: u64) {
+        let others: Vec<MemberId> = self.processes.keys().copied().collect();
+        for other in others.into_iter().filter(|other| *other != member) {
+            self.cut(member, other, length);
+            self.cut(other, member, length);
+        }
     }
 
     /// A node lives like this for a while, then goes on as before if it still has power.
@@ -182,6 +204,20 @@ impl Inner {
         self.after(HURRY, move |inner| inner.hurry(until));
     }
 
+    /// An operator who trusts no node that has just taken over.
+    fn chase(&mut self, until: u64) {
+        if self.now >= until {
+            return;
+        }
+        let last = self.court.scene.state.plans.values().next_back();
+        if let Some(node) =
+            last.filter(|plan| plan.phase == Phase::Done).and_then(|plan| plan.decision.spare.clone())
+        {
+            self.propose("operator", Command::Fence { node, reason: "sim".to_owned() });
+        }
+        self.after(HURRY, move |inner| inner.chase(until));
+    }
+
     fn order(&mut self, order: Order) {
         let reason = || "sim".to_owned();
         match order {
@@ -202,6 +238,7 @@ impl Inner {
                     self.propose("operator", Command::Release { node, reason: reason() });
                 }
             }
+            Order::Chase { length } => self.chase(self.now + length * MS),
             Order::Hurry { length } => self.hurry(self.now + length * MS),
             Order::ConfirmOff => {
                 for node in self.nodes_that(|state| matches!(state, NodeState::Fencing { .. })) {
@@ -254,15 +291,16 @@ impl Inner {
         for pause in [500, 2_000, 4_000] {
             self.after(pause * MS, move |inner| inner.ask_leader(Call::Admit(new)));
         }
-        self.after(6_000 * MS, move |inner| {
-            inner.ask_leader(Call::Remove(old));
-            // Whoever removes a member switches it off for good.
-            inner.after(2_000 * MS, move |inner| {
-                inner.process(old).restart_at = None;
-                inner.process(old).retired = true;
-                inner.doom(old, Some(Death::Killed));
-            });
-        });
+        for pause in [6_000, 8_000, 12_000] {
+            self.after(pause * MS, move |inner| inner.ask_leader(Call::Remove { old, new }));
+        }
+    }
+
+    /// Whoever has removed a member switches it off for good.
+    pub fn retire(&mut self, member: MemberId) {
+        let process = self.process(member);
+        (process.retired, process.restart_at) = (true, None);
+        self.doom(member, Some(Death::Killed));
     }
 
     fn nodes_that(&self, are: impl Fn(&NodeState) -> bool) -> Vec<NodeId> {

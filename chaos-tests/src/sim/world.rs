@@ -5,6 +5,7 @@
 
 use super::array::Array;
 use super::dice::Dice;
+use super::fault::{Blow, Moment};
 use super::machine::Machine;
 use super::net::Net;
 use super::trace::Trace;
@@ -37,7 +38,7 @@ impl World {
             array: Array::default(),
             cut_nodes: BTreeMap::new(),
             requests: 0,
-            pauses_asker: None,
+            trap: None,
             echo: ECHO,
         })))
     }
@@ -108,6 +109,10 @@ pub struct Process {
     pub excused: bool,
     /// It was removed from the cluster for good.
     pub retired: bool,
+    /// Its disk has changed what it keeps: it may find that out and stop, at every start.
+    pub unsound: bool,
+    /// Its disk has lost what it had said to keep: it reaches nobody any more.
+    pub outcast: bool,
     /// Its machine sleeps until then: all its clocks but CLOCK_BOOTTIME stand still.
     pub asleep_until: u64,
     /// What CLOCK_BOOTTIME is to jump ahead by when it wakes, in ns.
@@ -150,8 +155,8 @@ pub struct Inner {
     pub cut_nodes: BTreeMap<(NodeId, MemberId), u64>,
     /// Requests of clients so far.
     pub requests: u64,
-    /// Whoever asks providers is paused after so many more questions, for so many µs.
-    pub pauses_asker: Option<(u64, u64)>,
+    /// Whoever comes to this moment after so many others is struck, for so many µs.
+    pub trap: Option<(Moment, u64, Blow, u64)>,
     /// Of 1,000 commands to devices so many are carried out twice.
     pub echo: u64,
 }
@@ -243,19 +248,33 @@ impl Inner {
         let process = self.process(member);
         let due = count_down(&mut process.dies_after_sends);
         self.doom(member, due);
+        self.spring(member, Moment::Sent);
     }
 
-    /// A member has asked a provider and is about to act on the answer: the moment at which a pause is most revealing.
-    pub fn maybe_pause_asker(&mut self, member: MemberId) {
-        match &mut self.pauses_asker {
-            Some((0, length)) => {
-                let until = self.now + *length;
-                self.pauses_asker = None;
-                self.process(member).paused_until = until;
-            }
-            Some((left, _)) => *left -= 1,
-            None => {}
+    /// A member has come to a moment in which it may be struck. True if the device's answer to it is to be late.
+    pub fn spring(&mut self, member: MemberId, moment: Moment) -> bool {
+        let Some((at, skips, blow, length)) = &mut self.trap else { return false };
+        if *at != moment {
+            return false;
         }
+        if *skips > 0 {
+            *skips -= 1;
+            return false;
+        }
+        let (blow, length) = (*blow, *length);
+        self.trap = None;
+        self.fact(Fact::Trouble {
+            what: format!("{member} is struck ({blow:?}) when it has just {moment:?}"),
+        });
+        match blow {
+            Blow::Pause => self.process(member).paused_until = self.now + length,
+            Blow::CutOff => self.isolate(member, length),
+            Blow::Kill => {
+                self.process(member).down = length;
+                self.doom(member, Some(Death::Killed));
+            }
+        }
+        blow == Blow::CutOff
     }
 
     /// Ends a life, now.
@@ -272,7 +291,10 @@ impl Inner {
         match death {
             Death::Power => {
                 let mut dice = Dice::new(self.dice.draw());
-                self.process(member).platter.lose_power(&mut dice);
+                let process = self.process(member);
+                let lied = std::mem::take(&mut process.platter.lying);
+                (process.unsound, process.outcast) = (process.unsound | lied, process.outcast | lied);
+                process.platter.lose_power(&mut dice);
             }
             Death::Killed | Death::Stopped => self.close_streams(member, life),
         }
