@@ -10,7 +10,7 @@
 
 mod rack_support;
 
-use chaos_tests::rack::{Fault, Life, MoodChange, Rack, RackSpec};
+use chaos_tests::rack::{Change, Fault, Life, MoodChange, Rack, RackSpec};
 use fencing::ipmi::Port;
 use fencing::{Driver, fence, power_on};
 use policies::{Doubt, Identity, Millis, Outcome, Permit, Refusal, Seen};
@@ -53,6 +53,26 @@ async fn a_hung_machine_is_seen_off_and_its_processes_are_gone() {
         assert!(rack.reaches(&node(1), Life::Running, Instant::now() + PATIENCE).await);
         rack.stop().await;
     }
+}
+
+#[tokio::test]
+async fn the_journal_tells_what_was_commanded_what_came_of_it_and_what_was_told() {
+    let (rack, _dir) = start(&spec(1, 0)).await;
+    let port = Port::new();
+    let (driver, identity) = driver(&rack, 1, &port);
+    let begun = rack.journal().changes.len();
+    let outcome = fence(&driver, &identity, &Always, Instant::now() + PATIENCE).await;
+    assert!(matches!(outcome, Outcome::Done(Seen::OffTwice { already: false, .. })), "{outcome:?}");
+    let changes: Vec<Change> =
+        rack.journal().changes.into_iter().skip(begun).map(|noted| noted.change).collect();
+    let told = |on| Change::Told { node: node(1), on };
+    let place = |wanted: Change| changes.iter().position(|change| *change == wanted).unwrap();
+    let commanded = place(Change::Commanded { node: node(1), on: false });
+    let off = place(Change::Power { node: node(1), on: false });
+    assert!(place(told(true)) < commanded && commanded < off, "{changes:?}");
+    assert!(off < place(told(false)), "{changes:?}");
+    assert_eq!(changes.iter().filter(|change| **change == told(false)).count(), 2, "{changes:?}");
+    rack.stop().await;
 }
 
 #[tokio::test]

@@ -11,10 +11,11 @@
 mod rack_support;
 
 use chaos_tests::rack::fault::DeviceMood;
-use chaos_tests::rack::{Rack, RackSpec};
+use chaos_tests::rack::{Change, Rack, RackSpec};
 use policies::{
     Action, Doubt, Effect, Epoch, LogIndex, Outcome, Permit, PlanId, ProviderKind, Refusal, Seen,
 };
+use provisioning::rack::VolumeChange;
 use provisioning::{Backend, carry_out};
 use rack_support::*;
 use std::time::Duration;
@@ -92,7 +93,37 @@ async fn a_takeover_step_by_step_and_every_late_step_refused() {
     assert_eq!(run(&rack, open(1), 9, PATIENCE).await, old(11));
     assert_eq!(run(&rack, close(2), 9, PATIENCE).await, old(13));
     assert_eq!(run(&rack, boot(2, 1), 9, PATIENCE).await, old(14));
+
+    let reaches =
+        |open| Change::Reach { volume: volume(1), initiator: initiator(if open { 2 } else { 1 }), open };
+    let carried_out = rack.journal().changes.into_iter().map(|noted| noted.change);
+    let carried_out: Vec<(u64, Change)> =
+        carried_out.filter_map(|change| Some((token(&change)?, change))).collect();
+    let tokens: Vec<u64> = carried_out.iter().map(|(token, _)| *token).collect();
+    assert_eq!(tokens, [10, 11, 12, 13, 14], "what was refused, or was so already, is not in it");
+    let changes: Vec<Change> = rack.journal().changes.into_iter().map(|noted| noted.change).collect();
+    for reach in [reaches(false), reaches(true)] {
+        assert_eq!(changes.iter().filter(|change| **change == reach).count(), 1, "{reach:?}");
+    }
     rack.stop().await;
+}
+
+fn initiator(number: usize) -> String {
+    format!("iqn.2026-01.rack:node-{number}")
+}
+
+/// The token of a command.
+fn token(change: &Change) -> Option<u64> {
+    let token = match change {
+        Change::Volume { change: VolumeChange::Attach { token, .. }, .. }
+        | Change::Volume { change: VolumeChange::Revoke { token, .. }, .. } => token,
+        Change::Port { change, .. } => &change.token,
+        Change::Boot { change, .. } => &change.token,
+        Change::Power { .. } | Change::Commanded { .. } | Change::Told { .. } | Change::Reach { .. } => {
+            return None;
+        }
+    };
+    (token.0 > 0).then_some(token.0)
 }
 
 #[tokio::test]
@@ -115,7 +146,11 @@ async fn moods_of_the_devices_are_seen_through() {
     rack.device_mood(DeviceMood::KeepSessions);
     let outcome = run(&rack, revoke(1), 10, short).await;
     assert!(matches!(outcome, Outcome::Unknown(Doubt::NotSeen { .. })), "{outcome:?}");
+    let cut = Change::Reach { volume: volume(1), initiator: initiator(1), open: false };
+    let is_cut = || rack.journal().changes.iter().any(|noted| noted.change == cut);
+    assert!(!is_cut(), "it has no right, but it has its session");
     rack.device_mood(DeviceMood::Ok);
     done(&rack, revoke(1), 10).await;
+    assert!(is_cut());
     rack.stop().await;
 }

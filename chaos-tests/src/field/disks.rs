@@ -132,7 +132,7 @@ pub(super) async fn torn_leader(scene: &mut Scene<'_>) -> Result<String, DemoErr
     let lost = disk.lose_power(PowerLoss::Tears { seed: scene.chance.random() });
     let next = scene.other_leader(leader).await?;
     let (victim, _) = scene.victim()?;
-    scene.strike(&victim.node, Fault::Hang).await?;
+    scene.strike(&victim, Fault::Hang).await?;
     scene.run(leader).await?;
     let pause = scene.await_failover().await?;
     scene.await_orders(ORDERS).await?;

@@ -4,10 +4,12 @@
 //! What it never does: judge; a member that does not answer is missing from the facts, and a check says so.
 
 use super::facts::{Facts, Memory};
+use super::logs;
 use super::scene::{Scene, members};
 use crate::demo::DemoError;
 use crate::demo::wait::Look;
-use policies::{LogIndex, MemberId, Policy, causes};
+use crate::rack::description::MachineDescription;
+use policies::{LogIndex, MemberId, causes};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use supervisor::api::answers::{
@@ -23,33 +25,34 @@ pub(super) async fn gather(mut scene: Scene<'_>) -> Result<Facts, DemoError> {
     let memories = memories(&scene).await?;
     let report = scene.stage.report().await?;
     scene.note_unexpected_ends();
-    let description = &scene.stage.description;
-    let home = |instance: &crate::rack::description::InstanceDescription| {
-        let place = super::facts::Place { instance: instance.name.clone(), node: instance.node.clone() };
-        (instance.volume.clone(), place)
-    };
-    let facts = Facts {
-        initiators: description
-            .machines
+    let journal = scene.stage.rack().journal().await;
+    let journal =
+        journal.map_err(|source| DemoError::Rack { doing: "ask the rack for its journal", source })?;
+    let machines = &scene.stage.description.machines;
+    let behind =
+        |machine: &MachineDescription| machine.ports.clone().map(|port| (port, machine.name.clone()));
+    let mut facts = Facts {
+        initiators: machines
             .iter()
             .map(|machine| (machine.name.clone(), machine.initiator.clone()))
             .collect(),
-        homes: description.instances.iter().map(home).collect(),
-        brakes: preset(description.instances.first().map_or("", |instance| instance.policy.as_str()))?.brakes,
+        ports: machines.iter().flat_map(behind).collect(),
         report,
+        journal,
         struck: scene.struck.clone(),
         acked,
         ends: scene.ends.clone(),
         memories,
+        logs: BTreeMap::new(),
     };
+    let dir = scene.stage.dir().to_owned();
     scene.stage.end().await?;
+    // The disks are still there: they go with the rest of the scene.
+    for member in members() {
+        let store = supervisor::config::Home::new(dir.join(member.to_string())).store();
+        facts.logs.insert(member, logs::read(member, &store).await?);
+    }
     Ok(facts)
-}
-
-fn preset(name: &str) -> Result<Policy, DemoError> {
-    let found = Policy::presets().into_iter().find(|(preset, _)| preset.as_str() == name);
-    let none = || DemoError::Unexpected(format!("there is no preset {name}"));
-    found.map(|(_, policy)| policy).ok_or_else(none)
 }
 
 /// What every running member remembers, all at the same index.

@@ -71,9 +71,9 @@ pub(super) async fn leader_stopped_past_its_lease(scene: &mut Scene<'_>) -> Resu
     let pause = scene.await_failover().await?;
     let next = scene.other_leader(leader).await?;
     let (victim, _) = scene.victim()?;
-    scene.strike(&victim.node, Fault::PowerOn).await?;
-    let what = format!("{} to run", victim.node);
-    let before = scene.look_for(&what, async || runs(scene, &victim.node).await).await?;
+    scene.strike(&victim, Fault::PowerOn).await?;
+    let what = format!("{victim} to run");
+    let before = scene.look_for(&what, async || runs(scene, &victim).await).await?;
     scene.go_on(leader)?;
     scene.look_on(AFTERMATH, async || Ok(())).await?;
     await_report(scene, leader).await?;

@@ -11,17 +11,22 @@
 //! run ─ scenario ─┬─ kills, partitions, disks, scarcity, nodes ─ scene ─┬─ demo::stage (members, rack)
 //!                 │                                                     ├─ net, control, clock
 //!                 │                                                     └─ faultfs ─ platter (pure)
-//!                 └─ gather ─ facts (plain data) ─ checks (pure)
+//!                 └─ gather ─┬─ facts (plain data) ─┬─ checks (pure)
+//!                            └─ logs                └─ trail ─ court ─ crate::checkers (pure)
 //! ```
 
+#[cfg(test)]
+mod calm;
 mod checks;
 mod clock;
 mod control;
+mod court;
 mod disks;
 mod facts;
 mod faultfs;
 mod gather;
 mod kills;
+mod logs;
 mod net;
 mod nodes;
 mod notes;
@@ -31,6 +36,7 @@ mod run;
 mod scarcity;
 mod scenario;
 mod scene;
+mod trail;
 
 pub use run::Field;
 pub use scenario::Scenario;

@@ -3,10 +3,10 @@
 //! Why it exists: whatever breaks, an acknowledged order must be in the state of every member afterwards.
 //! What it never does: send an order twice. One without an answer may or may not have happened, and counts for nothing.
 
-use policies::{LogIndex, PolicyId};
+use policies::{BadPolicy, Command, LogIndex, Policy, PolicyId};
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use supervisor::api::Policing;
 use supervisor::api::answers::Committed;
 use supervisor::client::Client;
@@ -15,11 +15,26 @@ use tokio::task::JoinSet;
 /// Pause between two orders: enough of them that each fault meets one, too few to fill the state.
 const PACE: Duration = Duration::from_millis(200);
 
-/// An order that was acknowledged: a policy of this name exists since this entry of the log.
+/// What each new policy has instead of the default: one value, so that an order cannot be taken for a preset.
+const CHANGE: (&str, &str) = ("brakes.fences_per_10min_max", "2");
+
+/// An order that was acknowledged: it is this entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Acked {
-    pub(super) policy: PolicyId,
+    pub(super) order: Command,
     pub(super) index: LogIndex,
+    /// When it was given, in µs since 1970.
+    pub(super) asked: u64,
+    /// When it was answered.
+    pub(super) answered: u64,
+}
+
+/// The order to make a policy of this name, as it must be found in the log.
+pub(super) fn order(name: PolicyId) -> Result<Command, BadPolicy> {
+    let preset = Policy::presets().into_iter().next();
+    let nothing = || BadPolicy::Unreadable("there is no preset".to_owned());
+    let policy = preset.ok_or_else(nothing)?.1.with([CHANGE])?;
+    Ok(Command::SetPolicy { name, policy: Box::new(policy), check: None })
 }
 
 /// What the operator knows.
@@ -78,9 +93,11 @@ impl Notes {
 async fn give_orders(by: usize, client: Arc<Client>, ledger: Arc<Mutex<Ledger>>) {
     for number in 1_u64.. {
         let Ok(policy) = format!("note-{by}-{number}").parse::<PolicyId>() else { return };
-        let changes = vec![("brakes.fences_per_10min_max".to_owned(), "2".to_owned())];
+        let Ok(order) = order(policy.clone()) else { return };
+        let changes = vec![(CHANGE.0.to_owned(), CHANGE.1.to_owned())];
         let body = Policing { changes, policy: None, check: None };
         let path = format!("/v1/policies/{policy}");
+        let asked = micros();
         let answer = client.order::<Committed>(reqwest::Method::PUT, &path, &body).await;
         {
             let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,11 +107,17 @@ async fn give_orders(by: usize, client: Arc<Client>, ledger: Arc<Mutex<Ledger>>)
                     if let Some(before) = ledger.newest.replace(now) {
                         ledger.longest_gap = ledger.longest_gap.max(now - before);
                     }
-                    ledger.acked.push(Acked { policy, index });
+                    ledger.acked.push(Acked { order, index, asked, answered: micros() });
                 }
                 Err(_) => ledger.unanswered += 1,
             }
         }
         tokio::time::sleep(PACE).await;
     }
+}
+
+/// µs since 1970.
+fn micros() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX)
 }

@@ -37,7 +37,7 @@ async fn elect_and_fail_over(scene: &mut Scene<'_>, leader: MemberId) -> Result<
     let next = scene.other_leader(leader).await?;
     let elected = cut.elapsed();
     let (victim, _) = scene.victim()?;
-    scene.strike(&victim.node, Fault::Hang).await?;
+    scene.strike(&victim, Fault::Hang).await?;
     let pause = scene.await_failover().await?;
     scene.net.heal()?;
     scene.await_orders(ORDERS).await?;

@@ -5,7 +5,7 @@
 
 use super::scenario::Scenario;
 use super::scene::Scene;
-use super::{checks, control, faultfs, gather, net};
+use super::{checks, control, court, faultfs, gather, net, trail};
 use crate::demo::error::system;
 use crate::demo::stage::keep;
 use crate::demo::table::say;
@@ -150,8 +150,13 @@ async fn act(
     let text = serde_json::to_string_pretty(&facts)
         .map_err(|error| DemoError::Unexpected(format!("write the facts: {error}")))?;
     keep(&dir.join("facts.json"), &text)?;
+    let trail = trail::trail(&facts);
+    let lines =
+        trail.iter().flatten().map(|(at, fact)| shorten(&format!("{:>11.6} {fact}", *at as f64 / 1e6)));
+    keep(&dir.join("trail.txt"), &lines.collect::<Vec<_>>().join("\n"))?;
     let orders = facts.acked.len();
-    Ok((format!("{measured}; {orders} acknowledged orders"), checks::broken(&facts)))
+    let broken = checks::broken(&facts).into_iter().chain(court::broken(&trail)).collect();
+    Ok((format!("{measured}; {orders} acknowledged orders"), broken))
 }
 
 /// A line of a log may be longer than anybody reads; it is in the log.

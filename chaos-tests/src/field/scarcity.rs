@@ -30,7 +30,7 @@ pub(super) async fn clock_jumps(scene: &mut Scene<'_>) -> Result<String, DemoErr
         led.push(format!("{offset}: {} leads", scene.leader().await?));
     }
     let (victim, _) = scene.victim()?;
-    scene.strike(&victim.node, Fault::Hang).await?;
+    scene.strike(&victim, Fault::Hang).await?;
     let pause = scene.await_failover().await?;
     scene.clock(leader)?.set("+0")?;
     Ok(format!("{}; a failover with the wrong time took {pause:.1?}", led.join(", ")))
@@ -49,7 +49,7 @@ pub(super) async fn no_files(scene: &mut Scene<'_>) -> Result<String, DemoError>
     let count = strangers.len();
     scene.look_on(QUIET, async || scene.is_calm().await).await?;
     let (victim, _) = scene.victim()?;
-    scene.strike(&victim.node, Fault::Hang).await?;
+    scene.strike(&victim, Fault::Hang).await?;
     let meanwhile = scene.notes.count();
     scene.look_on(QUIET, async || Ok(())).await?;
     let orders = scene.notes.count() - meanwhile;

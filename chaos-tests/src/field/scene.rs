@@ -5,7 +5,7 @@
 
 use super::clock::{self, WallClock};
 use super::control::{self, Group};
-use super::facts::{End, Ending, Place};
+use super::facts::{End, Ending};
 use super::faultfs::{Disk, Mounted};
 use super::net::{Host, Network};
 use super::notes::Notes;
@@ -247,11 +247,10 @@ impl<'a> Scene<'a> {
     // --- what is done to nodes ---
 
     /// The node of the rack's first instance, and its volume.
-    pub(super) fn victim(&self) -> Result<(Place, VolumeId), DemoError> {
+    pub(super) fn victim(&self) -> Result<(NodeId, VolumeId), DemoError> {
         let first = self.stage.description.instances.first();
         let first = first.ok_or_else(|| DemoError::Unexpected("there are no instances".to_owned()))?;
-        let place = Place { instance: first.name.clone(), node: first.node.clone() };
-        Ok((place, first.volume.clone()))
+        Ok((first.node.clone(), first.volume.clone()))
     }
 
     /// Lets something happen to a node, which may then be fenced.
@@ -268,10 +267,10 @@ impl<'a> Scene<'a> {
     /// Lets the victim hang, with a BMC in this mood; returns when the cluster has committed that it will switch it off.
     pub(super) async fn hang_until_fence_begins(&mut self, mood: MoodChange) -> Result<(), DemoError> {
         let (victim, _) = self.victim()?;
-        self.fault(&victim.node, Fault::BmcMood { mood }).await?;
+        self.fault(&victim, Fault::BmcMood { mood }).await?;
         let events = self.stage.history.subscribe();
-        self.strike(&victim.node, Fault::Hang).await?;
-        let intent = Action::PowerOff { node: victim.node, level: 0 }.to_string();
+        self.strike(&victim, Fault::Hang).await?;
+        let intent = Action::PowerOff { node: victim, level: 0 }.to_string();
         let says_so = |event: &Event| event.text.contains(&intent);
         self.look_for(&format!("the intent to {intent}"), async || {
             match events.borrow().iter().any(says_so) {
@@ -327,7 +326,7 @@ impl<'a> Scene<'a> {
             return lines.iter().map(line).collect::<Vec<_>>().join(", ");
         }
         let Ok((victim, _)) = self.victim() else { return "no failover".to_owned() };
-        let path = format!("/v1/nodes/{}", victim.node);
+        let path = format!("/v1/nodes/{victim}");
         match self.stage.cluster.get::<NodeDetail>("ask for the node", &path).await {
             Ok(NodeDetail { record, view, .. }) => {
                 let waiting: Vec<String> = view.waiting.iter().map(ToString::to_string).collect();

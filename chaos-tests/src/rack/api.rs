@@ -7,6 +7,7 @@ use super::array_server::Connections;
 use super::chassis::{Chassis, Control};
 use super::conflict::DeviceError;
 use super::fault::{DeviceMood, Fault};
+use super::journal::{Change, Journal};
 use super::locked;
 use super::running::Site;
 use super::world::{Report, Status};
@@ -120,6 +121,7 @@ pub(super) fn router(api: Api) -> Router {
         .route("/v1/faults", post(fault))
         .route("/v1/chassis/{node}", get(read_chassis).put(command_chassis))
         .route("/v1/status", get(status))
+        .route("/v1/journal", get(journal))
         .route("/v1/report", get(report))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(middleware::from_fn_with_state(api.clone(), admit))
@@ -168,7 +170,11 @@ async fn change_volume(
     let world = &api.site.world;
     if api.in_the_mood().await? {
         let keep_sessions = *locked(&world.device_mood) == DeviceMood::KeepSessions;
-        let dropped = locked(&world.array).change(&volume, &change, keep_sessions)?;
+        let dropped = world.on_volume(&volume, |array| {
+            let dropped = array.change(&volume, &change, keep_sessions)?;
+            world.record(Change::Volume { volume: volume.clone(), change: change.clone() });
+            Ok::<_, DeviceError>(dropped)
+        })?;
         api.connections.close(dropped);
         world.note(match &change {
             VolumeChange::Attach { initiator, token } => {
@@ -198,7 +204,11 @@ async fn change_port(
             PortSetting::Open { vlan, .. } => format!("opened into vlan {vlan}"),
         };
         let text = format!("port {port} is {setting} ({})", change.token);
-        locked(&world.switch).change(&port, change)?;
+        {
+            let mut switch = locked(&world.switch);
+            switch.change(&port, change.clone())?;
+            world.record(Change::Port { port: port.clone(), change });
+        }
         world.rewired();
         world.note(text);
     }
@@ -218,7 +228,11 @@ async fn change_boot(
     if api.in_the_mood().await? {
         let boots = &change.assignment;
         let text = format!("{node} is to boot {} {} ({})", boots.instance, boots.epoch, change.token);
-        locked(&world.boot).change(&node, &change)?;
+        {
+            let mut boot = locked(&world.boot);
+            boot.change(&node, &change)?;
+            world.record(Change::Boot { node: node.clone(), change });
+        }
         world.note(text);
     }
     Ok(Json(locked(&world.boot).state(&node)?))
@@ -257,6 +271,10 @@ async fn command_chassis(
 
 async fn status(State(api): State<Api>) -> Json<Status> {
     Json(api.site.status())
+}
+
+async fn journal(State(api): State<Api>) -> Json<Journal> {
+    Json(api.site.world.journal())
 }
 
 async fn report(State(api): State<Api>) -> Json<Report> {

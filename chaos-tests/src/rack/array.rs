@@ -9,7 +9,7 @@ use super::conflict::{DeviceError, newest_first};
 use policies::{LogIndex, VolumeId};
 use provisioning::rack::{Conflict, VolumeChange, VolumeState};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Names one session of one initiator with one volume. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -201,6 +201,13 @@ impl Array {
         Ok(())
     }
 
+    /// Whose writes to the volume can arrive: who has the right, or still a session.
+    pub fn reach(&self, id: &VolumeId) -> BTreeSet<String> {
+        let Some(volume) = self.volumes.get(id) else { return BTreeSet::new() };
+        let sessions = volume.sessions.values().map(|(name, _)| name);
+        volume.rights.keys().chain(sessions).cloned().collect()
+    }
+
     /// What the logs of all volumes say.
     pub fn report(&self) -> Vec<VolumeReport> {
         self.volumes.iter().map(|(id, volume)| volume.report(id)).collect()
@@ -298,7 +305,9 @@ mod tests {
         for value in 1..=3 {
             array.write(&volume(), old, value, value * 10).unwrap();
         }
+        assert!(array.reach(&volume()).contains("n1"));
         assert_eq!(array.change(&volume(), &revoke("n1", 5), false), Ok(vec![old]));
+        assert!(array.reach(&volume()).is_empty());
         assert_eq!(array.write(&volume(), old, 4, 35), Err(NotAccepted::NoSession));
         assert_eq!(array.login(&volume(), "n1"), Err(NotAccepted::NoRight("n1".to_owned())));
         array.change(&volume(), &attach("n2", 6), false).unwrap();

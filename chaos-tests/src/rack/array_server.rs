@@ -119,7 +119,7 @@ async fn client(stream: TcpStream, world: Arc<World>, connections: Connections) 
         ended = session_lines(&mut read, &mut write, &world, node.as_ref(), &volume, session, last) => ended,
     };
     connections.close(vec![session]);
-    locked(&world.array).logout(&volume, session);
+    world.on_volume(&volume, |array| array.logout(&volume, session));
     ended
 }
 

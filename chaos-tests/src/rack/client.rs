@@ -6,6 +6,7 @@
 use super::api::{ChassisCommand, ChassisReading, FaultRequest};
 use super::description::Description;
 use super::fault::{DeviceMood, Fault};
+use super::journal::Journal;
 use super::world::{Report, Status};
 use policies::{NodeId, Power};
 use reqwest::{Client as Http, Method, RequestBuilder};
@@ -90,6 +91,14 @@ impl Client {
     /// [`ClientError`].
     pub async fn report(&self) -> Result<Report, ClientError> {
         self.send(Method::GET, "report", |builder| builder).await
+    }
+
+    /// What a judge needs to know of all that happened.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn journal(&self) -> Result<Journal, ClientError> {
+        self.send(Method::GET, "journal", |builder| builder).await
     }
 
     /// Reads power as a BMC would.

@@ -4,6 +4,7 @@
 //! Why it exists: off must mean that every process is gone and reaped, before anybody reads "off".
 //! What it never does: it knows no BMC and no network, and has no will of its own, except to boot after power-on.
 
+use super::journal::Change;
 use super::software::{Programs, Software};
 use policies::Power;
 use serde::{Deserialize, Serialize};
@@ -196,6 +197,12 @@ impl Board {
     }
 
     fn lead(&self, life: Life) {
+        let power = life.power();
+        if self.life().power() != power {
+            // Before anybody can read it.
+            let node = self.software.node.clone();
+            self.software.world.record(Change::Power { node, on: power == Power::On });
+        }
         if self.life.send_replace(life) != life {
             self.software.world.note(format!("{} is {life}", self.software.node));
         }

@@ -23,6 +23,7 @@ pub mod conflict;
 pub mod description;
 pub mod fault;
 pub mod ipmi_sim;
+pub mod journal;
 pub mod kernel;
 pub mod machine;
 pub mod nic;
@@ -35,6 +36,7 @@ pub mod world;
 
 pub use description::{BmcKind, Description, RackSpec};
 pub use fault::{Fault, Mood, MoodChange, Path};
+pub use journal::{Change, Journal, Noted};
 pub use machine::Life;
 pub use running::{Binaries, Rack, RackError};
 pub use world::{Report, Status};

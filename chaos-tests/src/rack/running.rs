@@ -11,6 +11,7 @@ use super::chassis::Chassis;
 use super::description::{BmcKind, Description, MachineDescription};
 use super::fault::Fault;
 use super::ipmi_sim::Simulators;
+use super::journal::Journal;
 use super::machine::{Life, Machine, Order};
 use super::offspring::Offspring;
 use super::software::Software;
@@ -243,6 +244,11 @@ impl Rack {
     /// What the array has seen.
     pub fn report(&self) -> Report {
         self.site.world.report()
+    }
+
+    /// What a judge needs to know of all that happened.
+    pub fn journal(&self) -> Journal {
+        self.site.world.journal()
     }
 
     /// Waits until a machine leads a certain life. False if the deadline passes first or there is no such machine.

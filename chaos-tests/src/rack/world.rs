@@ -8,15 +8,16 @@ use super::array::{Array, VolumeReport};
 use super::boot::BootService;
 use super::description::Description;
 use super::fault::{DeviceMood, Mood, Path};
+use super::journal::{Change, Journal};
 use super::locked;
 use super::machine::Life;
 use super::switch::Switch;
-use policies::{InstanceId, NodeId, Power, VolumeId, Wall};
-use provisioning::rack::{Assignment, PortSetting, PortState, VolumeState};
+use policies::{InstanceId, LogIndex, NodeId, Power, VolumeId, Wall};
+use provisioning::rack::{Assignment, PortChange, PortSetting, PortState, VolumeState};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -109,6 +110,7 @@ pub struct World {
     pub device_mood: Mutex<DeviceMood>,
     cables: Mutex<BTreeMap<NodeId, Cables>>,
     events: Mutex<VecDeque<Event>>,
+    journal: Mutex<Journal>,
     description: Description,
     changed: watch::Sender<()>,
 }
@@ -125,6 +127,7 @@ impl World {
                 (port.clone(), network.map_or(PortSetting::Closed, open))
             })
         });
+        let ports: Vec<(String, PortSetting)> = ports.collect();
         let volumes = description.instances.iter().map(|instance| {
             let holder = description.machine(&instance.node).map(|machine| machine.initiator.clone());
             (instance.volume.clone(), holder)
@@ -138,11 +141,17 @@ impl World {
             (machine.name.clone(), assignment)
         });
         let cables = description.machines.iter().map(|machine| (machine.name.clone(), Cables::NEW));
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (now, since_1970) =
+            (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        let array = Array::new(description.exclusive_volumes, volumes);
         World {
-            started: Instant::now(),
+            // Counted from a whole millisecond, so that the times of the report can be compared with others exactly.
+            started: now
+                .checked_sub(Duration::from_nanos(u64::from(since_1970.subsec_nanos()) % 1_000_000))
+                .unwrap_or(now),
             started_wall: Wall(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)),
-            array: Mutex::new(Array::new(description.exclusive_volumes, volumes)),
+            journal: Mutex::new(at_first(&description, &array, &ports)),
+            array: Mutex::new(array),
             switch: Mutex::new(Switch::new(ports)),
             boot: Mutex::new(BootService::new(boots)),
             device_mood: Mutex::default(),
@@ -176,6 +185,31 @@ impl World {
             events.pop_front();
         }
         events.push_back(Event { at: self.now(), text });
+    }
+
+    /// Notes a change for whoever judges; within the same lock as the change, if others could come between.
+    pub fn record(&self, change: Change) {
+        let mut journal = locked(&self.journal);
+        journal.add(self.now(), change);
+    }
+
+    /// What was recorded.
+    pub fn journal(&self) -> Journal {
+        locked(&self.journal).clone()
+    }
+
+    /// Does something to a volume, and records whose writes arrive since then, or no longer.
+    pub fn on_volume<T>(&self, volume: &VolumeId, act: impl FnOnce(&mut Array) -> T) -> T {
+        let mut array = locked(&self.array);
+        let before = array.reach(volume);
+        let done = act(&mut array);
+        let after = array.reach(volume);
+        for initiator in before.symmetric_difference(&after) {
+            let (volume, initiator) = (volume.clone(), initiator.clone());
+            let open = after.contains(&initiator);
+            self.record(Change::Reach { volume, initiator, open });
+        }
+        done
     }
 
     /// Wakes whoever watches cables and ports.
@@ -246,4 +280,20 @@ impl World {
             events: locked(&self.events).iter().cloned().collect(),
         }
     }
+}
+
+/// What the journal begins with: who may write where, and what each port is set to. All machines are off.
+fn at_first(description: &Description, array: &Array, ports: &[(String, PortSetting)]) -> Journal {
+    let volumes = description.instances.iter().map(|instance| &instance.volume);
+    let reaches = volumes.flat_map(|volume| {
+        let reach = |initiator| Change::Reach { volume: volume.clone(), initiator, open: true };
+        array.reach(volume).into_iter().map(reach)
+    });
+    let ports = ports.iter().map(|(port, setting)| Change::Port {
+        port: port.clone(),
+        change: PortChange { setting: setting.clone(), token: LogIndex(0) },
+    });
+    let mut journal = Journal::default();
+    reaches.chain(ports).for_each(|change| journal.add(0, change));
+    journal
 }

@@ -20,6 +20,6 @@ mod tests {
     #[test]
     fn a_false_fence_is_said_with_its_evidence() {
         let said = said(&CHECK, |facts| facts.struck.clear());
-        assert_eq!(said, "failover f19 of node-1: no member sees it dead");
+        assert_eq!(said, "failover f6 of node-1: 2 of 2 needed members see it dead; BMC: power on");
     }
 }

@@ -1,19 +1,15 @@
-//! What must hold after every scenario, whatever happened in it. One file a statement.
+//! What must hold after every scenario, whatever happened in it, beside what `court` asks. One file a statement.
 //!
-//! Why it exists: a scenario only has to break things and wait; whether the cluster kept its promises is asked here, of
-//! the audit trail: the array's journal, the committed state, the logs.
+//! Why it exists: a scenario only has to break things and wait; whether the cluster kept its promises is asked
+//! afterwards. Here is what only real processes show: that they run, what they say when they end, what they remember,
+//! and whom we had struck.
 //! What it never does: look at a process; every check is a function of [`Facts`].
 
-mod acknowledged_is_kept;
-mod brakes_hold;
 mod ends_are_explained;
 mod healthy_is_left_alone;
-mod intent_comes_first;
-mod members_agree;
+mod memory_is_its_log;
 mod no_write_is_lost;
-mod one_writer;
 mod only_the_struck_end;
-mod owner_writes;
 mod quorum_is_there;
 
 use super::facts::Facts;
@@ -24,16 +20,11 @@ struct Check {
     broken: fn(&Facts) -> Vec<String>,
 }
 
-const CHECKS: [Check; 11] = [
+const CHECKS: [Check; 6] = [
     no_write_is_lost::CHECK,
-    one_writer::CHECK,
-    owner_writes::CHECK,
-    intent_comes_first::CHECK,
     healthy_is_left_alone::CHECK,
-    brakes_hold::CHECK,
     quorum_is_there::CHECK,
-    members_agree::CHECK,
-    acknowledged_is_kept::CHECK,
+    memory_is_its_log::CHECK,
     ends_are_explained::CHECK,
     only_the_struck_end::CHECK,
 ];
@@ -49,7 +40,7 @@ pub(super) fn broken(facts: &Facts) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::field::facts::tests::calm;
+    use crate::field::calm::calm;
 
     #[test]
     fn nothing_is_broken_when_nothing_went_wrong() {

@@ -13,10 +13,11 @@ mod unit;
 
 pub use session::{Account, Bmc, Surroundings};
 
-use super::chassis::Chassis;
+use super::chassis::{Chassis, Control};
+use super::journal::Change;
 use super::world::World;
 use fencing::ipmi::codec::DATAGRAM_MAX;
-use policies::NodeId;
+use policies::{NodeId, Power};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -99,7 +100,15 @@ impl Task {
         }
         let Some(answer) = bmc.handle(datagram, from, self.surroundings(), &mut rand::rng()) else { return };
         if let Some(control) = answer.control {
+            let on = match control {
+                Control::Off | Control::Soft => false,
+                Control::On | Control::Cycle | Control::Reset | Control::Diagnostic => true,
+            };
+            self.world.record(Change::Commanded { node: self.node.clone(), on });
             self.control(control);
+        }
+        if let Some(power) = answer.told {
+            self.world.record(Change::Told { node: self.node.clone(), on: power == Power::On });
         }
         if mood.reply_delay.0 > 0 {
             sleep(Duration::from_millis(mood.reply_delay.0)).await;
@@ -110,7 +119,7 @@ impl Task {
     }
 
     /// The mood was asked before the command was accepted, so a refusal here comes of a change in between.
-    fn control(&self, control: super::chassis::Control) {
+    fn control(&self, control: Control) {
         if let Err(error) = self.chassis.control(control) {
             debug!(node = %self.node, %error, "power plane");
         }

@@ -60,11 +60,13 @@ pub struct Answer {
     pub datagram: Vec<u8>,
     /// For the power plane.
     pub control: Option<Control>,
+    /// How the power is, if it says that.
+    pub told: Option<Power>,
 }
 
 impl From<Vec<u8>> for Answer {
     fn from(datagram: Vec<u8>) -> Self {
-        Answer { datagram, control: None }
+        Answer { datagram, control: None, told: None }
     }
 }
 
@@ -349,11 +351,12 @@ impl Bmc {
             privilege_max: active.handshake.role & 0x0f,
         };
         let Reply { completion, data, then } = self.unit.obey(&request, caller, around);
-        let mut control = None;
+        let (mut control, mut told) = (None, None);
         let mut close = false;
         match then {
             Then::Nothing => {}
             Then::Power(command) => control = Some(command),
+            Then::Told(power) => told = Some(power),
             Then::Privilege(level) => active.privilege = level,
             Then::Close => close = true,
         }
@@ -364,6 +367,6 @@ impl Bmc {
         if close {
             self.sessions.remove(&packet.session);
         }
-        Some(Answer { datagram, control })
+        Some(Answer { datagram, control, told })
     }
 }

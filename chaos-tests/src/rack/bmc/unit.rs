@@ -56,6 +56,8 @@ pub(super) enum Caller {
 pub(super) enum Then {
     Nothing,
     Power(Control),
+    /// It says how the power is.
+    Told(Power),
     /// The session's level changes.
     Privilege(u8),
     /// The session ends.
@@ -196,7 +198,10 @@ impl Unit {
             // Get Chassis Capabilities (§28.1): nothing special, all devices are the BMC.
             (0x00, []) => Reply::ok([0, 0x20, 0x20, 0x20, 0x20]),
             // Get Chassis Status (§28.2): stays off when the supply comes back; can identify itself.
-            (0x01, []) => Reply::ok([u8::from(around.power == Power::On), self.last_power_event, 0x40]),
+            (0x01, []) => {
+                let data = vec![u8::from(around.power == Power::On), self.last_power_event, 0x40];
+                Reply { then: Then::Told(around.power), ..Reply::ok(data) }
+            }
             // Chassis Control (§28.3).
             (0x02, [control]) => self.control(control & 0x0f, around),
             // Chassis Identify (§28.5): there is no light to see.
