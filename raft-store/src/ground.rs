@@ -4,8 +4,8 @@
 //! what it stands on is given to it. [`crate::Store::open`] gives it a machine; a simulation gives it something worse.
 //! What it never does: know which of the two it is.
 
-use crate::disk::DiskError;
 use redb::StorageBackend;
+use redb::backends::InMemoryBackend;
 use std::fmt::Debug;
 use std::future::Future;
 use std::io;
@@ -118,13 +118,6 @@ impl Workers {
 #[derive(Debug)]
 pub(crate) struct Backend(pub(crate) Arc<dyn Medium>);
 
-impl Backend {
-    /// Whether there is a store at all.
-    pub(crate) fn is_empty(&self) -> Result<bool, DiskError> {
-        self.0.is_empty().map_err(|error| DiskError::Inconsistent(format!("look for the store: {error}")))
-    }
-}
-
 impl StorageBackend for Backend {
     fn len(&self) -> Result<u64, io::Error> {
         self.0.len()
@@ -140,5 +133,58 @@ impl StorageBackend for Backend {
     }
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
         self.0.write(offset, data)
+    }
+}
+
+/// A medium that is gone when the process is: for copies of a file.
+#[derive(Debug, Default)]
+pub struct Memory(InMemoryBackend);
+
+impl Memory {
+    /// One that holds these bytes.
+    ///
+    /// # Errors
+    /// There are more than fit.
+    pub fn of(bytes: &[u8]) -> io::Result<Self> {
+        let memory = Memory::default();
+        memory.0.set_len(bytes.len() as u64)?;
+        memory.0.write(0, bytes)?;
+        Ok(memory)
+    }
+
+    /// What it holds.
+    ///
+    /// # Errors
+    /// There are more than fit.
+    pub fn bytes(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(self.0.len()?).map_err(io::Error::other)?];
+        self.0.read(0, &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+impl Medium for Memory {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        // The engine's own panics where there are no such bytes.
+        let end = offset.checked_add(out.len() as u64);
+        if end.is_none_or(|end| self.0.len().is_ok_and(|length| end > length)) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.0.read(offset, out)
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+    fn pace(&self) -> Duration {
+        Duration::ZERO
     }
 }

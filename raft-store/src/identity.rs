@@ -6,7 +6,7 @@
 //! What it never does: delete or repair anything.
 
 use crate::disk::{Disk, DiskError};
-use crate::ground::{Backend, Medium};
+use crate::ground::Medium;
 use policies::{MemberId, causes};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -184,7 +184,8 @@ pub(crate) fn open(dir: &Path, member: MemberId, cluster: &str) -> Result<Home, 
 /// The same on a medium, whose owner vouches that it never was another member's and is empty only the first time.
 pub(crate) fn open_on(medium: &Arc<dyn Medium>, member: MemberId, cluster: &str) -> Result<Home, OpenError> {
     let damaged = |error: DiskError| damaged(Path::new("the medium"), member, &error);
-    if Backend(Arc::clone(medium)).is_empty().map_err(damaged)? {
+    let unread = |error| DiskError::Inconsistent(format!("look for the store: {error}"));
+    if medium.is_empty().map_err(unread).map_err(damaged)? {
         let identity = Identity { member, cluster: cluster.to_owned(), store: rand::random() };
         Disk::create_on(medium, &identity).map_err(damaged)?;
     }

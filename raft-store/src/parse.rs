@@ -8,12 +8,11 @@
 use crate::disk::{Disk, engine_settings};
 use crate::frame::{self, Append, Appended, Ballot, Campaign, FRAME_BYTES_MAX, Frame, HELLO_BYTES_MAX};
 use crate::frame::{Hello, Kind, Refusal, Voted, Welcome};
+use crate::ground::{Backend, Medium, Memory};
 use crate::identity::Identity;
 use crate::seal;
 use crate::types::{Content, Entry, LogEntry, LogId, SnapshotHead, SnapshotMeta, Vote};
 use policies::{ClusterState, Proposal, causes};
-use redb::StorageBackend;
-use redb::backends::InMemoryBackend;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io;
@@ -114,36 +113,6 @@ pub fn snapshot(bytes: &[u8]) -> Result<(Vec<u8>, ClusterState), String> {
     Ok((seal::seal(&state).map_err(|error| causes(&error))?, state))
 }
 
-/// A store in memory.
-#[derive(Debug, Default)]
-struct Memory(Arc<InMemoryBackend>);
-
-impl StorageBackend for Memory {
-    fn len(&self) -> Result<u64, io::Error> {
-        self.0.len()
-    }
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        self.0.read(offset, out)
-    }
-    fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        self.0.set_len(len)
-    }
-    fn sync_data(&self) -> Result<(), io::Error> {
-        self.0.sync_data()
-    }
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        self.0.write(offset, data)
-    }
-}
-
-impl Memory {
-    fn bytes(&self) -> Vec<u8> {
-        let length = self.0.len().ok().and_then(|length| usize::try_from(length).ok());
-        let mut bytes = vec![0; length.unwrap_or(0)];
-        self.0.read(0, &mut bytes).map_or_else(|_| Vec::new(), |()| bytes)
-    }
-}
-
 /// What a store says that matters, as text.
 fn told(disk: &Disk, identity: &Identity) -> Result<String, String> {
     let said = |error: crate::disk::DiskError| causes(&error);
@@ -158,16 +127,12 @@ fn told(disk: &Disk, identity: &Identity) -> Result<String, String> {
 /// # Errors
 /// Why it is none.
 pub fn store(file: &[u8]) -> Result<String, String> {
-    let memory = Memory::default();
     if file.is_empty() {
         return Err("an empty file is never opened".to_owned());
     }
-    memory
-        .0
-        .set_len(file.len() as u64)
-        .and_then(|()| memory.0.write(0, file))
-        .map_err(|error| causes(&error))?;
-    let db = engine_settings().create_with_backend(memory).map_err(|error| causes(&error))?;
+    let memory = Memory::of(file).map_err(|error| causes(&error))?;
+    let db = engine_settings().create_with_backend(Backend(Arc::new(memory)));
+    let db = db.map_err(|error| causes(&error))?;
     let (disk, identity) = Disk::over(db).map_err(|error| causes(&error))?;
     told(&disk, &identity)
 }
@@ -179,27 +144,28 @@ pub fn store(file: &[u8]) -> Result<String, String> {
 /// If it cannot be made.
 pub fn stores() -> Result<Vec<(String, Vec<u8>)>, String> {
     let said = |error: crate::disk::DiskError| causes(&error);
-    let backend = Arc::new(InMemoryBackend::new());
+    let memory = Arc::new(Memory::default());
     let identity = Identity { member: policies::MemberId(3), cluster: "fuzz".to_owned(), store: 7 };
-    let open = || engine_settings().create_with_backend(Memory(Arc::clone(&backend)));
+    let medium: Arc<dyn Medium> = Arc::clone(&memory) as _;
+    let open = || engine_settings().create_with_backend(Backend(Arc::clone(&medium)));
     Disk::fill(&open().map_err(|error| causes(&error))?, &identity).map_err(said)?;
     let (disk, identity) = Disk::over(open().map_err(|error| causes(&error))?).map_err(said)?;
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| causes(&error))?;
-    let file = || Memory(Arc::clone(&backend)).bytes();
-    let mut stores = vec![(told(&disk, &identity)?, file())];
+    let file = || memory.bytes().map_err(|error| causes(&error));
+    let mut stores = vec![(told(&disk, &identity)?, file()?)];
     for round in 0..4_u64 {
         let id = |index| LogId { term: 1 + round, member: 3, index };
         let entries: Vec<_> =
             (0..6).map(|at| LogEntry { id: id(round * 6 + at), content: Content::Blank }).collect();
         runtime.block_on(disk.append(&entries)).map_err(said)?;
-        stores.push((told(&disk, &identity)?, file()));
+        stores.push((told(&disk, &identity)?, file()?));
         runtime
             .block_on(disk.save_vote(Vote { term: 2 + round, member: 3, committed: false }))
             .map_err(said)?;
-        stores.push((told(&disk, &identity)?, file()));
+        stores.push((told(&disk, &identity)?, file()?));
     }
     let last = told(&disk, &identity)?;
     disk.close();
-    stores.push((last, file()));
+    stores.push((last, file()?));
     Ok(stores)
 }

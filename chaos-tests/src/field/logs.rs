@@ -7,12 +7,11 @@ use super::facts::Log;
 use crate::demo::DemoError;
 use crate::demo::error::system;
 use policies::{MemberId, causes};
-use raft_store::ground::{Door, Ground, Knock, Later, Medium, Stream, Wire};
+use raft_store::ground::{Door, Ground, Knock, Later, Memory, Stream, Wire};
 use raft_store::{Settings, Snapshots, Store, StoreEvent, Timing};
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 /// A member's store, in its directory.
 const STORE: &str = "raft.redb";
@@ -23,8 +22,8 @@ const CLUSTER: &str = "demo";
 pub(super) async fn read(member: MemberId, dir: &Path) -> Result<Log, DemoError> {
     let path = dir.join(STORE);
     let bytes = std::fs::read(&path).map_err(system(format!("read {}", path.display())))?;
-    let ground =
-        Ground { medium: Arc::new(Copy(Mutex::new(bytes))), wire: Arc::new(Nobody), door: Box::new(Nobody) };
+    let medium = Memory::of(&bytes).map_err(system(format!("copy {}", path.display())))?;
+    let ground = Ground { medium: Arc::new(medium), wire: Arc::new(Nobody), door: Box::new(Nobody) };
     let (timing, snapshots) = (Timing::default(), Snapshots::default());
     let settings = Settings { me: member, cluster: CLUSTER.to_owned(), timing, snapshots };
     let opened = Store::open_on(ground, settings).await;
@@ -44,63 +43,6 @@ pub(super) async fn read(member: MemberId, dir: &Path) -> Result<Log, DemoError>
     }
     store.shutdown().await;
     Ok(log)
-}
-
-/// The bytes of a store.
-#[derive(Debug)]
-struct Copy(Mutex<Vec<u8>>);
-
-impl Copy {
-    fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Where `length` bytes from `offset` on are.
-fn range(offset: u64, length: usize) -> io::Result<std::ops::Range<usize>> {
-    let begin = usize::try_from(offset).map_err(io::Error::other)?;
-    Ok(begin..begin.saturating_add(length))
-}
-
-impl Medium for Copy {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.bytes().len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let range = range(offset, out.len())?;
-        match self.bytes().get(range) {
-            Some(found) => out.copy_from_slice(found),
-            None => return Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let range = range(offset, data.len())?;
-        let mut bytes = self.bytes();
-        if bytes.len() < range.end {
-            bytes.resize(range.end, 0);
-        }
-        if let Some(place) = bytes.get_mut(range) {
-            place.copy_from_slice(data);
-        }
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        let len = usize::try_from(len).map_err(io::Error::other)?;
-        self.bytes().resize(len, 0);
-        Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn pace(&self) -> Duration {
-        Duration::ZERO
-    }
 }
 
 /// Nobody is there.
@@ -128,7 +70,7 @@ mod tests {
     async fn what_was_acknowledged_is_read_from_the_file_of_a_member_that_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         let (me, address) = (MemberId(1), String::new());
-        let medium = Arc::new(Copy(Mutex::default()));
+        let medium = Arc::new(Memory::default());
         let ground = Ground { medium: medium.clone(), wire: Arc::new(Nobody), door: Box::new(Nobody) };
         let (timing, snapshots) = (Timing::default(), Snapshots::default());
         let settings = Settings { me, cluster: CLUSTER.to_owned(), timing, snapshots };
@@ -147,13 +89,13 @@ mod tests {
             tokio::task::yield_now().await;
         }
         store.shutdown().await;
-        std::fs::write(dir.path().join(STORE), medium.bytes().as_slice()).unwrap();
+        std::fs::write(dir.path().join(STORE), medium.bytes().unwrap()).unwrap();
 
         let log = read(me, dir.path()).await.unwrap();
         assert_eq!(log.begins.applied, LogIndex(0));
         assert_eq!(log.entries.get(&committed.unwrap()).map(Arc::as_ref), Some(&note));
         let before = std::fs::read(dir.path().join(STORE)).unwrap();
-        assert_eq!(before, *medium.bytes(), "it is only read");
+        assert_eq!(before, medium.bytes().unwrap(), "it is only read");
 
         std::fs::write(dir.path().join(STORE), &before[..before.len() / 2]).unwrap();
         let error = read(me, dir.path()).await.unwrap_err().to_string();
