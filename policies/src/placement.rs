@@ -58,6 +58,13 @@ fn labels(instance: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> 
     missing.map(|(key, value)| format!("label {key}={value} is missing"))
 }
 
+/// A node that was released and cleaned while the failover away from it still goes on. One that is to be replaced frees it.
+fn takes_part(state: &ClusterState, node: &NodeRecord, from: &NodeRecord) -> Option<String> {
+    let plan = state.plan_of_node(&node.node.name)?.id;
+    let replaced = state.plan_of_node(&from.node.name).is_some_and(|own| own.id == plan);
+    (!replaced).then(|| format!("failover {plan} away from it still goes on"))
+}
+
 /// Chooses a spare for an instance that leaves `from`.
 ///
 /// # Errors
@@ -72,7 +79,8 @@ pub(crate) fn choose(
     let mut fitting = vec![];
     for record in state.nodes.values().filter(|record| record.state == NodeState::Spare) {
         let name = record.node.name.clone();
-        match NEEDS.iter().find_map(|need| need(instance, record, memory)) {
+        let misfit = NEEDS.iter().find_map(|need| need(instance, record, memory));
+        match misfit.or_else(|| takes_part(state, record, from)) {
             Some(misfit) => misfits.push((name, misfit)),
             None => fitting.push((shared_domains(from, record), name)),
         }

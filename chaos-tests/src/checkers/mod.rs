@@ -51,6 +51,8 @@ pub struct Scene {
     pub first: Option<bool>,
     /// What the entry did, for the story.
     pub events: Vec<policies::Event>,
+    /// Why it changed nothing, for the story.
+    pub rejected: Option<policies::Rejected>,
     sometimes: RefCell<BTreeMap<&'static str, u64>>,
 }
 
@@ -95,8 +97,7 @@ pub trait Checker: fmt::Debug + Send {
     ///
     /// # Errors
     /// How the property is broken.
-    fn end(&mut self, scene: &Scene) -> Result<(), String> {
-        let _ = scene;
+    fn end(&mut self, _scene: &Scene) -> Result<(), String> {
         Ok(())
     }
 }
@@ -165,7 +166,10 @@ impl Court {
             Fact::Applied { index, proposal, .. } if *index > self.scene.state.applied => {
                 let applied = self.scene.state.apply(*index, proposal);
                 self.scene.first = Some(applied.is_err());
-                self.scene.events = applied.map(|applied| applied.events).unwrap_or_default();
+                (self.scene.events, self.scene.rejected) = match applied {
+                    Ok(applied) => (applied.events, None),
+                    Err(rejected) => (vec![], Some(rejected)),
+                };
             }
             Fact::Installed { state, .. } if state.applied > self.scene.state.applied => {
                 self.scene.state = ClusterState::clone(state);

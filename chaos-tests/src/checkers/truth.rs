@@ -38,7 +38,10 @@ impl Truth {
             Fact::Power { node, on: false } => drop(self.powered.remove(node)),
             Fact::Session { node, volume, open } => {
                 let writers = self.writers.entry(volume.clone()).or_default();
-                let _ = if *open { writers.insert(node.clone()) } else { writers.remove(node) };
+                match open {
+                    true => drop(writers.insert(node.clone())),
+                    false => drop(writers.remove(node)),
+                }
             }
             Fact::Port { node, vlan: Some(vlan) } => drop(self.networks.insert(node.clone(), *vlan)),
             Fact::Port { node, vlan: None } => drop(self.networks.remove(node)),

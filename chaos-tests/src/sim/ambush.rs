@@ -12,16 +12,27 @@ use super::script::{BEGIN, END, Script, down, member, node, two_members};
 /// Draws one; the time is when it begins, in ms.
 type Ambush = fn(&mut Dice, &Script, u64) -> Vec<(u64, Fault)>;
 
-const AMBUSHES: [Ambush; 7] =
-    [struck_in_the_act, cut_off_while_asking, contradicted, contradicted, echoes, late_opinion, bad_disk];
+/// Those that are in it more often find what is else found seldom.
+const AMBUSHES: [Ambush; 10] = [
+    struck_in_the_act,
+    struck_in_the_act,
+    struck_in_the_act,
+    cut_off_while_asking,
+    cut_off_while_asking,
+    contradicted,
+    contradicted,
+    echoes,
+    late_opinion,
+    bad_disk,
+];
 
-/// The ambushes of a seed; every second seed has some.
+/// The ambushes of a seed; three in five have some.
 pub fn lay(dice: &mut Dice, script: &Script) -> Vec<(u64, Fault)> {
     let mut faults = vec![];
-    if dice.chance(500) {
+    if dice.chance(400) {
         return faults;
     }
-    for _ in 0..dice.between(1, 5) {
+    for _ in 0..dice.between(1, 6) {
         let at = dice.between(BEGIN, END - 5_000);
         let ambush = *dice.one_of(&AMBUSHES);
         faults.extend(ambush(dice, script, at));

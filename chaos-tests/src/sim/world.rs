@@ -219,8 +219,8 @@ impl Inner {
                 for event in std::mem::take(&mut self.court.scene.events) {
                     self.trace.tell(now, || format!("log  {}", event.text));
                 }
-                if self.court.scene.first == Some(true) {
-                    self.trace.tell(now, || format!("no   {index} by {}", proposal.by));
+                if let Some(why) = self.court.scene.rejected.take() {
+                    self.trace.tell(now, || format!("no   {index} by {}: {why}", proposal.by));
                 }
             }
             Fact::Struck { .. }
