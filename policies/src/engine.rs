@@ -278,6 +278,9 @@ impl Engine {
         }
         self.proposals.reached(state.applied);
         self.state = state;
+        // What ended here and was recorded by another leader needs no record of ours; what still runs stays.
+        let is_open = |token: &LogIndex| self.state.intent(*token).is_some_and(|(_, it)| it.end.is_none());
+        self.memory.in_flight.retain(|token, outcome| outcome.is_none() || is_open(token));
         self.rewatch(outputs);
     }
 

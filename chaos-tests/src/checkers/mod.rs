@@ -20,6 +20,7 @@ mod explained;
 mod fact;
 mod healthy;
 mod identity;
+mod insists;
 mod intent;
 mod linear;
 mod log;
@@ -120,6 +121,7 @@ pub fn all() -> Vec<Box<dyn Checker>> {
         Box::<acknowledged::Acknowledged>::default(),
         Box::<linear::Linear>::default(),
         Box::<explained::Explained>::default(),
+        Box::<insists::Insists>::default(),
         Box::<record::Record>::default(),
     ]
 }
@@ -161,7 +163,7 @@ impl Court {
     pub fn hear(&mut self, now: u64, fact: &Fact) {
         self.scene.now = now;
         self.scene.truth.take(now, fact);
-        self.scene.first = None;
+        (self.scene.first, self.scene.rejected) = (None, None);
         match fact {
             Fact::Applied { index, proposal, .. } if *index > self.scene.state.applied => {
                 let applied = self.scene.state.apply(*index, proposal);

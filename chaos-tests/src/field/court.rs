@@ -6,7 +6,7 @@
 use crate::checkers::{Court, Fact, all};
 
 /// Those that judge real runs.
-const USED: [&str; 13] = [
+const USED: [&str; 14] = [
     "writer",
     "identity",
     "attach",
@@ -19,6 +19,7 @@ const USED: [&str; 13] = [
     "acknowledged",
     "linear",
     "explained",
+    "insists",
     "record",
 ];
 
@@ -290,6 +291,23 @@ mod tests {
             });
         });
         assert_eq!(said, "web-2 should leave node-2, and nothing says why it does not");
+    }
+
+    #[test]
+    fn a_leader_that_insists_is_seen() {
+        let said = said("insists", |facts| {
+            edit(facts, |entries| {
+                let (last, proposal) = entries.iter().next_back().unwrap();
+                let (last, proposal) = (last.0, Proposal::clone(proposal));
+                let Command::Lead { leader, .. } = proposal.command else { panic!("{proposal:?}") };
+                for more in 1..=31 {
+                    let step = Step::Finish { plan: PlanId(1), seen: "nothing".to_owned() };
+                    let refused = Proposal { command: Command::Lead { leader, step }, ..proposal.clone() };
+                    entries.insert(LogIndex(last + more), Arc::new(refused));
+                }
+            });
+        });
+        assert!(said.contains("was refused 31 times"), "{said}");
     }
 
     #[test]
