@@ -387,9 +387,58 @@ async fn garbage_on_the_port_harms_nobody() {
 
 /// Runs the real `hactl` against the daemon.
 fn hactl(daemon: &Daemon, args: &[&str]) -> Output {
+    hactl_with_editor(daemon, args, "true")
+}
+
+fn hactl_with_editor(daemon: &Daemon, args: &[&str], editor: &str) -> Output {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hactl"));
-    command.env_clear().env("HACTL_CONFIG", daemon.home.hactl()).env("TZ", "UTC").args(args);
-    tokio::task::block_in_place(|| command.output()).unwrap()
+    command.env_clear().env("HACTL_CONFIG", daemon.home.hactl()).env("TZ", "UTC").env("EDITOR", editor);
+    tokio::task::block_in_place(|| command.args(args).output()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn policies_are_linted_and_edited() {
+    let (_dir, daemon) = one_member().await;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let run = |args: &[&str], editor: &str| {
+        let output = hactl_with_editor(&daemon, args, editor);
+        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+    };
+    let (_, quick, _) = run(&["policy", "get", "quick"], "true");
+    let mine = daemon.home.dir().join("mine.toml");
+    std::fs::write(&mine, &quick).unwrap();
+    let mine = mine.to_str().unwrap();
+    let offline = ["--context", "/nonexistent", "policy", "lint", mine];
+    assert_eq!(run(&offline, "true"), (0, format!("{mine}: a policy that would be taken\n"), String::new()));
+    std::fs::write(mine, quick.replace("start_deadline = \"", "start_deadline = \"1s\" # \"")).unwrap();
+    let (code, _, said) = run(&offline, "true");
+    assert!(code == 2 && said.contains("takeover.start_deadline = 1s must be at least"), "{said}");
+
+    // Nothing is changed by who changes nothing, makes a mistake, or has no editor; what was typed is kept.
+    let (code, said, _) = run(&["policy", "edit", "quick"], "true");
+    assert_eq!((code, said.as_str()), (0, "policy quick is as it was; nothing was changed\n"));
+    let (code, _, said) = run(&["policy", "edit", "quick"], "sed -i s/suspect_after/suspect_afetr/");
+    assert!(code == 2 && said.contains("did you mean `suspect_after`?"), "{said}");
+    let kept = said.lines().find_map(|line| line.strip_prefix("What was typed is in ")).unwrap();
+    assert!(std::fs::read_to_string(kept).unwrap().contains("suspect_afetr"));
+    std::fs::remove_file(kept).unwrap();
+    let (code, _, said) = run(&["policy", "edit", "quick"], "false");
+    assert!(code == 2 && said.contains("the editor `false` ended with"), "{said}");
+    let kept = said.lines().find_map(|line| line.strip_prefix("What was typed is in ")).unwrap();
+    std::fs::remove_file(kept).unwrap();
+
+    let (code, said, _) =
+        run(&["policy", "edit", "quick"], "sed -i 's/^gray_after = .*/gray_after = \"77s\"/'");
+    assert_eq!((code, said.as_str()), (0, "admin set policy quick\n"));
+    assert!(run(&["policy", "get", "quick"], "true").1.contains("gray_after = \"77s\""));
+
+    let web = NODE.to_owned() + "[[instance]]\nname = \"web\"\nnode = \"n1\"\npolicy = \"quick\"\n";
+    let file = daemon.home.dir().join("web.toml");
+    std::fs::write(&file, web).unwrap();
+    assert_eq!(run(&["apply", "-f", file.to_str().unwrap()], "true").0, 0);
+    let (code, said, _) = run(&["policy", "effective", "web"], "true");
+    assert!(code == 0 && said.starts_with("# web names policy quick\n# policy quick, version "), "{said}");
+    assert_eq!(run(&["policy", "effective", "db"], "true").0, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

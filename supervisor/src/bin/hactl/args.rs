@@ -310,6 +310,24 @@ pub(crate) enum PolicyVerb {
         /// The policy.
         name: String,
     },
+    /// The policy by which an instance is protected.
+    #[command(after_help = "Example:\n  hactl policy effective web")]
+    Effective {
+        /// The instance.
+        instance: String,
+    },
+    /// Whether a file is a policy that would be taken: unknown keys, values, contradictions. Needs no cluster.
+    #[command(after_help = "Example:\n  hactl policy lint mine.toml")]
+    Lint {
+        /// The file; `-` is standard input.
+        file: PathBuf,
+    },
+    /// Open a policy in $VISUAL or $EDITOR and set what is saved, if nobody else has changed it meanwhile.
+    #[command(after_help = "Example:\n  EDITOR=nano hactl policy edit quick")]
+    Edit {
+        /// The policy.
+        name: String,
+    },
     /// Change keys of a policy, or replace it by a file. A new name makes a new policy.
     #[command(
         after_help = "Example:\n  hactl policy set quick detection.suspect_after=1s brakes.fences_in_flight_max=1\n  hactl policy set mine -f mine.toml"

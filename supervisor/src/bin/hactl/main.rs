@@ -4,9 +4,10 @@
 //! it reads arguments and files, calls the API and prints the answer.
 
 mod args;
+mod policy;
 mod run;
 
-use args::{Cli, Verb};
+use args::{Cli, PolicyVerb, Verb};
 use clap::{CommandFactory, Parser};
 use run::{Failure, Session};
 use std::io::Write;
@@ -18,11 +19,19 @@ fn main() -> ExitCode {
         clap_complete::generate(*shell, &mut Cli::command(), "hactl", &mut std::io::stdout());
         return ExitCode::SUCCESS;
     }
+    // A document can be read without a cluster.
+    if let Verb::Policy(PolicyVerb::Lint { file }) = &cli.verb {
+        return ended(policy::lint(file));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = match runtime {
         Ok(runtime) => runtime.block_on(async { Session::open(&cli)?.carry_out(cli.verb).await }),
         Err(error) => Err(Failure::local("start the async runtime", &error)),
     };
+    ended(done)
+}
+
+fn ended(done: Result<ExitCode, Failure>) -> ExitCode {
     match done {
         Ok(code) => code,
         Err(failure) => {

@@ -1,8 +1,8 @@
 //! Carries out one verb: a request, an answer, a screen.
 
-use crate::args::{Cli, FailoverVerb, InstanceVerb, MemberVerb, NodeVerb, OnOff, Output, PolicyVerb, Verb};
+use crate::args::{Cli, FailoverVerb, InstanceVerb, MemberVerb, NodeVerb, OnOff, Output, Verb};
 use jiff::tz::TimeZone;
-use policies::{Documents, Event, LogIndex, MemberId, Policy};
+use policies::{Documents, Event, LogIndex, MemberId};
 use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,10 +13,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use supervisor::api::answers::{
     Committed, Described, Events, FailoverDetail, FailoverLine, InstanceDetail, InstanceLine, Members,
-    NodeDetail, NodeLine, PolicyDetail, Status,
+    NodeDetail, NodeLine, Status,
 };
 use supervisor::api::explain::Explanation;
-use supervisor::api::{Applying, Code, NewMember, Policing, Reason, Switch, Transfer};
+use supervisor::api::{Applying, Code, NewMember, Reason, Switch, Transfer};
 use supervisor::client::{Client, ClientError};
 use supervisor::render::{self, Screen};
 use supervisor::{clock, document, files};
@@ -91,11 +91,11 @@ impl From<ClientError> for Failure {
     }
 }
 
-type Done = Result<ExitCode, Failure>;
+pub(crate) type Done = Result<ExitCode, Failure>;
 
 /// One run of `hactl`.
 pub(crate) struct Session {
-    client: Client,
+    pub(crate) client: Client,
     output: Output,
     screen: Screen,
     timeout: Duration,
@@ -274,27 +274,6 @@ impl Session {
         }
     }
 
-    async fn policy(&self, verb: PolicyVerb) -> Done {
-        match verb {
-            PolicyVerb::List => {
-                let screen = |list: &Vec<PolicyDetail>, _: &Screen| render::policies(list);
-                self.show("/v1/policies", screen).await
-            }
-            PolicyVerb::Get { name } => {
-                let detail: PolicyDetail =
-                    self.client.get(&format!("/v1/policies/{}", segment(&name))).await?;
-                let text = render::policy(&detail).map_err(|error| Failure::local("write TOML", &error))?;
-                self.print(&detail, |_| text.clone())
-            }
-            PolicyVerb::Set { name, changes, file, check } => {
-                let policing = policing(&changes, file.as_deref(), check)?;
-                let path = format!("/v1/policies/{}", segment(&name));
-                let committed: Committed = self.client.order(Method::PUT, &path, &policing).await?;
-                self.print(&committed, render::committed)
-            }
-        }
-    }
-
     async fn events(
         &self,
         follow: bool,
@@ -342,7 +321,7 @@ impl Session {
         }
     }
 
-    async fn show<A: DeserializeOwned + Serialize>(
+    pub(crate) async fn show<A: DeserializeOwned + Serialize>(
         &self,
         path: &str,
         screen: impl Fn(&A, &Screen) -> String,
@@ -356,7 +335,7 @@ impl Session {
         self.print(&committed, render::committed)
     }
 
-    fn print<A: Serialize>(&self, answer: &A, screen: impl Fn(&A) -> String) -> Done {
+    pub(crate) fn print<A: Serialize>(&self, answer: &A, screen: impl Fn(&A) -> String) -> Done {
         let text = match self.output {
             Output::Table => screen(answer),
             Output::Json => {
@@ -387,7 +366,7 @@ impl Session {
 }
 
 /// That the reader has gone (`| head`) is no error.
-fn say(text: &str) -> Done {
+pub(crate) fn say(text: &str) -> Done {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(ExitCode::SUCCESS),
@@ -418,23 +397,8 @@ fn confirm(name: &str, yes: Option<String>, warning: &str) -> Result<(), Failure
     }
 }
 
-fn policing(changes: &[String], file: Option<&Path>, check: Option<LogIndex>) -> Result<Policing, Failure> {
-    if let Some(file) = file {
-        let (name, text) = read_input(file)?;
-        let policy: Policy =
-            document::read(&name, &text).map_err(|error| Failure::Usage(error.to_string()))?;
-        return Ok(Policing { changes: vec![], policy: Some(policy), check });
-    }
-    let split = |change: &String| match change.split_once('=') {
-        Some((key, value)) => Ok((key.trim().to_owned(), value.trim().to_owned())),
-        None => Err(Failure::Usage(format!("{change:?} is not section.key=value"))),
-    };
-    let changes = changes.iter().map(split).collect::<Result<_, _>>()?;
-    Ok(Policing { changes, policy: None, check })
-}
-
 /// A file, or standard input for `-`.
-fn read_input(file: &Path) -> Result<(String, String), Failure> {
+pub(crate) fn read_input(file: &Path) -> Result<(String, String), Failure> {
     if file != Path::new("-") {
         let text =
             files::read_text(file).map_err(|error| Failure::Usage(format!("{error}: {}", cause(&error))))?;
@@ -446,12 +410,12 @@ fn read_input(file: &Path) -> Result<(String, String), Failure> {
     Ok(("standard input".to_owned(), text))
 }
 
-fn cause(error: &dyn std::error::Error) -> String {
+pub(crate) fn cause(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| "it cannot be used".to_owned(), ToString::to_string)
 }
 
 /// One segment of a path (RFC 3986 §3.3): whatever is typed as a name, it stays one.
-fn segment(name: &str) -> String {
+pub(crate) fn segment(name: &str) -> String {
     let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let code = |byte: u8| if keep(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
     name.bytes().map(code).collect()
