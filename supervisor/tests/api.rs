@@ -484,6 +484,12 @@ async fn hactl_says_by_its_exit_code_what_happened() {
     assert!(run(&["policy", "get", "quick"]).1.contains("suspect_after = \"1s\""));
     assert_eq!(run(&["explain", "n1"]).0, 0);
     assert!(run(&["completion", "bash"]).1.contains("_hactl"));
+    let man = daemon.home.dir().join("man");
+    assert_eq!(run(&["man", man.to_str().unwrap()]).0, 3, "there is no such directory");
+    std::fs::create_dir(&man).unwrap();
+    assert_eq!(run(&["man", man.to_str().unwrap()]), (0, String::new(), String::new()));
+    let page = std::fs::read_to_string(man.join("hactl-policy-edit.1")).unwrap();
+    assert!(page.contains("Open a policy in $VISUAL"), "{page}");
     assert_eq!(run(&["--context", "/nonexistent", "status"]).0, 2);
     let dead = daemon.home.dir().join("dead.toml");
     let context = std::fs::read_to_string(daemon.home.hactl()).unwrap();

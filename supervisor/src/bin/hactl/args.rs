@@ -152,6 +152,12 @@ pub(crate) enum Verb {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages, one for each verb, into a directory.
+    #[command(after_help = "Example:\n  hactl man /usr/local/share/man/man1")]
+    Man {
+        /// The directory; it must exist.
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -323,7 +329,7 @@ pub(crate) enum PolicyVerb {
         file: PathBuf,
     },
     /// Open a policy in $VISUAL or $EDITOR and set what is saved, if nobody else has changed it meanwhile.
-    #[command(after_help = "Example:\n  EDITOR=nano hactl policy edit quick")]
+    #[command(after_help = "Example:\n  hactl policy edit quick")]
     Edit {
         /// The policy.
         name: String,

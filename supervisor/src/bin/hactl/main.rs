@@ -19,6 +19,11 @@ fn main() -> ExitCode {
         clap_complete::generate(*shell, &mut Cli::command(), "hactl", &mut std::io::stdout());
         return ExitCode::SUCCESS;
     }
+    if let Verb::Man { dir } = &cli.verb {
+        let written = clap_mangen::generate_to(Cli::command(), dir);
+        let failed = |error| Failure::local(&format!("write manual pages into {}", dir.display()), &error);
+        return ended(written.map(|()| ExitCode::SUCCESS).map_err(failed));
+    }
     // A document can be read without a cluster.
     if let Verb::Policy(PolicyVerb::Lint { file }) = &cli.verb {
         return ended(policy::lint(file));

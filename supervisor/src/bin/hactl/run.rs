@@ -136,7 +136,7 @@ impl Session {
             Verb::Member(verb) => self.member(verb).await,
             Verb::Policy(verb) => self.policy(verb).await,
             Verb::Events { follow, about, since, limit } => self.events(follow, about, since, limit).await,
-            Verb::Completion { .. } => Ok(ExitCode::SUCCESS),
+            Verb::Completion { .. } | Verb::Man { .. } => Ok(ExitCode::SUCCESS),
         }
     }
 
