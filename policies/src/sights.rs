@@ -113,8 +113,9 @@ impl Sights {
         matches!(self.nodes.get(node).map(|local| &local.last), Some(Last::Silent { never: false, .. }))
     }
 
-    /// What the other members are told: our doubt of ourselves, and our sights. `expected`: nodes that should be alive, and whether the cluster has ever seen
-    /// them so; only they cast doubt on the member. One that this member never heard, but others did, is silent for it.
+    /// What the other members are told: our doubt of ourselves, and our sights. `expected`: nodes that should be alive, and
+    /// whether the cluster has ever seen them so; only they cast doubt on the member. One that this member never heard,
+    /// but others did, is silent for it.
     pub(crate) fn report(
         &mut self,
         expected: impl Iterator<Item = (NodeId, bool)>,
