@@ -104,6 +104,8 @@ pub struct Status {
     pub local: bool,
     /// Why the answering member does not act, if it does not.
     pub not_acting: Option<String>,
+    /// Why no node is judged failed, if so many members doubt themselves that the others are no majority.
+    pub not_judging: Option<String>,
     /// The operator's switch.
     #[schema(value_type = Object)]
     pub armed: Armed,
@@ -117,6 +119,16 @@ pub struct Status {
     pub failovers: Vec<FailoverLine>,
     /// Everything that is not as it should be, with the reason; empty if all is well.
     pub attention: Vec<Attention>,
+}
+
+/// Why no node is judged failed, if so many voters doubt themselves that the others are no majority.
+pub fn not_judging(members: &[MemberLine]) -> Option<String> {
+    let voters: Vec<&MemberLine> = members.iter().filter(|member| member.voter).collect();
+    let doubting: Vec<&&MemberLine> = voters.iter().filter(|member| member.doubt.is_some()).collect();
+    let why = doubting.first()?.doubt.as_ref()?;
+    let sure = voters.len() - doubting.len();
+    let line = || format!("{} of {} voters doubt themselves ({why})", doubting.len(), voters.len());
+    (sure * 2 <= voters.len()).then(line)
 }
 
 /// One thing that is not as it should be.

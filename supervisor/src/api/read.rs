@@ -1,8 +1,8 @@
 //! Requests that read. Each is one pure function of [`Facts`].
 
 use super::answers::{
-    Facts, FailoverDetail, FailoverLine, InstanceDetail, InstanceLine, NodeDetail, NodeLine, PolicyDetail,
-    Status,
+    self, Facts, FailoverDetail, FailoverLine, InstanceDetail, InstanceLine, NodeDetail, NodeLine,
+    PolicyDetail, Status,
 };
 use super::explain::{Explanation, explain};
 use super::{ApiState, Code, Local, Problem, members};
@@ -75,6 +75,7 @@ pub(super) async fn status(
         answered_by: state.config.me(),
         local,
         not_acting: facts.view.not_acting.as_ref().map(ToString::to_string),
+        not_judging: answers::not_judging(&members),
         armed: facts.state.armed.clone(),
         members,
         nodes: facts.node_counts(),

@@ -23,6 +23,11 @@ pub fn status(status: &Status, screen: &Screen) -> String {
     if let Some(why) = &status.not_acting {
         text.push_str(&format!("Acting     {}\n", screen.tint(Tone::Bad, &format!("no: {why}"))));
     }
+    if let Some(why) = &status.not_judging {
+        let hint = "If the silent nodes are really dead, say so: `hactl instance evacuate NAME`, `hactl fence NODE`.";
+        text.push_str(&format!("Judging    {}\n", screen.tint(Tone::Bad, &format!("no: {why}"))));
+        text.push_str(&format!("           {hint}\n"));
+    }
     text.push_str(&format!("Nodes      {}\n", nodes(status, screen)));
     text.push_str(&format!("Instances  {}\n", status.instances));
     if !status.failovers.is_empty() {

@@ -2,7 +2,7 @@
 //! `testdata/`. `UPDATE_EXPECT=1 cargo test -p supervisor` rewrites them; read the difference.
 
 use super::*;
-use crate::api::answers::{Committed, Described, Facts, MemberLine, Members, Status};
+use crate::api::answers::{self, Committed, Described, Facts, MemberLine, Members, Status};
 use crate::api::explain::explain;
 use policies::*;
 use std::path::Path;
@@ -164,6 +164,7 @@ fn status_of(story: &Story) -> Status {
         answered_by: MemberId(1),
         local: false,
         not_acting: facts.view.not_acting.as_ref().map(ToString::to_string),
+        not_judging: answers::not_judging(&members()),
         armed: facts.state.armed.clone(),
         members: members(),
         nodes: facts.node_counts(),
@@ -202,6 +203,15 @@ fn status_without_a_quorum_says_so_first() {
     golden("status_no_quorum", &status(&found, &screen()));
     found.members.iter_mut().for_each(|member| member.leader = false);
     assert!(status(&found, &screen()).contains("3 voters, no leader"));
+}
+
+#[test]
+fn status_says_that_members_doubt_themselves_and_what_only_people_can_know() {
+    let mut found = status_of(&mid_failover());
+    assert_eq!(found.not_judging, None, "two of three voters are sure");
+    found.members[1].doubt = found.members[2].doubt.clone();
+    found.not_judging = answers::not_judging(&found.members);
+    golden("status_doubt", &status(&found, &screen()));
 }
 
 #[test]
