@@ -50,6 +50,8 @@ pub struct Scene {
     pub state: ClusterState,
     /// The fact is an entry that is applied for the first time anywhere, and this is whether it changed nothing.
     pub first: Option<bool>,
+    /// How long the entry was on its way into the log, in µs, as far as is known.
+    pub on_its_way: u64,
     /// What the entry did, for the story.
     pub events: Vec<policies::Event>,
     /// Why it changed nothing, for the story.

@@ -83,7 +83,7 @@ impl Life {
             process.calls = Some(calls);
             let life = process.life;
             let boottime = process.local;
-            let wall = setup.wall + process.local + process.wall_step;
+            let wall = process.wall();
             inner.forget_knocking(member);
             inner.mix(&[now, member.0, life]);
             inner.fact(Fact::Started { member, life });

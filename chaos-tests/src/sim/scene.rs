@@ -23,8 +23,6 @@ pub struct Setup {
     pub policy: Policy,
     /// Seals the inventory's secrets.
     pub seal: Seal,
-    /// What the wall clocks show at the beginning, in ns since 1970.
-    pub wall: u64,
 }
 
 /// The inventory: what is described to the cluster, and each node's key.

@@ -89,7 +89,6 @@ impl Simulation {
             snapshots: Snapshots { after_entries: script.snapshot_after, keep_entries: 10 },
             policy: script.policy.clone(),
             seal,
-            wall: 1_800_000_000_000_000_000,
         };
         let world = World::new(dice, Trace::new(lines), Court::new(all()));
         let simulation =

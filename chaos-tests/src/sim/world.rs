@@ -119,7 +119,17 @@ pub struct Process {
     pub suspended: u64,
 }
 
+/// A proposal that seems older, in ms, was made before the clock was moved.
+const CLOCK_MOVED: u64 = 20_000;
+/// What wall clocks show when a simulation begins, in ns since 1970.
+const WALL: u64 = 1_800_000_000_000_000_000;
+
 impl Process {
+    /// What its wall clock shows, in ns since 1970.
+    pub fn wall(&self) -> u64 {
+        WALL + self.local + self.wall_step
+    }
+
     /// True if this life is still going on.
     pub fn is(&self, life: u64) -> bool {
         self.life == life && self.is_up()
@@ -200,8 +210,18 @@ impl Inner {
     #[expect(clippy::needless_pass_by_value, reason = "whoever tells a fact is done with it")]
     pub fn fact(&mut self, fact: Fact) {
         self.trace.fact(self.now, &fact);
+        self.court.scene.on_its_way = self.on_its_way(&fact);
         self.court.hear(self.now, &fact);
         self.tell(&fact);
+    }
+
+    /// How long ago a member proposed an entry, in µs, by that member's own clock. 0 if that has been moved since.
+    fn on_its_way(&self, fact: &Fact) -> u64 {
+        let Fact::Applied { proposal, .. } = fact else { return 0 };
+        let member = proposal.by.strip_prefix("member/").and_then(|member| member.parse().ok());
+        let Some(process) = member.and_then(|member| self.processes.get(&member)) else { return 0 };
+        let age = (process.wall() / 1_000_000).saturating_sub(proposal.at.0);
+        if age < CLOCK_MOVED { age * 1000 } else { 0 }
     }
 
     /// A fact in the words of the scenarios.
