@@ -264,6 +264,20 @@ mod tests {
         assert!(lost.starts_with("i1000 was acknowledged, but the log ends at"), "{lost}");
     }
 
+    /// Its first answer was lost with a leader, the client gave it again, and the API let it rest on the first one.
+    #[test]
+    fn an_order_that_was_given_again_is_the_same_order() {
+        let mut facts = calm();
+        let index = facts.acked[0].index;
+        edit(&mut facts, |entries| {
+            let mut again = Proposal::clone(&entries[&index]);
+            let Command::SetPolicy { check, .. } = &mut again.command else { panic!("{again:?}") };
+            *check = Some(LogIndex(0));
+            entries.insert(index, Arc::new(again));
+        });
+        assert_eq!(broken(&trail(&facts)), Vec::<String>::new());
+    }
+
     #[test]
     fn an_order_that_overtook_an_older_one_is_seen() {
         let said = said("linear", |facts| {

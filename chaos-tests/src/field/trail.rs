@@ -107,12 +107,24 @@ fn orders(facts: &Facts, log: &Log<'_>) -> Vec<Dated> {
     let orders = (1..).zip(&facts.acked).flat_map(|(request, acked)| {
         let found = log.0.get(&acked.index).map(|(_, proposal)| *proposal);
         let (at, by) = found.map_or((Wall(0), String::new()), |found| (found.at, found.by.clone()));
-        let proposal = Arc::new(Proposal { at, by, command: acked.order.clone() });
+        let command = as_sent(&acked.order, found.map(|found| &found.command));
+        let proposal = Arc::new(Proposal { at, by, command });
         let asked = Fact::Asked { request, what: Request::Propose(proposal) };
         let answered = Fact::Answered { request, answer: Answer::Committed(acked.index) };
         [(acked.asked * NS_PER_US, asked), (acked.answered * NS_PER_US, answered)]
     });
     orders.collect()
+}
+
+/// The order as the API puts it into the log: on which version of a policy a change rests, it looks up itself. An order
+/// that is given again, for its first answer was lost, rests on its own first version.
+fn as_sent(order: &Command, found: Option<&Command>) -> Command {
+    match (order, found) {
+        (Command::SetPolicy { name, policy, .. }, Some(Command::SetPolicy { check, .. })) => {
+            Command::SetPolicy { name: name.clone(), policy: policy.clone(), check: *check }
+        }
+        (order, _) => order.clone(),
+    }
 }
 
 /// Reads the rack's journal.
