@@ -279,8 +279,7 @@ impl Engine {
         self.proposals.reached(state.applied);
         self.state = state;
         // What ended here and was recorded by another leader needs no record of ours; what still runs stays.
-        let is_open = |token: &LogIndex| self.state.intent(*token).is_some_and(|(_, it)| it.end.is_none());
-        self.memory.in_flight.retain(|token, outcome| outcome.is_none() || is_open(token));
+        self.memory.in_flight.retain(|token, outcome| outcome.is_none() || self.state.is_open(*token));
         self.rewatch(outputs);
     }
 
@@ -400,8 +399,7 @@ impl Engine {
     /// The outcome is kept until it is in the log; a proposal may be lost.
     fn ended(&mut self, now: Mono, token: LogIndex, outcome: Outcome) {
         self.learn_power(token, &outcome, now);
-        let is_open = self.state.intent(token).is_some_and(|(_, intent)| intent.end.is_none());
-        if is_open {
+        if self.state.is_open(token) {
             self.memory.in_flight.insert(token, Some(outcome));
         } else {
             self.memory.in_flight.remove(&token);

@@ -213,6 +213,11 @@ impl ClusterState {
         })
     }
 
+    /// True for an intent whose end is not recorded.
+    pub(crate) fn is_open(&self, token: LogIndex) -> bool {
+        self.intent(token).is_some_and(|(_, intent)| intent.end.is_none())
+    }
+
     /// The instance that a node carries or is promised.
     pub fn instance_on(&self, node: &NodeId) -> Option<&InstanceRecord> {
         match &self.nodes.get(node)?.state {

@@ -20,7 +20,7 @@ impl Checker for Insists {
     }
 
     fn see(&mut self, scene: &Scene, fact: &Fact) -> Result<(), String> {
-        let (Fact::Applied { proposal, .. }, Some(why)) = (fact, &scene.rejected) else { return Ok(()) };
+        let (Fact::Applied { proposal, .. }, Some(Err(why))) = (fact, &scene.applied) else { return Ok(()) };
         let Command::Lead { leader, .. } = &proposal.command else { return Ok(()) };
         if *leader != self.leader {
             (self.leader, self.refused) = (*leader, BTreeMap::new());

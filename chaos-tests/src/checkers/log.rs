@@ -26,7 +26,7 @@ impl Checker for Log {
                     Err(format!("{member} applied another entry at {index} than the others"))
                 }
                 Some(_) => Ok(()),
-                None if scene.first.is_none() && scene.state.applied > *index => {
+                None if scene.applied.is_none() && scene.state.applied > *index => {
                     // Known to us only as part of a snapshot.
                     Ok(())
                 }

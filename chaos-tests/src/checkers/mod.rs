@@ -48,14 +48,12 @@ pub struct Scene {
     pub truth: Truth,
     /// The committed state, the fact included.
     pub state: ClusterState,
-    /// The fact is an entry that is applied for the first time anywhere, and this is whether it changed nothing.
-    pub first: Option<bool>,
+    /// The fact is an entry that is applied for the first time anywhere, and this is what came of it.
+    pub applied: Option<Result<(), policies::Rejected>>,
     /// How long the entry was on its way into the log, in µs, as far as is known.
     pub on_its_way: u64,
     /// What the entry did, for the story.
     pub events: Vec<policies::Event>,
-    /// Why it changed nothing, for the story.
-    pub rejected: Option<policies::Rejected>,
     sometimes: RefCell<BTreeMap<&'static str, u64>>,
 }
 
@@ -67,8 +65,8 @@ impl Scene {
 
     /// The entry that was just applied for the first time and has changed something.
     pub fn entry<'a>(&self, fact: &'a Fact) -> Option<(LogIndex, &'a Proposal)> {
-        match (fact, self.first) {
-            (Fact::Applied { index, proposal, .. }, Some(false)) => Some((*index, proposal)),
+        match (fact, &self.applied) {
+            (Fact::Applied { index, proposal, .. }, Some(Ok(()))) => Some((*index, proposal)),
             _ => None,
         }
     }
@@ -165,15 +163,12 @@ impl Court {
     pub fn hear(&mut self, now: u64, fact: &Fact) {
         self.scene.now = now;
         self.scene.truth.take(now, fact);
-        (self.scene.first, self.scene.rejected) = (None, None);
+        self.scene.applied = None;
         match fact {
             Fact::Applied { index, proposal, .. } if *index > self.scene.state.applied => {
                 let applied = self.scene.state.apply(*index, proposal);
-                self.scene.first = Some(applied.is_err());
-                (self.scene.events, self.scene.rejected) = match applied {
-                    Ok(applied) => (applied.events, None),
-                    Err(rejected) => (vec![], Some(rejected)),
-                };
+                self.scene.events.clear();
+                self.scene.applied = Some(applied.map(|applied| self.scene.events = applied.events));
             }
             Fact::Installed { state, .. } if state.applied > self.scene.state.applied => {
                 self.scene.state = ClusterState::clone(state);

@@ -68,6 +68,20 @@ mod tests {
         facts.journal.changes.extend(changes.into_iter().map(|change| Noted { at, change }));
     }
 
+    /// A leader writes so many steps more, each made of its number.
+    fn leader_goes_on(facts: &mut Facts, number: u32, step: impl Fn(u32) -> Step) {
+        edit(facts, |entries| {
+            let (last, proposal) = entries.iter().next_back().unwrap();
+            let (last, proposal) = (last.0, Proposal::clone(proposal));
+            let Command::Lead { leader, .. } = proposal.command else { panic!("{proposal:?}") };
+            for more in 1..=number {
+                let next =
+                    Proposal { command: Command::Lead { leader, step: step(more) }, ..proposal.clone() };
+                entries.insert(LogIndex(last + u64::from(more)), Arc::new(next));
+            }
+        });
+    }
+
     /// All members have other entries.
     fn edit(facts: &mut Facts, edit: impl Fn(&mut BTreeMap<LogIndex, Arc<Proposal>>)) {
         facts.logs.values_mut().for_each(|log| edit(&mut log.entries));
@@ -291,17 +305,9 @@ mod tests {
     #[test]
     fn a_failed_node_about_which_nothing_is_said_is_seen() {
         let said = said("explained", |facts| {
-            edit(facts, |entries| {
-                let (last, proposal) = entries.iter().next_back().unwrap();
-                let (last, at, by) = (last.0, proposal.at, proposal.by.clone());
-                let Command::Lead { leader, .. } = proposal.command else { panic!("{proposal:?}") };
-                for more in 1..=61 {
-                    let evidence = Evidence { dead: more, ..Evidence::default() };
-                    let verdict = Verdict::Failed(Cause::Silent);
-                    let step = Step::Judge { node: name("node-2"), verdict, evidence };
-                    let (command, by) = (Command::Lead { leader, step }, by.clone());
-                    entries.insert(LogIndex(last + u64::from(more)), Arc::new(Proposal { at, by, command }));
-                }
+            leader_goes_on(facts, 61, |dead| {
+                let evidence = Evidence { dead, ..Evidence::default() };
+                Step::Judge { node: name("node-2"), verdict: Verdict::Failed(Cause::Silent), evidence }
             });
         });
         assert_eq!(said, "web-2 should leave node-2, and nothing says why it does not");
@@ -310,16 +316,7 @@ mod tests {
     #[test]
     fn a_leader_that_insists_is_seen() {
         let said = said("insists", |facts| {
-            edit(facts, |entries| {
-                let (last, proposal) = entries.iter().next_back().unwrap();
-                let (last, proposal) = (last.0, Proposal::clone(proposal));
-                let Command::Lead { leader, .. } = proposal.command else { panic!("{proposal:?}") };
-                for more in 1..=31 {
-                    let step = Step::Finish { plan: PlanId(1), seen: "nothing".to_owned() };
-                    let refused = Proposal { command: Command::Lead { leader, step }, ..proposal.clone() };
-                    entries.insert(LogIndex(last + more), Arc::new(refused));
-                }
-            });
+            leader_goes_on(facts, 31, |_| Step::Finish { plan: PlanId(1), seen: "nothing".to_owned() });
         });
         assert!(said.contains("was refused 31 times"), "{said}");
     }

@@ -239,7 +239,7 @@ impl Inner {
                 for event in std::mem::take(&mut self.court.scene.events) {
                     self.trace.tell(now, || format!("log  {}", event.text));
                 }
-                if let Some(why) = self.court.scene.rejected.take() {
+                if let Some(Err(why)) = &self.court.scene.applied {
                     self.trace.tell(now, || format!("no   {index} by {}: {why}", proposal.by));
                 }
             }

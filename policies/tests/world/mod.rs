@@ -433,9 +433,7 @@ impl World {
         }
         lines.iter().for_each(|line| self.say("wait", line));
     }
-}
 
-impl World {
     fn broadcast(&mut self, from: MemberId, report: Report) {
         if let Some(held_up) = self.members.get_mut(&from).and_then(|member| member.held_up.as_mut()) {
             return held_up.push(report);

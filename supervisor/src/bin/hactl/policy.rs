@@ -4,7 +4,7 @@
 //! What it never does: know which values are good; the document itself does ([`Policy::validate`]).
 
 use crate::args::PolicyVerb;
-use crate::run::{Done, Failure, Session, cause, read_input, say, segment};
+use crate::run::{Done, Failure, Session, read_input, say, segment};
 use policies::Policy;
 use reqwest::Method;
 use std::io::Write;
@@ -12,8 +12,8 @@ use std::path::Path;
 use std::process::Command;
 use supervisor::api::Policing;
 use supervisor::api::answers::{Committed, InstanceDetail, PolicyDetail};
+use supervisor::document;
 use supervisor::render::{self, Screen};
-use supervisor::{document, files};
 
 /// What opens a document if neither VISUAL nor EDITOR says, as POSIX wants it.
 const EDITOR: &str = "vi";
@@ -106,18 +106,16 @@ impl Draft {
         let mut refused: Option<String> = None;
         loop {
             self.open_editor()?;
-            let path = self.0.path();
-            let text = files::read_text(path)
-                .map_err(|error| Failure::Usage(format!("{error}: {}", cause(&error))))?;
+            let (_, text) = read_input(self.0.path())?;
             let typed: String =
-                text.lines().filter(|line| !line.starts_with(COMPLAINT)).map(with_end).collect();
+                text.split_inclusive('\n').filter(|line| !line.starts_with(COMPLAINT)).collect();
             match read("what was typed", &typed) {
                 Ok(policy) => return Ok(policy),
                 Err(failure) if refused.as_ref() == Some(&typed) => return Err(failure),
                 Err(failure) => {
                     let why = failure.to_string();
                     let complaint: String = why.lines().map(|line| format!("{COMPLAINT}{line}\n")).collect();
-                    std::fs::write(path, complaint + &typed)
+                    std::fs::write(self.0.path(), complaint + &typed)
                         .map_err(|error| Failure::local("write the file to edit", &error))?;
                     refused = Some(typed);
                 }
@@ -153,10 +151,6 @@ impl Draft {
 
 /// What marks a line as ours in a draft.
 const COMPLAINT: &str = "#! ";
-
-fn with_end(line: &str) -> String {
-    format!("{line}\n")
-}
 
 fn read(source: &str, text: &str) -> Result<Policy, Failure> {
     let policy: Policy = document::read(source, text).map_err(|error| Failure::Usage(error.to_string()))?;

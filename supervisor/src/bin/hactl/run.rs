@@ -410,7 +410,7 @@ pub(crate) fn read_input(file: &Path) -> Result<(String, String), Failure> {
     Ok(("standard input".to_owned(), text))
 }
 
-pub(crate) fn cause(error: &dyn std::error::Error) -> String {
+fn cause(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| "it cannot be used".to_owned(), ToString::to_string)
 }
 
