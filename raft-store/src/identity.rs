@@ -140,7 +140,7 @@ pub(crate) struct Home {
     /// The store has never voted or stored an entry.
     pub(crate) fresh: bool,
     /// Locked as long as it is open; a medium has nobody else to be locked against.
-    pub(crate) lock: Option<File>,
+    pub(crate) lock: Option<DirLock>,
 }
 
 /// Opens the store in `dir`, or makes it if nothing says that there ever was one.
@@ -194,12 +194,27 @@ pub(crate) fn open_on(medium: &Arc<dyn Medium>, member: MemberId, cluster: &str)
     Ok(Home { disk, identity, fresh, lock: None })
 }
 
-fn lock(dir: &Path) -> Result<File, OpenError> {
+/// The directory is ours as long as this lives.
+///
+/// Closing the file would not be enough: a child process that another thread is starting right now has a copy of it
+/// until its `exec`, and flock(2) holds until the last copy is closed *or* one of them is unlocked.
+#[derive(Debug)]
+pub(crate) struct DirLock(pub(crate) File);
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "unlock the store's directory");
+        }
+    }
+}
+
+fn lock(dir: &Path) -> Result<DirLock, OpenError> {
     let path = dir.join(LOCK);
     let files = |source| OpenError::Files { doing: "lock", path: path.clone(), source };
     let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(files)?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        Ok(()) => Ok(DirLock(lock)),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: dir.to_owned() }),
         Err(TryLockError::Error(source)) => Err(files(source)),
     }

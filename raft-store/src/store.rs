@@ -11,7 +11,7 @@ use crate::disk::Disk;
 use crate::gate::Gate;
 use crate::ground::{Door, Ground, Wire};
 use crate::history::{self, History, Recorder};
-use crate::identity::{self, Home, OpenError};
+use crate::identity::{self, DirLock, Home, OpenError};
 use crate::listen::{self, Service};
 use crate::log::Log;
 use crate::machine::{Machine, Shared, TookOver};
@@ -26,7 +26,6 @@ use policies::{
     Applied, ClusterState, LeaderEpoch, LogIndex, MemberId, Millis, Mono, Proposal, Rejected, causes,
 };
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -176,7 +175,7 @@ pub(crate) struct Inner {
     local: SocketAddr,
     tasks: Mutex<JoinSet<()>>,
     closing: Arc<AtomicBool>,
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<DirLock>>,
 }
 
 /// What a memory is made of, whatever it stands on.

@@ -245,7 +245,7 @@ impl Client {
             // Only the time to the answer's head is limited: a stream of events has no end.
             let response = match tokio::time::timeout(left, request.send()).await {
                 Ok(Ok(response)) => response,
-                Ok(Err(error)) if error.is_connect() || refused_in_handshake(&error) => {
+                Ok(Err(error)) if error.is_connect() || certainly_unread(&error) => {
                     return Attempt::NotSent(root(&error));
                 }
                 Ok(Err(error)) => return Attempt::NoAnswer(root(&error)),
@@ -284,15 +284,17 @@ fn root(error: &reqwest::Error) -> String {
     reason.to_string()
 }
 
-/// With TLS 1.3 a client learns only after its own part of the handshake that its certificate was refused; a server
-/// that has sent such an alert has read no request (RFC 8446 §4.4.2.4, §6.2).
-fn refused_in_handshake(error: &reqwest::Error) -> bool {
+/// Whether the request certainly reached nobody. With TLS 1.3 a client learns only after its own part of the handshake
+/// that its certificate was refused, and a server that has sent such an alert has read no request (RFC 8446 §4.4.2.4,
+/// §6.2). If the alert is there before the request is begun, hyper cancels the request unsent.
+fn certainly_unread(error: &reqwest::Error) -> bool {
     let mut reason: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = reason {
         let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         let tls =
             inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or_else(|| error.downcast_ref());
-        if let Some(rustls::Error::AlertReceived(_)) = tls {
+        let unsent = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
+        if unsent || matches!(tls, Some(rustls::Error::AlertReceived(_))) {
             return true;
         }
         reason = error.source();

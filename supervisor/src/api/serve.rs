@@ -97,9 +97,13 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%address, %error, "set TCP_NODELAY");
     }
-    let stream = match tokio::time::timeout(header_time, acceptor.accept(stream)).await {
+    let handshake = acceptor.accept(stream).into_fallible();
+    let stream = match tokio::time::timeout(header_time, handshake).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%address, %error, "TLS handshake"),
+        Ok(Err((error, stream))) => {
+            tracing::debug!(%address, %error, "TLS handshake");
+            return let_the_alert_arrive(stream, header_time).await;
+        }
         Err(_) => return tracing::debug!(%address, "TLS handshake took too long"),
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
@@ -124,6 +128,16 @@ async fn connection(
     if let Err(error) = ended {
         tracing::debug!(%address, %error, "API connection");
     }
+}
+
+/// Reads what a refused client still sends, until it hangs up. Closing with bytes unread resets the connection, and a
+/// reset overtakes the alert that says why (RFC 1122 §4.2.2.13): the client could not tell a bad certificate from an
+/// order whose outcome is unknown.
+async fn let_the_alert_arrive(mut stream: TcpStream, header_time: Duration) {
+    let mut sink = tokio::io::sink();
+    let until_it_hangs_up = tokio::io::copy(&mut stream, &mut sink);
+    // However that ends, there is nothing more to say to it.
+    drop(tokio::time::timeout(header_time, until_it_hangs_up).await);
 }
 
 /// Waits until the daemon is told to stop, or until whoever would tell is gone.
