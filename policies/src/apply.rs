@@ -4,7 +4,6 @@
 use crate::command::*;
 use crate::effect::{Action, Outcome};
 use crate::plan::*;
-use crate::policy::Policy;
 use crate::state::*;
 use crate::waiting::Waiting;
 use crate::words::*;
@@ -54,8 +53,20 @@ impl ClusterState {
                 story.events = next.describe(index, proposal.at, by, documents)?;
                 *self = next;
             }
-            Command::SetPolicy { name, policy, check } => {
-                self.set_policy(&mut story, by, name, policy, *check)?;
+            Command::SetPolicy { name, policy, check, reason } => {
+                self.check_version(name, *check)?;
+                let order = Order { by: by.to_owned(), reason: reason.clone(), at: story.at };
+                let changes = self.revise(name, policy, index, order)?;
+                story.tell(
+                    &[format!("policy/{name}")],
+                    format!("{by} set policy {name} ({changes}): {reason}"),
+                );
+            }
+            Command::DeletePolicy { name, check, reason } => {
+                self.check_version(name, *check)?;
+                let order = Order { by: by.to_owned(), reason: reason.clone(), at: story.at };
+                self.delete_policy(name, index, order)?;
+                story.tell(&[format!("policy/{name}")], format!("{by} deleted policy {name}: {reason}"));
             }
             Command::Arm { reason } => self.arm(&mut story, by, true, reason),
             Command::Disarm { reason } => self.arm(&mut story, by, false, reason),
@@ -87,28 +98,6 @@ impl ClusterState {
         self.armed = Armed { armed, order };
         let word = if armed { "armed" } else { "disarmed" };
         story.tell(&[], format!("{by} {word} the cluster: {reason}"));
-    }
-
-    fn set_policy(
-        &mut self,
-        story: &mut Story,
-        by: &str,
-        name: &PolicyId,
-        policy: &Policy,
-        check: Option<LogIndex>,
-    ) -> Result<(), Rejected> {
-        policy.validate().map_err(|why| Rejected::BadPolicy { name: name.clone(), why })?;
-        let found = self.policies.get(name).map_or(LogIndex(0), |record| record.version);
-        match check {
-            Some(expected) if expected != found => {
-                return Err(Rejected::PolicyChanged { name: name.clone(), expected, found });
-            }
-            Some(_) | None => {}
-        }
-        let record = PolicyRecord { policy: policy.clone(), version: story.index, by: by.to_owned() };
-        self.policies.insert(name.clone(), record);
-        story.tell(&[format!("policy/{name}")], format!("{by} set policy {name}"));
-        Ok(())
     }
 
     fn cancel(&mut self, story: &mut Story, by: &str, id: PlanId, reason: &str) -> Result<(), Rejected> {
@@ -216,6 +205,7 @@ impl ClusterState {
             Command::Note { .. }
             | Command::Describe(_)
             | Command::SetPolicy { .. }
+            | Command::DeletePolicy { .. }
             | Command::Arm { .. }
             | Command::Disarm { .. }
             | Command::Cancel { .. }

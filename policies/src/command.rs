@@ -90,6 +90,18 @@ pub enum Command {
         policy: Box<Policy>,
         /// Compare-and-set: the index of the version that was changed.
         check: Option<LogIndex>,
+        /// Why.
+        #[serde(default)]
+        reason: String,
+    },
+    /// `hactl policy delete`.
+    DeletePolicy {
+        /// Which.
+        name: PolicyId,
+        /// Compare-and-set: the index of the version that was read.
+        check: Option<LogIndex>,
+        /// Why.
+        reason: String,
     },
     /// Let the cluster act by itself.
     Arm {

@@ -298,7 +298,9 @@ impl Engine {
             }
             Command::TookOver { .. } => self.leads = None,
             Command::Lead { step, .. } => self.remember(now, index, step, outputs),
-            Command::Describe(_) | Command::SetPolicy { .. } => self.rewatch(outputs),
+            Command::Describe(_) | Command::SetPolicy { .. } | Command::DeletePolicy { .. } => {
+                self.rewatch(outputs);
+            }
             Command::Note { .. }
             | Command::Arm { .. }
             | Command::Disarm { .. }

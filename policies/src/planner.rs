@@ -343,7 +343,7 @@ impl Desk<'_> {
     /// The first intent of this kind that may still take effect.
     fn undrained(&self, concerns: impl Fn(&Plan, &Intent) -> bool) -> Option<Waiting> {
         for plan in self.state.plans.values() {
-            let Some(record) = self.state.policies.get(&plan.decision.policy.0) else { continue };
+            let Some(record) = self.state.policy_even_if_deleted(&plan.decision.policy.0) else { continue };
             for intent in plan.intents.iter().filter(|intent| concerns(plan, intent)) {
                 let open = plan_reruns(plan, intent);
                 if open || !self.memory.is_drained(intent, self.leader, &record.policy, self.now) {

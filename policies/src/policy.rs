@@ -2,6 +2,8 @@
 
 use crate::words::*;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// How carefully an instance is protected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,6 +239,52 @@ impl Policy {
         let policy: Policy = table.try_into().map_err(|e| unreadable(&e))?;
         policy.validate()?;
         Ok(policy)
+    }
+}
+
+/// A key that is not the same in two versions of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyChange {
+    /// `section.key`
+    pub key: String,
+    /// What it was; absent: it was not set.
+    pub old: Option<String>,
+    /// What it is.
+    pub new: Option<String>,
+}
+
+impl fmt::Display for PolicyChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
+        write!(f, "{}: {} -> {}", self.key, text(&self.old), text(&self.new))
+    }
+}
+
+impl Policy {
+    /// What is not as it was in `old`, by key.
+    pub fn changes_since(&self, old: &Policy) -> Vec<PolicyChange> {
+        let (old, new) = (old.flat(), self.flat());
+        let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let change = |key: &String| PolicyChange {
+            key: key.clone(),
+            old: old.get(key).cloned(),
+            new: new.get(key).cloned(),
+        };
+        keys.into_iter().filter(|key| old.get(*key) != new.get(*key)).map(change).collect()
+    }
+
+    /// Every key that is set, as `section.key`, with its value as one types it.
+    fn flat(&self) -> BTreeMap<String, String> {
+        // A policy can always be written: a test writes every key.
+        let sections = toml::Table::try_from(self).unwrap_or_default();
+        let mut flat = BTreeMap::new();
+        for (section, values) in &sections {
+            for (key, value) in values.as_table().into_iter().flatten() {
+                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                flat.insert(format!("{section}.{key}"), text);
+            }
+        }
+        flat
     }
 }
 

@@ -157,6 +157,7 @@ impl Metrics {
             Command::Note { .. }
             | Command::Describe(_)
             | Command::SetPolicy { .. }
+            | Command::DeletePolicy { .. }
             | Command::Arm { .. }
             | Command::Disarm { .. }
             | Command::Cordon { .. }

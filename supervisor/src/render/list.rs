@@ -106,7 +106,7 @@ pub fn policies(policies: &[PolicyDetail]) -> String {
         vec![
             policy.name.to_string(),
             policy.version.to_string(),
-            policy.by.clone(),
+            policy.order.by.clone(),
             policy.instances.to_string(),
             policy.policy.detection.suspect_after.to_string(),
         ]

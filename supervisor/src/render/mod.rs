@@ -8,7 +8,9 @@ mod list;
 mod status;
 mod time;
 
-pub use detail::{committed, described, event, explanation, failover, instance, node, policy};
+pub use detail::{
+    committed, described, event, explanation, failover, instance, node, policy, policy_history,
+};
 pub use list::{failovers, instances, members, nodes, policies};
 pub use status::status;
 pub use time::{ago, at, clock, length, local, utc};
