@@ -81,6 +81,7 @@ impl ClusterState {
             | Command::Evacuate { .. }
             | Command::Fence { .. }
             | Command::ConfirmOff { .. }
+            | Command::Approve { .. }
             | Command::Release { .. } => self.order(&mut story, by, &proposal.command)?,
             Command::Lead { leader, step } => {
                 let newest = self.leadership.map_or(LeaderEpoch(0), |l| l.epoch);
@@ -189,6 +190,23 @@ impl ClusterState {
                 self.node_mut(node)?.confirmed_off = Some(order(reason));
                 story.tell(&[node_key(node)], format!("{by} vouches that {node} is off: {reason}"));
             }
+            Command::Approve { instance, reason } => {
+                if let Some(plan) = self.plan_of_instance(instance) {
+                    return Err(Rejected::PlanExists { what: instance_key(instance), plan: plan.id });
+                }
+                let record = self.instances.get(instance).ok_or_else(|| not_there("instance", instance))?;
+                let node = record.node.clone();
+                let record = self.node_mut(&node)?;
+                match record.verdict {
+                    Verdict::Failed(_) => record.approved = Some(order(reason)),
+                    Verdict::Unknown | Verdict::Healthy | Verdict::Gray => {
+                        let (found, wanted) = (format!("judged {}", record.verdict), "failed".to_owned());
+                        return Err(Rejected::WrongState { node, found, wanted });
+                    }
+                }
+                let about = [instance_key(instance), node_key(&node)];
+                story.tell(&about, format!("{by} approved to move {instance} off {node}: {reason}"));
+            }
             Command::Release { node, reason } => {
                 if let Some(instance) = self.instance_on(node) {
                     let what = node_key(node);
@@ -265,6 +283,7 @@ impl ClusterState {
         record.judged = story.at;
         if changed {
             record.withheld = None;
+            record.approved = None;
             story.tell(&[node_key(node)], format!("{node} is judged {verdict} ({evidence})"));
         }
         // Nothing was done yet: a failover whose reason is gone is called off (R6).
@@ -354,7 +373,9 @@ impl ClusterState {
             (None, Some(_)) => return Err(not_there("instance in the decision about", &decision.from)),
         };
         let id = PlanId(story.index.0);
-        self.node_mut(&decision.from)?.withheld = None;
+        let record = self.node_mut(&decision.from)?;
+        record.withheld = None;
+        record.approved = None;
         if let Some(spare) = &decision.spare {
             self.node_mut(spare)?.state = NodeState::Reserved { plan: id };
         }

@@ -93,6 +93,7 @@ impl ClusterState {
             cordoned: false,
             maintenance: None,
             fence_order: None,
+            approved: None,
             confirmed_off: None,
         };
         self.nodes.insert(node.name.clone(), record);

@@ -89,6 +89,9 @@ pub struct NodeRecord {
     pub cordoned: bool,
     /// Hands off. Beside the state, for a node in maintenance still has its instance.
     pub maintenance: Option<Order>,
+    /// An operator's leave to move its instance; used up by the failover, void once the node is judged anew.
+    #[serde(default)]
+    pub approved: Option<Order>,
     /// An operator's order to fence it.
     pub fence_order: Option<Order>,
     /// An operator's word that it is off; used up by the fence that is under way.

@@ -165,6 +165,7 @@ impl Metrics {
             | Command::Evacuate { .. }
             | Command::Fence { .. }
             | Command::ConfirmOff { .. }
+            | Command::Approve { .. }
             | Command::Release { .. }
             | Command::TookOver { .. } => {}
         }

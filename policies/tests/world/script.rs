@@ -294,6 +294,7 @@ fn order(world: &mut World, verb: &str, rest: &[&str]) -> Result<(), String> {
         "fence" => Command::Fence { node: node()?, reason },
         "confirm-off" => Command::ConfirmOff { node: node()?, reason },
         "cancel" => Command::Cancel { plan: parse(first)?, reason },
+        "approve" => Command::Approve { instance: parse(first)?, reason },
         "release" => Command::Release { node: node()?, reason },
         "delete-policy" => Command::DeletePolicy { name: parse(first)?, check: None, reason },
         "policy" => {

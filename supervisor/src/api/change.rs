@@ -200,6 +200,13 @@ pub(super) async fn evacuate(Path(name): Path<String>, order: Order) -> Result<J
     order.propose(|reason| Command::Evacuate { instance, reason }).await
 }
 
+/// Lets a decided failover of this instance begin that waits for a human.
+#[utoipa::path(post, path = "/v1/instances/{name}/approve", params(("name" = String, Path)), request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+pub(super) async fn approve(Path(name): Path<String>, order: Order) -> Result<Json<Committed>, Problem> {
+    let instance = parse(&name)?;
+    order.propose(|reason| Command::Approve { instance, reason }).await
+}
+
 /// Calls a failover off before anything was done.
 #[utoipa::path(post, path = "/v1/failovers/{id}/cancel", params(("id" = String, Path)), request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
 pub(super) async fn cancel(Path(id): Path<String>, order: Order) -> Result<Json<Committed>, Problem> {

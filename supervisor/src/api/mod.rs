@@ -94,6 +94,7 @@ fn answered_by_leader() -> Router<ApiState> {
         .route("/v1/instances", get(read::instances))
         .route("/v1/instances/{name}", get(read::instance))
         .route("/v1/instances/{name}/evacuate", post(change::evacuate))
+        .route("/v1/instances/{name}/approve", post(change::approve))
         .route("/v1/failovers", get(read::failovers))
         .route("/v1/failovers/{id}", get(read::failover))
         .route("/v1/failovers/{id}/cancel", post(change::cancel))

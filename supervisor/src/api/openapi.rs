@@ -32,6 +32,7 @@ use utoipa::OpenApi;
         change::confirm_off,
         change::release,
         change::evacuate,
+        change::approve,
         change::cancel,
         change::arm,
         change::disarm,

@@ -252,6 +252,15 @@ pub(crate) enum FailoverVerb {
         /// The failover, e.g. f1234.
         id: String,
     },
+    /// Let a decided failover begin that waits for a human (policy key acting.mode = approval).
+    #[command(after_help = "Example:\n  hactl failover approve web --reason 'seen it burn'")]
+    Approve {
+        /// The instance that is to move: before it begins, a failover has no number.
+        instance: String,
+        /// Why; kept for ever.
+        #[arg(long)]
+        reason: String,
+    },
     /// Call a failover off; only before anything was done.
     #[command(after_help = "Example:\n  hactl failover cancel f1234 --reason 'it is only rebooting'")]
     Cancel {

@@ -223,6 +223,9 @@ impl Session {
                 let path = format!("/v1/failovers/{}", segment(&id));
                 self.show(&path, render::failover as fn(&FailoverDetail, &Screen) -> String).await
             }
+            FailoverVerb::Approve { instance, reason } => {
+                self.order(&format!("/v1/instances/{}/approve", segment(&instance)), &Reason { reason }).await
+            }
             FailoverVerb::Cancel { id, reason } => {
                 self.order(&format!("/v1/failovers/{}/cancel", segment(&id)), &Reason { reason }).await
             }
