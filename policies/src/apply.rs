@@ -494,7 +494,7 @@ impl ClusterState {
             .get(&plan.decision.policy.0)
             .ok_or_else(|| not_there("policy", &plan.decision.policy.0))?;
         let vouched = from.confirmed_off.as_ref().map(|order| (order.by.as_str(), order.reason.as_str()));
-        let carried = self.carried(plan).or(instance).map(|record| &record.instance);
+        let carried = self.carried(plan).or(instance).map(|record| &*record.instance);
         let proof = prove(plan, &from.node, carried, &policy.policy, tried, vouched)
             .map_err(|missing| Rejected::NotProven { plan: id, missing })?;
         let (from, spare) = (plan.decision.from.clone(), plan.decision.spare.clone());

@@ -7,6 +7,7 @@ use crate::plan::{Evidence, Verdict};
 use crate::state::*;
 use crate::words::*;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Longest free text of a document (an address, a label, an image). Bounds the snapshot.
 const TEXT_MAX: usize = 1024;
@@ -76,15 +77,15 @@ impl ClusterState {
             return Err(Rejected::BadValue { what, why });
         }
         if let Some(record) = self.nodes.get_mut(&node.name) {
-            if record.node != *node {
+            if *record.node != *node {
                 // Its addresses may be new: what we saw under the old ones counts no longer.
                 record.verdict = Verdict::Unknown;
             }
-            record.node = node.clone();
+            record.node = Arc::new(node.clone());
             return Ok(false);
         }
         let record = NodeRecord {
-            node: node.clone(),
+            node: Arc::new(node.clone()),
             state: NodeState::Spare,
             verdict: Verdict::Unknown,
             evidence: Evidence::default(),
@@ -133,14 +134,14 @@ impl ClusterState {
             return Err(Rejected::WrongState { node, found, wanted: "spare".to_owned() });
         }
         if let Some(record) = self.instances.get_mut(&instance.name) {
-            record.instance = instance.clone();
+            record.instance = Arc::new(instance.clone());
             return Ok(false);
         }
         if let Some(record) = self.nodes.get_mut(&instance.node) {
             record.state = NodeState::Active { instance: instance.name.clone() };
         }
         let record = InstanceRecord {
-            instance: instance.clone(),
+            instance: Arc::new(instance.clone()),
             node: instance.node.clone(),
             epoch: Epoch(1),
             evacuate: None,

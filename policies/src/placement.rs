@@ -47,26 +47,26 @@ pub(crate) fn candidates(
     spares.map(candidate).collect()
 }
 
-/// A need: says what the node misses.
-type Need = fn(&Wish, &Candidate) -> Option<String>;
+/// A need wherever the instance runs: says what the node misses.
+type Need = fn(&Instance, &Spares, &Candidate) -> Option<String>;
 
 /// Every need, in the order in which a misfit is reported.
-const NEEDS: [Need; 10] =
-    [cordoned, maintenance, not_ordered, healthy, fenceable, is_off, ports, labels, pool, elsewhere];
+const NEEDS: [Need; 9] =
+    [cordoned, maintenance, not_ordered, healthy, fenceable, is_off, ports, labels, pool];
 
-fn cordoned(_: &Wish, spare: &Candidate) -> Option<String> {
+fn cordoned(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
     spare.record.cordoned.then(|| "cordoned".to_owned())
 }
 
-fn maintenance(_: &Wish, spare: &Candidate) -> Option<String> {
+fn maintenance(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
     spare.record.maintenance.as_ref().map(|order| format!("in maintenance ({})", order.reason))
 }
 
-fn not_ordered(_: &Wish, spare: &Candidate) -> Option<String> {
+fn not_ordered(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
     spare.record.fence_order.as_ref().map(|order| format!("to be fenced ({})", order.reason))
 }
 
-fn healthy(_: &Wish, spare: &Candidate) -> Option<String> {
+fn healthy(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
     match &spare.record.verdict {
         Verdict::Failed(cause) => Some(format!("failed ({cause})")),
         Verdict::Unknown | Verdict::Healthy | Verdict::Gray => {
@@ -75,28 +75,28 @@ fn healthy(_: &Wish, spare: &Candidate) -> Option<String> {
     }
 }
 
-fn fenceable(_: &Wish, spare: &Candidate) -> Option<String> {
+fn fenceable(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
     let fencing = &spare.record.node.fencing;
     fencing.is_empty().then(|| "no fencing device: it could be neither started nor fenced".to_owned())
 }
 
 /// Power on does nothing to a running node: it would keep what runs on it, with the instance's volumes attached.
-fn is_off(_: &Wish, spare: &Candidate) -> Option<String> {
+fn is_off(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
     let is_on = spare.power == LastPower::Read(Power::On);
     is_on.then(|| "its power is on: it would not boot the instance".to_owned())
 }
 
-fn ports(wish: &Wish, spare: &Candidate) -> Option<String> {
-    let (has, needs) = (spare.record.node.ports.len(), wish.instance.networks.len());
+fn ports(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
+    let (has, needs) = (spare.record.node.ports.len(), instance.networks.len());
     (has < needs).then(|| format!("{has} ports, {needs} needed"))
 }
 
-fn labels(wish: &Wish, spare: &Candidate) -> Option<String> {
-    missing_label(wish.instance.needs.iter(), spare)
+fn labels(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
+    missing_label(instance.needs.iter(), spare)
 }
 
-fn pool(wish: &Wish, spare: &Candidate) -> Option<String> {
-    missing_label(wish.spares.labels.iter(), spare).map(|missing| format!("{missing} (by the policy)"))
+fn pool(_: &Instance, spares: &Spares, spare: &Candidate) -> Option<String> {
+    missing_label(spares.labels.iter(), spare).map(|missing| format!("{missing} (by the policy)"))
 }
 
 fn missing_label<'a>(
@@ -108,7 +108,7 @@ fn missing_label<'a>(
 }
 
 /// Where the spare must stand in another failure domain, one of which we do not know where it stands will not do.
-fn elsewhere(wish: &Wish, spare: &Candidate) -> Option<String> {
+pub(crate) fn elsewhere(wish: &Wish, spare: &Candidate) -> Option<String> {
     wish.spares.differs_in.iter().find_map(|kind| {
         match (wish.from.node.domains.get(kind), spare.record.node.domains.get(kind)) {
             (Some(left), Some(here)) if left == here => Some(format!("in {kind} {here}, as the failed node")),
@@ -119,13 +119,13 @@ fn elsewhere(wish: &Wish, spare: &Candidate) -> Option<String> {
     })
 }
 
-/// What the spare misses, if anything.
-pub(crate) fn misfit(wish: &Wish, spare: &Candidate) -> Option<String> {
-    NEEDS.iter().find_map(|need| need(wish, spare))
+/// What the spare misses wherever the instance runs.
+pub(crate) fn misfit(instance: &Instance, spares: &Spares, spare: &Candidate) -> Option<String> {
+    NEEDS.iter().find_map(|need| need(instance, spares, spare))
 }
 
 /// A node that was released and cleaned while the failover away from it still goes on. One that is to be replaced frees it.
-fn takes_part(spare: &Candidate, own: Option<PlanId>) -> Option<String> {
+pub(crate) fn takes_part(spare: &Candidate, own: Option<PlanId>) -> Option<String> {
     let plan = spare.plan?;
     let replaced = own == Some(plan);
     (!replaced).then(|| format!("failover {plan} away from it still goes on"))
@@ -143,10 +143,20 @@ pub(crate) fn choose(
     let own = state.plan_of_node(&wish.from.node.name).map(|plan| plan.id);
     let mut misfits = vec![];
     let mut fitting = vec![];
+    let mut far = 0;
     for spare in candidates {
-        match misfit(wish, spare).or_else(|| takes_part(spare, own)) {
+        let misfit = misfit(wish.instance, wish.spares, spare).or_else(|| elsewhere(wish, spare));
+        match misfit.or_else(|| takes_part(spare, own)) {
             Some(misfit) => misfits.push((&spare.record.node.name, misfit)),
-            None => fitting.push(preference(wish, spare)),
+            None => {
+                let preference = preference(wish, spare);
+                far += usize::from(preference.0 == 0);
+                fitting.push(preference);
+            }
+        }
+        // They come by name: no later one is better than these.
+        if far > RUNNERS_UP_MAX {
+            break;
         }
     }
     fitting.sort_unstable();

@@ -1,7 +1,7 @@
 //! What to do next: a function of the committed state and the leader's memory. Says why, wherever it does nothing.
 //! Never acts, never remembers: a new leader that calls it goes on where the old one stopped.
 
-use crate::brake::may_begin;
+use crate::brake::Standing;
 use crate::command::{Command, Step};
 use crate::effect::{Action, Effect};
 use crate::judge::is_alive_for_enough;
@@ -52,7 +52,8 @@ pub(crate) struct Desk<'a> {
     pub(crate) rejudged: BTreeSet<NodeId>,
     pub(crate) leader: LeaderEpoch,
     pub(crate) now: Mono,
-    /// The spares, once a decision has asked for them: a pass over all nodes.
+    /// What the brakes count, and the spares, once a decision has asked for them: passes over all nodes.
+    pub(crate) standing: OnceCell<Standing<'a>>,
     pub(crate) candidates: OnceCell<Vec<Candidate<'a>>>,
 }
 
@@ -112,15 +113,7 @@ impl<'a> Desk<'a> {
             return wishes.wait(subject, Waiting::PlanRunning { plan: plan.id });
         }
         let Some((name, policy)) = self.state.policy_of_node(node) else { return };
-        match may_begin(
-            self.state,
-            self.memory,
-            self.sights,
-            record,
-            &Cause::Ordered,
-            &policy.policy.brakes,
-            self.now,
-        ) {
+        match self.standing().may_begin(record, &Cause::Ordered, &policy.policy.brakes) {
             Err(why) => wishes.wait(subject, why),
             Ok(gates) => {
                 let decision = Decision {
@@ -179,7 +172,7 @@ impl<'a> Desk<'a> {
             return Err(called_off.clone());
         }
         let brakes = &policy.policy.brakes;
-        let mut gates = may_begin(self.state, self.memory, self.sights, from, &cause, brakes, self.now)?;
+        let mut gates = self.standing().may_begin(from, &cause, brakes)?;
         let wish = Wish { instance, spares: &policy.policy.spares, from };
         let (spare, runners_up) = choose(self.state, self.candidates(), &wish)
             .map_err(|missing| Waiting::NoFittingSpare { missing })?;
@@ -194,6 +187,10 @@ impl<'a> Desk<'a> {
             gates,
             runners_up,
         })
+    }
+
+    fn standing(&self) -> &Standing<'a> {
+        self.standing.get_or_init(|| Standing::take(self.state, self.memory, self.sights, self.now))
     }
 
     fn candidates(&self) -> &[Candidate<'a>] {
@@ -248,7 +245,7 @@ impl<'a> Desk<'a> {
     /// Cuts the old node off: power, volumes and ports in parallel; places the instance when it is proven.
     fn fence(&self, plan: &Plan, policy: &Policy, wishes: &mut Wishes) {
         let Some(from) = self.state.nodes.get(&plan.decision.from) else { return };
-        let instance = self.state.carried(plan).map(|record| &record.instance);
+        let instance = self.state.carried(plan).map(|record| &*record.instance);
         if let Some(action) = power_off(plan, from) {
             self.take(plan, policy, &action, policy.fencing.level_deadline, wishes);
         }

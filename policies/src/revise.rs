@@ -61,7 +61,10 @@ impl ClusterState {
     }
 
     /// Compare-and-set.
-    pub(crate) fn check_version(&self, name: &PolicyId, check: Option<LogIndex>) -> Result<(), Rejected> {
+    ///
+    /// # Errors
+    /// [`Rejected::PolicyChanged`] if the policy is not at the version that was named.
+    pub fn check_version(&self, name: &PolicyId, check: Option<LogIndex>) -> Result<(), Rejected> {
         let found = self.policies.get(name).map_or(LogIndex(0), |record| record.version);
         match check {
             Some(expected) if expected != found => {

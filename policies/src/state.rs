@@ -9,6 +9,7 @@ use crate::words::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// Finished plans that are kept for `hactl failover list`; older ones are only in the history.
 pub const PLANS_KEPT_MAX: usize = 500;
@@ -73,8 +74,8 @@ pub struct Order {
 /// A node and what we decided about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {
-    /// As described.
-    pub node: Node,
+    /// As described; shared, for the state is copied more often than nodes change.
+    pub node: Arc<Node>,
     /// What we did about it.
     pub state: NodeState,
     /// What we think of it.
@@ -151,8 +152,8 @@ impl fmt::Display for NodeState {
 /// An instance and where it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceRecord {
-    /// As described.
-    pub instance: Instance,
+    /// As described; shared likewise.
+    pub instance: Arc<Instance>,
     /// The node that it belongs to now.
     pub node: NodeId,
     /// Counts its placements.

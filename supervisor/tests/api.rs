@@ -7,7 +7,7 @@
     reason = "what a test did not expect must end it; the helpers of tests are tests too"
 )]
 
-use policies::{Documents, MemberId, Millis, View};
+use policies::{BootId, Documents, Engine, Input, MemberId, Millis, View};
 use raft_store::{Member, Store, StoreEvent};
 use reqwest::Method;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,6 +23,7 @@ use supervisor::client::{Client, ClientError};
 use supervisor::config::{Config, Home};
 use supervisor::init::{self, Addresses};
 use supervisor::metrics::Metrics;
+use supervisor::runtime::Question;
 use supervisor::seal::Seal;
 use supervisor::{clock, tls};
 use tempfile::TempDir;
@@ -52,7 +53,7 @@ fn addresses() -> Addresses {
 }
 
 impl Daemon {
-    /// Everything of a member but the loop: the API has no need of it.
+    /// Everything of a member but the loop, in whose place a task answers questions from the committed state.
     async fn start(home: Home) -> Daemon {
         let config = Arc::new(Config::load(&home).unwrap());
         let credentials = tls::Credentials::of_member(&home).unwrap();
@@ -76,10 +77,21 @@ impl Daemon {
             store.bootstrap(&Member { id: config.me(), address, api, voter: true }).await.unwrap();
         }
         let (view_sender, view) = watch::channel(Arc::new(View::default()));
+        let (ask, mut questions) = mpsc::channel::<Question>(1);
+        let asked = store.clone();
+        tokio::spawn(async move {
+            while let Some(question) = questions.recv().await {
+                let mut engine = Engine::new(MemberId(1), BootId(1), "default");
+                let state = Box::new(asked.read(Clone::clone));
+                engine.handle(clock::now(), Input::Installed(state));
+                drop(question.send(engine));
+            }
+        });
         let (stop, stopped) = watch::channel(false);
         let state = ApiState {
             store: store.clone(),
             view,
+            ask,
             seal: Seal::load(&home.seal_key(), &config.cluster.id).unwrap(),
             metrics: Metrics::new(&config.cluster.name, config.me()).unwrap(),
             tokens: Arc::new(Tokens::open(home.tokens()).unwrap()),
@@ -460,6 +472,18 @@ async fn policies_are_linted_and_edited() {
     let (code, said, _) = run(&["policy", "effective", "web"], "true");
     assert!(code == 0 && said.starts_with("# web names policy quick\n# policy quick, version "), "{said}");
     assert_eq!(run(&["policy", "effective", "db"], "true").0, 1);
+
+    // A change can be tried: what it would do is told, nothing is done, and the exit code says whether it would do anything.
+    let try_it = ["policy", "plan", "quick", "fencing.isolation_alone=never", "fencing.power_alone=true"];
+    let (code, said, _) = run(&try_it, "true");
+    assert!(code == 1 && said.contains("fencing.isolation_alone: 2s -> never"), "{said}");
+    assert!(said.contains("No node, failover or spare would be affected"), "{said}");
+    let (code, said, _) = run(&["policy", "plan", "quick", "fencing.power_alone=false"], "true");
+    assert_eq!((code, said.as_str()), (0, "Policy quick is so already; nothing would change.\n"));
+    assert_eq!(run(&["policy", "plan", "quick", "fencing.isolation_alon=never"], "true").0, 255);
+    assert_eq!(run(&["coverage"], "true").0, 1, "it was never heard");
+    let (code, _, said) = run(&["coverage", "--losing", "rack/r1"], "true");
+    assert!(code == 2 && said.contains("no instance runs in the failure domain"), "{said}");
 
     // Nothing that protects anything is deleted, and what is deleted comes back.
     let (code, _, said) = run(&["policy", "delete", "quick", "--reason", "x"], "true");

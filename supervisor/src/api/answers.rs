@@ -11,6 +11,7 @@ use policies::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// Answer to a command: it is committed.
@@ -342,7 +343,7 @@ impl Facts<'_> {
     /// `node show`.
     pub fn node(&self, name: &NodeId) -> Option<NodeDetail> {
         let mut record = self.state.nodes.get(name)?.clone();
-        seal::hide_node(&mut record.node);
+        seal::hide_node(Arc::make_mut(&mut record.node));
         Some(NodeDetail {
             record,
             view: self.view.nodes.get(name).cloned().unwrap_or_default(),
@@ -371,7 +372,7 @@ impl Facts<'_> {
         record: &InstanceRecord,
         failover: Option<PlanId>,
     ) -> InstanceLine {
-        let Instance { policy, .. } = &record.instance;
+        let Instance { policy, .. } = &*record.instance;
         InstanceLine {
             name: name.clone(),
             node: record.node.clone(),
@@ -551,7 +552,7 @@ pub fn compare(state: &ClusterState, documents: &mut policies::Documents) -> Vec
     });
     documents.nodes.retain(|new| {
         let old = state.nodes.get(&new.name);
-        note(format!("node/{}", new.name), old.map(|old| old.node == *new))
+        note(format!("node/{}", new.name), old.map(|old| *old.node == *new))
     });
     documents.instances.retain(|new| {
         let old = state.instances.get(&new.name);
@@ -567,7 +568,7 @@ pub fn compare(state: &ClusterState, documents: &mut policies::Documents) -> Vec
 /// `node` says only where an instance was when it was first described; after a failover the document still says so,
 /// and applying it again changes nothing.
 fn same_instance(old: &InstanceRecord, new: &Instance) -> bool {
-    Instance { node: old.instance.node.clone(), ..new.clone() } == old.instance
+    Instance { node: old.instance.node.clone(), ..new.clone() } == *old.instance
 }
 
 /// A node that is described twice in one document would silently take the last description.

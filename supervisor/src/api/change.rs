@@ -254,7 +254,7 @@ fn prepare(
         return Err(bad(format!("{twice} is described twice")));
     }
     for node in &mut documents.nodes {
-        let old = state.nodes.get(&node.name).map(|record| &record.node);
+        let old = state.nodes.get(&node.name).map(|record| &*record.node);
         seal.seal_node(node, old).map_err(|error| bad(error.to_string()))?;
     }
     for provider in &mut documents.providers {

@@ -25,6 +25,7 @@ pub use serve::{Peer, serve};
 use crate::auth::{Caller, Role, Tokens};
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::runtime::Question;
 use crate::seal::Seal;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
@@ -36,7 +37,7 @@ use policies::View;
 use raft_store::{BarrierError, Store};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -45,6 +46,8 @@ pub struct ApiState {
     pub store: Store,
     /// What this member believes and why it waits, as the engine last said.
     pub view: watch::Receiver<Arc<View>>,
+    /// Asks the loop for a copy of the brain.
+    pub ask: mpsc::Sender<Question>,
     /// Seals secrets of incoming documents.
     pub seal: Seal,
     /// Counters, and the text of `/metrics`.
@@ -102,6 +105,8 @@ fn answered_by_leader() -> Router<ApiState> {
         .route("/v1/policies", get(policy::list))
         .route("/v1/policies/{name}", get(policy::get).put(policy::set).delete(policy::delete))
         .route("/v1/policies/{name}/history", get(policy::history))
+        .route("/v1/policies/{name}/plan", post(policy::plan))
+        .route("/v1/coverage", get(read::coverage))
         .route("/v1/apply", post(change::apply))
         .route("/v1/arm", post(change::arm))
         .route("/v1/disarm", post(change::disarm))

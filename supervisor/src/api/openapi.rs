@@ -24,6 +24,8 @@ use utoipa::OpenApi;
         policy::list,
         policy::get,
         policy::history,
+        policy::plan,
+        read::coverage,
         policy::set,
         policy::delete,
         change::cordon,

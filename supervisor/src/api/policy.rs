@@ -6,12 +6,16 @@
 use super::answers::{Committed, Facts, PolicyDetail};
 use super::change::{Body, checked, propose};
 use super::read::{facts, parse};
-use super::{ApiState, Problem};
+use super::{ApiState, Code, Problem};
 use crate::auth::Caller;
+use crate::clock;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
-use policies::{ClusterState, Command, LogIndex, Order, Policy, PolicyChange, PolicyId, PolicyRecord};
+use policies::{
+    ClusterState, Command, LogIndex, Order, Policy, PolicyChange, PolicyId, PolicyRecord, Preview,
+};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 /// A change of a policy: single keys, or the whole content.
@@ -133,6 +137,24 @@ impl Facts<'_> {
     }
 }
 
+/// What a change of a policy would change now, without making it.
+#[utoipa::path(post, path = "/v1/policies/{name}/plan", params(("name" = String, Path)), request_body = Policing, responses((status = 200, body = Object), (status = 409, body = Problem)))]
+pub(super) async fn plan(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+    Body(policing): Body<Policing>,
+) -> Result<Json<Preview>, Problem> {
+    let name: PolicyId = parse(&name)?;
+    let (answer, engine) = oneshot::channel();
+    let gone = || Problem::new(Code::NotYet, "this member is starting or stopping", "try again");
+    state.ask.send(answer).await.map_err(|_| gone())?;
+    let engine = engine.await.map_err(|_| gone())?;
+    let (policy, check) = new_policy(engine.state(), &name, policing)?;
+    engine.state().check_version(&name, check).map_err(|why| Problem::rejected(&why))?;
+    let preview = tokio::task::spawn_blocking(move || engine.preview(clock::now(), &name, &policy)).await;
+    preview.map(Json).map_err(|error| Problem::broken(&format!("work out the preview: {error}")))
+}
+
 /// Changes a policy.
 #[utoipa::path(put, path = "/v1/policies/{name}", params(("name" = String, Path)), request_body = Policing, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
 pub(super) async fn set(
@@ -188,7 +210,6 @@ pub(super) async fn delete(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Code;
 
     #[test]
     fn single_keys_change_the_version_that_was_read() {

@@ -11,7 +11,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use policies::{InstanceId, NodeId, PlanId};
+use policies::{Coverage, InstanceId, NodeId, PlanId};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 use utoipa::ToSchema;
@@ -32,6 +32,16 @@ pub(super) fn facts<T>(state: &ApiState, answer: impl FnOnce(Facts<'_>) -> T) ->
     let view = state.view.borrow().clone();
     let now = clock::wall();
     state.store.read(|committed| answer(Facts { state: committed, view: &view, now }))
+}
+
+/// Who would take over from whom, and which failure domains could be lost.
+#[utoipa::path(get, path = "/v1/coverage", responses((status = 200, body = Object)))]
+pub(super) async fn coverage(State(state): State<ApiState>) -> Result<Json<Coverage>, Problem> {
+    let view = state.view.borrow().clone();
+    // A copy, for the state's lock must not be held as long as this takes.
+    let committed = state.store.read(Clone::clone);
+    let coverage = tokio::task::spawn_blocking(move || Coverage::of(&committed, &view)).await;
+    coverage.map(Json).map_err(|error| Problem::broken(&format!("work out the coverage: {error}")))
 }
 
 /// Reads a name of a path; a text that is no name is a 400 that says what a name is.

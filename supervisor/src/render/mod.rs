@@ -3,11 +3,13 @@
 //! Why it exists: an operator decides by these lines at three in the morning, so each screen is compared with a text
 //! in `testdata/`. What it never does: ask for the time, for the terminal or for the cluster.
 
+mod beforehand;
 mod detail;
 mod list;
 mod status;
 mod time;
 
+pub use beforehand::{coverage, losing, policy_plan};
 pub use detail::{
     committed, described, event, explanation, failover, instance, node, policy, policy_history,
 };

@@ -271,6 +271,62 @@ fn the_past_of_a_policy() {
 }
 
 #[test]
+fn what_would_happen() {
+    let story = mid_failover();
+    let (db, web): (InstanceId, InstanceId) = (name("db"), name("web"));
+    let missing = vec![(name("n2"), "label pool=gold is missing (by the policy)".to_owned())];
+    let gap = Cover::Gap(Waiting::NoFittingSpare { missing });
+    let short = Loss { spares: [(db.clone(), Some(name("n2"))), (web.clone(), None)].into(), held: None };
+    let coverage = Coverage {
+        instances: [
+            (name("cache"), Cover::Moving(PlanId(9))),
+            (db, Cover::Spare(name("n2"))),
+            (web.clone(), gap.clone()),
+        ]
+        .into(),
+        losses: [
+            ("rack/r1".to_owned(), short.clone()),
+            (
+                "rack/r3".to_owned(),
+                Loss { held: Some(Held::Doubt { silent: 4, watched: 7 }), ..short.clone() },
+            ),
+        ]
+        .into(),
+    };
+    golden("coverage", &super::coverage(&coverage, &screen()));
+    golden("coverage_losing", &losing("rack/r1", &short, &screen()));
+    let before = Cover::Spare(name("n2"));
+    let held = Held::Brake {
+        policy: name("quick"),
+        key: "brakes.hold_above_failed_per_domain".into(),
+        failed: 2,
+        max: 1,
+    };
+    let quick = &story.state.policies[&name("quick")].policy;
+    let changes = [("detection.members_min", "1"), ("brakes.hold_above_failed_per_domain", "1")];
+    let preview = Preview {
+        version: LogIndex(4711),
+        new: false,
+        changes: quick.with(changes).unwrap().changes_since(quick),
+        instances: 2,
+        verdicts: [(name("n3"), Changed { before: Verdict::Healthy, after: Verdict::Failed(Cause::Silent) })]
+            .into(),
+        fences: [(name("n3"), Changed { before: Fate::LeftAlone, after: Fate::Fenced { spare: None } })]
+            .into(),
+        covers: [(web, Changed { before, after: gap })].into(),
+        losses: [(
+            "rack/r3".to_owned(),
+            Changed {
+                before: LossTold { covered: 1, of: 1, held: None },
+                after: LossTold { covered: 1, of: 1, held: Some(held) },
+            },
+        )]
+        .into(),
+    };
+    golden("policy_plan", &policy_plan(&name("quick"), &preview, &screen()));
+}
+
+#[test]
 fn explanations_answer_the_five_questions() {
     let story = mid_failover();
     let told = |target: &str| explanation(&explain(story.facts(), target).unwrap(), &screen());

@@ -14,6 +14,7 @@ Exit codes:
   4  the cluster has no quorum; nothing was changed
   5  the outcome is unknown: look before you try again
   6  not admitted: no valid certificate or token, or its role does not allow this
+`policy plan` ends with 0 if nothing would change, 1 if something would, and 255 for any error.
 
 Environment: HACTL_CONFIG names the context file, NO_COLOR switches colours off.";
 
@@ -121,6 +122,13 @@ pub(crate) enum Verb {
         /// Why.
         #[arg(long)]
         reason: String,
+    },
+    /// Who would take over from whom, and which racks, PDUs or switches could be lost. Exit code 1: something is not covered.
+    #[command(after_help = "Example:\n  hactl coverage\n  hactl coverage --losing rack/r2")]
+    Coverage {
+        /// Only this failure domain, as KIND/NAME, with the spare of each instance.
+        #[arg(long, value_name = "DOMAIN")]
+        losing: Option<String>,
     },
     /// The supervisor processes of the cluster.
     #[command(subcommand)]
@@ -379,6 +387,21 @@ pub(crate) enum PolicyVerb {
         /// Only if it is still at this version (`policy list` shows it).
         #[arg(long, value_name = "VERSION")]
         check: Option<policies::LogIndex>,
+    },
+    /// What a change would change now: keys, verdicts, fences, spares. Nothing is set. Exit code 0: nothing, 1: something,
+    /// 255: error.
+    #[command(
+        after_help = "Example:\n  hactl policy plan quick detection.members_min=2 spares.differs_in=rack\n  hactl policy plan mine -f mine.toml"
+    )]
+    Plan {
+        /// The policy.
+        name: String,
+        /// section.key=value
+        #[arg(required_unless_present = "file", conflicts_with = "file")]
+        changes: Vec<String>,
+        /// The whole content, from a file.
+        #[arg(short, long)]
+        file: Option<PathBuf>,
     },
     /// Change keys of a policy, or replace it by a file. A new name makes a new policy.
     #[command(

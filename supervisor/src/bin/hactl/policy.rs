@@ -5,11 +5,11 @@
 
 use crate::args::PolicyVerb;
 use crate::run::{Done, Failure, Session, read_input, say, segment};
-use policies::{LogIndex, Policy};
+use policies::{LogIndex, Policy, Preview};
 use reqwest::Method;
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use supervisor::api::answers::{Committed, InstanceDetail, PolicyDetail};
 use supervisor::api::{Became, Code, Deleting, Policing, PolicyVersion, Problem};
 use supervisor::client::ClientError;
@@ -46,14 +46,12 @@ impl Session {
                 self.print(&detail, |_| text.clone())
             }
             PolicyVerb::Lint { file } => lint(&file),
+            PolicyVerb::Plan { name, changes, file } => {
+                let planned = self.plan(&name, &changes, file.as_deref()).await;
+                planned.map_err(|failure| Failure::NoAnswer(Box::new(failure)))
+            }
             PolicyVerb::Set { name, changes, file, check, reason } => {
-                let (changes, policy) = match file {
-                    Some(file) => {
-                        let (source, text) = read_input(&file)?;
-                        (vec![], Some(read(&source, &text)?))
-                    }
-                    None => (split(&changes)?, None),
-                };
+                let (changes, policy) = content(&changes, file.as_deref())?;
                 self.change_policy(&name, &Policing { changes, policy, check, reason }).await
             }
             PolicyVerb::Edit { name, reason } => self.edit(&name, reason).await,
@@ -74,6 +72,17 @@ impl Session {
 
     async fn policy_detail(&self, name: &str) -> Result<PolicyDetail, Failure> {
         Ok(self.client.get(&format!("/v1/policies/{}", segment(name))).await?)
+    }
+
+    /// What a change would change now; exit code 1 if anything.
+    async fn plan(&self, name: &str, changes: &[String], file: Option<&Path>) -> Done {
+        let id = name.parse().map_err(|error| Failure::Usage(format!("{error}")))?;
+        let (changes, policy) = content(changes, file)?;
+        let policing = Policing { changes, policy, check: None, reason: String::new() };
+        let path = format!("/v1/policies/{}/plan", segment(name));
+        let preview: Preview = self.client.order(Method::POST, &path, &policing).await?;
+        self.print(&preview, |preview| render::policy_plan(&id, preview, &self.screen))?;
+        Ok(if preview.is_nothing() { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
 
     async fn change_policy(&self, name: &str, policing: &Policing) -> Done {
@@ -202,6 +211,16 @@ fn read(source: &str, text: &str) -> Result<Policy, Failure> {
 
 fn toml(detail: &PolicyDetail) -> Result<String, Failure> {
     render::policy(detail).map_err(|error| Failure::local("write TOML", &error))
+}
+
+/// Single keys, or the whole content of a file.
+fn content(
+    changes: &[String],
+    file: Option<&Path>,
+) -> Result<(Vec<(String, String)>, Option<Policy>), Failure> {
+    let Some(file) = file else { return Ok((split(changes)?, None)) };
+    let (source, text) = read_input(file)?;
+    Ok((vec![], Some(read(&source, &text)?)))
 }
 
 fn split(changes: &[String]) -> Result<Vec<(String, String)>, Failure> {

@@ -2,7 +2,7 @@
 
 use crate::args::{Cli, FailoverVerb, InstanceVerb, MemberVerb, NodeVerb, OnOff, Output, Verb};
 use jiff::tz::TimeZone;
-use policies::{Documents, Event, LogIndex, MemberId};
+use policies::{Coverage, Documents, Event, LogIndex, Loss, MemberId};
 use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -35,6 +35,8 @@ pub(crate) enum Failure {
     Local(String),
     /// The cluster refused or is not there.
     Cluster(ClientError),
+    /// Any of these, of a verb whose exit code 1 is an answer.
+    NoAnswer(Box<Failure>),
 }
 
 impl Failure {
@@ -46,6 +48,7 @@ impl Failure {
         ExitCode::from(match self {
             Failure::Usage(_) => 2,
             Failure::Local(_) => 3,
+            Failure::NoAnswer(_) => 255,
             Failure::Cluster(error) => match error {
                 ClientError::Context(_)
                 | ClientError::File(_)
@@ -68,6 +71,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Failure::NoAnswer(failure) => failure.fmt(f),
             Failure::Usage(why) | Failure::Local(why) => write!(f, "hactl: {why}"),
             Failure::Cluster(ClientError::Refused(problem)) => {
                 write!(f, "hactl: {}\n  {}", problem.error, problem.hint)
@@ -97,7 +101,7 @@ pub(crate) type Done = Result<ExitCode, Failure>;
 pub(crate) struct Session {
     pub(crate) client: Client,
     output: Output,
-    screen: Screen,
+    pub(crate) screen: Screen,
     timeout: Duration,
 }
 
@@ -123,6 +127,7 @@ impl Session {
                 };
                 self.show(&path, render::explanation as fn(&Explanation, &Screen) -> String).await
             }
+            Verb::Coverage { losing } => self.coverage(losing.as_deref()).await,
             Verb::Fence { node, reason, yes } => {
                 confirm(&node, yes, "This cuts it off from power, volumes and network")?;
                 self.order(&format!("/v1/nodes/{}/fence", segment(&node)), &Reason { reason }).await
@@ -211,6 +216,29 @@ impl Session {
                 self.order(&format!("/v1/instances/{}/evacuate", segment(&name)), &Reason { reason }).await
             }
         }
+    }
+
+    async fn coverage(&self, losing: Option<&str>) -> Done {
+        let coverage: Coverage = self.client.get("/v1/coverage").await?;
+        let covered = match losing {
+            None => {
+                self.print(&coverage, |coverage| render::coverage(coverage, &self.screen))?;
+                coverage.gaps().next().is_none() && coverage.losses.values().all(Loss::is_covered)
+            }
+            Some(domain) => {
+                let Some(loss) = coverage.losses.get(domain) else {
+                    let known: Vec<&str> = coverage.losses.keys().map(String::as_str).collect();
+                    let meant = document::nearest(domain, known.iter().copied());
+                    let hint = meant.map_or_else(String::new, |meant| format!("; did you mean {meant:?}?"));
+                    return Err(Failure::Usage(format!(
+                        "no instance runs in the failure domain {domain:?}{hint}"
+                    )));
+                };
+                self.print(loss, |loss| render::losing(domain, loss, &self.screen))?;
+                loss.is_covered()
+            }
+        };
+        Ok(if covered { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
 
     async fn failover(&self, verb: FailoverVerb) -> Done {
