@@ -23,7 +23,7 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 const REDIRECTS_MAX: usize = 4;
 /// Pause before all members are asked again while there is no leader.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// Largest answer in bytes: a list of 10,000 nodes has some 4 MB.
+/// Largest answer in bytes: a list of 10,000 nodes has some 6 MB.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Why there is no answer.

@@ -26,6 +26,8 @@ pub struct Screen {
     pub zone: TimeZone,
     /// Colours are shown on terminals only.
     pub colour: bool,
+    /// Lists show more columns.
+    pub wide: bool,
 }
 
 /// How a word is meant.

@@ -37,7 +37,12 @@ impl Story {
 }
 
 fn screen() -> Screen {
-    Screen { now: Wall(BEGIN + 95_000), zone: TimeZone::fixed(jiff::tz::offset(1)), colour: false }
+    Screen {
+        now: Wall(BEGIN + 95_000),
+        zone: TimeZone::fixed(jiff::tz::offset(1)),
+        colour: false,
+        wide: false,
+    }
 }
 
 fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
@@ -230,10 +235,33 @@ fn lists() {
     golden("node_list", &nodes(&facts.nodes(), &screen));
     golden("instance_list", &instances(&facts.instances(), &screen));
     golden("failover_list", &failovers(&facts.failovers(), &screen));
-    golden("policy_list", &policies(&facts.policies()));
+    golden("policy_list", &policies(&facts.policies(), &screen));
     let members = Members { answered_by: MemberId(1), members: members() };
     golden("member_list", &super::members(&members, &screen));
     assert_eq!(failovers(&[], &screen), "There has been no failover.\n");
+}
+
+#[test]
+fn wide_lists_have_more_columns() {
+    let mut story = mid_failover();
+    let settled = "name = \"db\"\nnode = \"n2\"\npolicy = \"cautious\"\nneeds = { cpu = \"epyc\" }\n\
+                   boot = { provider = \"rack\", image = \"db-7\" }\nnetworks = [{ vlan = 7 }, { vlan = 8 }]\n";
+    story.state.instances.insert(
+        name("db"),
+        InstanceRecord {
+            instance: toml::from_str(settled).unwrap(),
+            node: name("n2"),
+            epoch: Epoch(1),
+            evacuate: None,
+        },
+    );
+    let (facts, screen) = (story.facts(), Screen { wide: true, ..screen() });
+    golden("node_list_wide", &nodes(&facts.nodes(), &screen));
+    golden("instance_list_wide", &instances(&facts.instances(), &screen));
+    golden("failover_list_wide", &failovers(&facts.failovers(), &screen));
+    golden("policy_list_wide", &policies(&facts.policies(), &screen));
+    let members = Members { answered_by: MemberId(1), members: members() };
+    golden("member_list_wide", &super::members(&members, &screen));
 }
 
 #[test]

@@ -45,6 +45,8 @@ pub(crate) struct Cli {
 pub(crate) enum Output {
     /// For people.
     Table,
+    /// For people with a wide screen: lists have more columns.
+    Wide,
     /// For programs; stable.
     Json,
     /// The same as YAML.

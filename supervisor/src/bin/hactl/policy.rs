@@ -29,7 +29,7 @@ impl Session {
     pub(crate) async fn policy(&self, verb: PolicyVerb) -> Done {
         match verb {
             PolicyVerb::List => {
-                let screen = |list: &Vec<PolicyDetail>, _: &Screen| render::policies(list);
+                let screen = |list: &Vec<PolicyDetail>, screen: &Screen| render::policies(list, screen);
                 self.show("/v1/policies", screen).await
             }
             PolicyVerb::Get { name } => {

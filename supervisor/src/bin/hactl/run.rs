@@ -105,7 +105,8 @@ impl Session {
     pub(crate) fn open(cli: &Cli) -> Result<Session, Failure> {
         let client = Client::open(&cli.context, cli.timeout)?;
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        let screen = Screen { now: clock::wall(), zone: TimeZone::system(), colour };
+        let wide = cli.output == Output::Wide;
+        let screen = Screen { now: clock::wall(), zone: TimeZone::system(), colour, wide };
         Ok(Session { client, output: cli.output, screen, timeout: cli.timeout })
     }
 
@@ -337,7 +338,7 @@ impl Session {
 
     pub(crate) fn print<A: Serialize>(&self, answer: &A, screen: impl Fn(&A) -> String) -> Done {
         let text = match self.output {
-            Output::Table => screen(answer),
+            Output::Table | Output::Wide => screen(answer),
             Output::Json => {
                 let json = serde_json::to_string_pretty(answer);
                 json.map_err(|error| Failure::local("write JSON", &error))? + "\n"
@@ -352,7 +353,7 @@ impl Session {
     /// One event: a line for people, a line of JSON, a YAML document.
     fn print_line(&self, event: &Event) -> Done {
         let text = match self.output {
-            Output::Table => render::event(event, &self.screen),
+            Output::Table | Output::Wide => render::event(event, &self.screen),
             Output::Json => {
                 serde_json::to_string(event).map_err(|error| Failure::local("write JSON", &error))? + "\n"
             }
