@@ -5,9 +5,9 @@
 //! that is not of the cluster's CA.
 
 use crate::api::{Code, Problem};
-use crate::document::{self, DocumentError};
+use crate::context::ContextFile;
+use crate::document::DocumentError;
 use crate::files::{self, FileError};
-use crate::init::Context;
 use crate::tls::{self, Credentials, TlsError};
 use reqwest::{Method, Response, Url};
 use serde::Serialize;
@@ -81,10 +81,19 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub fn open(path: &Path, patience: Duration) -> Result<Client, ClientError> {
-        let text = files::read_text(path).map_err(ClientError::File)?;
-        let context: Context =
-            document::read(&path.display().to_string(), &text).map_err(ClientError::Document)?;
-        let dir = path.parent().unwrap_or(Path::new("."));
+        Client::open_cluster(&ContextFile::load(path)?, None, patience)
+    }
+
+    /// As [`Client::open`], of the cluster with that name, if the file has several.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn open_cluster(
+        file: &ContextFile,
+        cluster: Option<&str>,
+        patience: Duration,
+    ) -> Result<Client, ClientError> {
+        let (context, dir, path) = (file.pick(cluster)?, file.dir(), file.path());
         let ca = dir.join(&context.ca);
         let tls = match (&context.cert, &context.key) {
             (Some(cert), Some(key)) => {

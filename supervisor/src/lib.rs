@@ -9,6 +9,7 @@ pub mod auth;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod context;
 pub mod daemon;
 pub mod document;
 pub mod executor;

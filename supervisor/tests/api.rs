@@ -7,128 +7,21 @@
     reason = "what a test did not expect must end it; the helpers of tests are tests too"
 )]
 
-use policies::{Documents, MemberId, Millis, View};
-use raft_store::{Member, Store, StoreEvent};
+mod daemon;
+
+use daemon::*;
+use policies::{Documents, MemberId};
 use reqwest::Method;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Output;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use supervisor::api::answers::{Committed, Events, Members, NodeDetail, Status};
-use supervisor::api::{self, ApiState, Applying, Code, NewMember, Reason};
-use supervisor::auth::{Role, Tokens, create_token};
+use supervisor::api::{Applying, Code, NewMember, Reason};
+use supervisor::auth::{Role, create_token};
 use supervisor::client::{Client, ClientError};
-use supervisor::config::{Config, Home};
-use supervisor::init::{self, Addresses};
-use supervisor::metrics::Metrics;
-use supervisor::seal::Seal;
-use supervisor::{clock, tls};
-use tempfile::TempDir;
-use tokio::sync::{mpsc, watch};
-
-/// Everything here happens within milliseconds; the limit is for a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Daemon {
-    home: Home,
-    config: Arc<Config>,
-    store: Store,
-    stop: watch::Sender<bool>,
-    serving: tokio::task::JoinHandle<()>,
-    _view: watch::Sender<Arc<View>>,
-    _events: mpsc::UnboundedReceiver<StoreEvent>,
-}
-
-fn free_tcp() -> String {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    socket.local_addr().unwrap().to_string()
-}
-
-fn addresses() -> Addresses {
-    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let heartbeat = udp.local_addr().unwrap().to_string();
-    Addresses { member: free_tcp(), api: free_tcp(), heartbeat, domain: "default".into() }
-}
-
-impl Daemon {
-    /// Everything of a member but the loop: the API has no need of it.
-    async fn start(home: Home) -> Daemon {
-        let config = Arc::new(Config::load(&home).unwrap());
-        let credentials = tls::Credentials::of_member(&home).unwrap();
-        let (store, events) = Store::open(raft_store::Config {
-            dir: home.store(),
-            me: config.me(),
-            cluster: config.cluster.id.clone(),
-            listen: config.member.member_socket().unwrap(),
-            tls: raft_store::Tls {
-                server: credentials.member_server().unwrap(),
-                client: credentials.member_client().unwrap(),
-            },
-            timing: raft_store::Timing::default(),
-            snapshots: raft_store::Snapshots::default(),
-            history_keep: Millis(86_400_000),
-        })
-        .await
-        .unwrap();
-        if home.founding().exists() {
-            let (address, api) = (config.member.member_addr.clone(), config.member.api_addr.clone());
-            store.bootstrap(&Member { id: config.me(), address, api, voter: true }).await.unwrap();
-        }
-        let (view_sender, view) = watch::channel(Arc::new(View::default()));
-        let (stop, stopped) = watch::channel(false);
-        let state = ApiState {
-            store: store.clone(),
-            view,
-            seal: Seal::load(&home.seal_key(), &config.cluster.id).unwrap(),
-            metrics: Metrics::new(&config.cluster.name, config.me()).unwrap(),
-            tokens: Arc::new(Tokens::open(home.tokens()).unwrap()),
-            config: Arc::clone(&config),
-        };
-        let listen: SocketAddr = config.member.api_socket().unwrap();
-        let listener = tokio::net::TcpListener::bind(listen).await.unwrap();
-        let router = api::router(state);
-        let serving = tokio::spawn(api::serve(
-            listener,
-            credentials.api_server().unwrap(),
-            config.api,
-            router,
-            stopped,
-        ));
-        Daemon { home, config, store, stop, serving, _view: view_sender, _events: events }
-    }
-
-    fn client(&self) -> Client {
-        Client::open(&self.home.hactl(), PATIENCE).unwrap()
-    }
-
-    async fn leads(&self) {
-        until("it leads", || self.store.is_leader()).await;
-    }
-
-    async fn end(self) {
-        self.stop.send_replace(true);
-        self.serving.await.unwrap();
-        self.store.shutdown().await;
-    }
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        tokio::task::yield_now().await;
-    }
-}
-
-async fn one_member() -> (TempDir, Daemon) {
-    let dir = tempfile::tempdir().unwrap();
-    let home = Home::new(dir.path().join("m1"));
-    init::init(&home, MemberId(1), "test", addresses(), jiff::Timestamp::now()).unwrap();
-    let daemon = Daemon::start(home).await;
-    daemon.leads().await;
-    (dir, daemon)
-}
+use supervisor::clock;
+use supervisor::config::Home;
+use supervisor::init;
 
 /// A context with a token in place of the certificate.
 fn token_context(daemon: &Daemon, token: &str) -> PathBuf {
@@ -383,17 +276,6 @@ async fn garbage_on_the_port_harms_nobody() {
     assert_eq!(metrics["leader"], 1);
     drop(held);
     daemon.end().await;
-}
-
-/// Runs the real `hactl` against the daemon.
-fn hactl(daemon: &Daemon, args: &[&str]) -> Output {
-    hactl_with_editor(daemon, args, "true")
-}
-
-fn hactl_with_editor(daemon: &Daemon, args: &[&str], editor: &str) -> Output {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hactl"));
-    command.env_clear().env("HACTL_CONFIG", daemon.home.hactl()).env("TZ", "UTC").env("EDITOR", editor);
-    tokio::task::block_in_place(|| command.args(args).output()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,6 +5,7 @@ use crate::api::answers::{
     Change, Committed, Described, FailoverDetail, InstanceDetail, NodeDetail, PolicyDetail,
 };
 use crate::api::explain::{Explanation, outcome_text};
+use crate::context::ContextDetail;
 use policies::{Event, FenceDevice, Power};
 use std::collections::BTreeMap;
 
@@ -34,6 +35,21 @@ impl Sheet {
             self.line(name, values.join("\n"));
         }
     }
+}
+
+/// `hactl context show`: paths, never what is in them.
+pub fn context(detail: &ContextDetail, screen: &Screen) -> String {
+    let mut sheet = Sheet::new();
+    let name = detail.name.clone().unwrap_or_else(|| "without a name".to_owned());
+    sheet.line("Context", screen.tint(Tone::Strong, &name));
+    sheet.line("File", detail.file.display().to_string());
+    sheet.line("Current", if detail.current { "yes" } else { "no" });
+    sheet.lines("Endpoints", detail.endpoints.clone());
+    sheet.line("CA", detail.ca.display().to_string());
+    for (name, path) in [("Certificate", &detail.cert), ("Key", &detail.key), ("Token", &detail.token_file)] {
+        sheet.lines(name, path.iter().map(|path| path.display().to_string()));
+    }
+    sheet.text
 }
 
 /// `hactl node show`.

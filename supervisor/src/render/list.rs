@@ -4,8 +4,10 @@ use super::{Screen, Tone, or_dash, table, time};
 use crate::api::answers::{
     FailoverLine, InstanceLine, MemberLine, Members, NodeLine, PolicyDetail, state_word,
 };
+use crate::context::ContextDetail;
 use policies::{After, Millis, NodeState, Verdict};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// The columns of a list. The last ones may hold sentences, so the wide ones stand before them.
 fn columns<T>(screen: &Screen, first: Vec<T>, wide: Vec<T>, last: Vec<T>) -> Vec<T> {
@@ -182,6 +184,22 @@ pub fn policies(policies: &[PolicyDetail], screen: &Screen) -> String {
     ];
     let headers = columns(screen, first, wide, vec![]);
     table(&headers, policies.iter().map(row).collect(), "There are no policies.")
+}
+
+/// `hactl context list`.
+pub fn contexts(contexts: &[ContextDetail], screen: &Screen) -> String {
+    let row = |context: &ContextDetail| {
+        let first = vec![
+            if context.current { "*" } else { "-" }.to_owned(),
+            or_dash(context.name.clone()),
+            context.endpoints.join(","),
+        ];
+        let path = |path: &Option<PathBuf>| or_dash(path.as_ref().map(|path| path.display().to_string()));
+        let wide = vec![context.ca.display().to_string(), path(&context.cert), path(&context.token_file)];
+        columns(screen, first, wide, vec![])
+    };
+    let headers = columns(screen, vec!["CURRENT", "NAME", "ENDPOINTS"], vec!["CA", "CERT", "TOKEN"], vec![]);
+    table(&headers, contexts.iter().map(row).collect(), "The file names no context.")
 }
 
 /// `rack=r1,pdu=p2`: one word, so that columns stay aligned for `awk`.

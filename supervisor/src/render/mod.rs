@@ -8,8 +8,8 @@ mod list;
 mod status;
 mod time;
 
-pub use detail::{committed, described, event, explanation, failover, instance, node, policy};
-pub use list::{failovers, instances, members, nodes, policies};
+pub use detail::{committed, context, described, event, explanation, failover, instance, node, policy};
+pub use list::{contexts, failovers, instances, members, nodes, policies};
 pub use status::status;
 pub use time::{ago, at, clock, length, local, utc};
 

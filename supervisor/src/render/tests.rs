@@ -265,6 +265,32 @@ fn wide_lists_have_more_columns() {
 }
 
 #[test]
+fn contexts_are_listed_and_shown_without_what_is_in_their_files() {
+    let lab = crate::context::ContextDetail {
+        name: Some("lab".into()),
+        current: true,
+        file: "/home/me/hactl.toml".into(),
+        endpoints: vec!["https://10.0.0.1:7201".into(), "https://10.0.0.2:7201".into()],
+        ca: "/home/me/lab/ca.crt".into(),
+        cert: Some("/home/me/lab/me.crt".into()),
+        key: Some("/home/me/lab/me.key".into()),
+        token_file: None,
+    };
+    let prod = crate::context::ContextDetail {
+        name: Some("prod".into()),
+        current: false,
+        cert: None,
+        key: None,
+        token_file: Some("/home/me/prod.token".into()),
+        ..lab.clone()
+    };
+    golden("context_show", &context(&lab, &screen()));
+    let all = [lab, prod];
+    golden("context_list", &contexts(&all, &screen()));
+    golden("context_list_wide", &contexts(&all, &Screen { wide: true, ..screen() }));
+}
+
+#[test]
 fn details() {
     let story = mid_failover();
     let (facts, screen) = (story.facts(), screen());

@@ -15,7 +15,7 @@ Exit codes:
   5  the outcome is unknown: look before you try again
   6  not admitted: no valid certificate or token, or its role does not allow this
 
-Environment: HACTL_CONFIG names the context file, NO_COLOR switches colours off.";
+Environment: HACTL_CONFIG names the context file, HACTL_CLUSTER the context in it, NO_COLOR switches colours off.";
 
 /// Asks and orders a cluster of failover supervisors.
 #[derive(Debug, Parser)]
@@ -30,6 +30,9 @@ pub(crate) struct Cli {
         default_value = "/etc/ha/hactl.toml"
     )]
     pub(crate) context: PathBuf,
+    /// Which cluster of the context file, if it has several; without it the current one (`hactl context use`).
+    #[arg(long, global = true, env = "HACTL_CLUSTER", value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
     /// Form of the output.
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
@@ -148,6 +151,9 @@ pub(crate) enum Verb {
         #[arg(long, default_value_t = 100)]
         limit: usize,
     },
+    /// The clusters of the context file, and which of them is meant. Asks no cluster.
+    #[command(subcommand)]
+    Context(ContextVerb),
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  hactl completion bash > /etc/bash_completion.d/hactl")]
     Completion {
@@ -305,6 +311,25 @@ pub(crate) struct MemberAddrs {
     /// host:port of its API.
     #[arg(long)]
     pub(crate) api_addr: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContextVerb {
+    /// All contexts of the file.
+    #[command(after_help = "Example:\n  hactl context list -o wide")]
+    List,
+    /// Make a context the one that is meant without --cluster.
+    #[command(after_help = "Example:\n  hactl context use prod")]
+    Use {
+        /// The context.
+        name: String,
+    },
+    /// One context: where its members are and which files it uses. What is in these is not shown.
+    #[command(after_help = "Example:\n  hactl context show\n  hactl context show prod")]
+    Show {
+        /// The context; without it the current one.
+        name: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,6 +4,8 @@
 //! it reads arguments and files, calls the API and prints the answer.
 
 mod args;
+mod contexts;
+mod output;
 mod policy;
 mod run;
 
@@ -27,6 +29,9 @@ fn main() -> ExitCode {
     // A document can be read without a cluster.
     if let Verb::Policy(PolicyVerb::Lint { file }) = &cli.verb {
         return ended(policy::lint(file));
+    }
+    if let Verb::Context(verb) = &cli.verb {
+        return ended(contexts::carry_out(&cli, verb));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = match runtime {

@@ -4,7 +4,8 @@
 //! What it never does: know which values are good; the document itself does ([`Policy::validate`]).
 
 use crate::args::PolicyVerb;
-use crate::run::{Done, Failure, Session, read_input, say, segment};
+use crate::output::say;
+use crate::run::{Done, Failure, Session, read_input, segment};
 use policies::Policy;
 use reqwest::Method;
 use std::io::Write;

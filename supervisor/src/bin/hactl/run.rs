@@ -1,7 +1,7 @@
 //! Carries out one verb: a request, an answer, a screen.
 
-use crate::args::{Cli, FailoverVerb, InstanceVerb, MemberVerb, NodeVerb, OnOff, Output, Verb};
-use jiff::tz::TimeZone;
+use crate::args::{Cli, FailoverVerb, InstanceVerb, MemberVerb, NodeVerb, OnOff, Verb};
+use crate::output::Printer;
 use policies::{Documents, Event, LogIndex, MemberId};
 use reqwest::Method;
 use serde::Serialize;
@@ -18,6 +18,7 @@ use supervisor::api::answers::{
 use supervisor::api::explain::Explanation;
 use supervisor::api::{Applying, Code, NewMember, Reason, Switch, Transfer};
 use supervisor::client::{Client, ClientError};
+use supervisor::context::ContextFile;
 use supervisor::render::{self, Screen};
 use supervisor::{clock, document, files};
 
@@ -96,18 +97,15 @@ pub(crate) type Done = Result<ExitCode, Failure>;
 /// One run of `hactl`.
 pub(crate) struct Session {
     pub(crate) client: Client,
-    output: Output,
-    screen: Screen,
+    pub(crate) printer: Printer,
     timeout: Duration,
 }
 
 impl Session {
     pub(crate) fn open(cli: &Cli) -> Result<Session, Failure> {
-        let client = Client::open(&cli.context, cli.timeout)?;
-        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        let wide = cli.output == Output::Wide;
-        let screen = Screen { now: clock::wall(), zone: TimeZone::system(), colour, wide };
-        Ok(Session { client, output: cli.output, screen, timeout: cli.timeout })
+        let file = ContextFile::load(&cli.context)?;
+        let client = Client::open_cluster(&file, cli.cluster.as_deref(), cli.timeout)?;
+        Ok(Session { client, printer: Printer::new(cli), timeout: cli.timeout })
     }
 
     pub(crate) async fn carry_out(&self, verb: Verb) -> Done {
@@ -137,7 +135,7 @@ impl Session {
             Verb::Member(verb) => self.member(verb).await,
             Verb::Policy(verb) => self.policy(verb).await,
             Verb::Events { follow, about, since, limit } => self.events(follow, about, since, limit).await,
-            Verb::Completion { .. } | Verb::Man { .. } => Ok(ExitCode::SUCCESS),
+            Verb::Context(_) | Verb::Completion { .. } | Verb::Man { .. } => Ok(ExitCode::SUCCESS),
         }
     }
 
@@ -154,7 +152,7 @@ impl Session {
             (false, true) => ExitCode::SUCCESS,
             (false, false) => ExitCode::FAILURE,
         };
-        self.print(&status, |status| render::status(status, &self.screen))?;
+        self.print(&status, |status| render::status(status, &self.printer.screen()))?;
         Ok(code)
     }
 
@@ -164,7 +162,7 @@ impl Session {
             document::read(&name, &text).map_err(|error| Failure::Usage(error.to_string()))?;
         let described: Described =
             self.client.order(Method::POST, "/v1/apply", &Applying { documents }).await?;
-        self.print(&described, |described| render::described(described, &self.screen))
+        self.print(&described, |described| render::described(described, &self.printer.screen()))
     }
 
     async fn node(&self, verb: NodeVerb) -> Done {
@@ -287,16 +285,16 @@ impl Session {
             query.push_str(&format!("&about={}", segment(&about)));
         }
         if let Some(since) = since {
-            let since =
-                self.screen.now.0.saturating_sub(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+            let since = clock::wall().0.saturating_sub(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
             query.push_str(&format!("&since={since}"));
         }
         if follow {
             return self.follow(&query).await;
         }
         let events: Events = self.client.get(&format!("/v1/events?{query}")).await?;
+        let screen = self.printer.screen();
         let lines =
-            |events: &Events| events.events.iter().map(|event| render::event(event, &self.screen)).collect();
+            |events: &Events| events.events.iter().map(|event| render::event(event, &screen)).collect();
         self.print(&events, lines)
     }
 
@@ -315,7 +313,7 @@ impl Session {
                     let event: Event = serde_json::from_slice(&line)
                         .map_err(|error| Failure::local("read an event", &error))?;
                     after = Some(event.index);
-                    self.print_line(&event)?;
+                    self.printer.print_event(&event)?;
                 }
             }
             tokio::time::sleep(FOLLOW_AGAIN).await;
@@ -328,7 +326,7 @@ impl Session {
         screen: impl Fn(&A, &Screen) -> String,
     ) -> Done {
         let answer: A = self.client.get(path).await?;
-        self.print(&answer, |answer| screen(answer, &self.screen))
+        self.print(&answer, |answer| screen(answer, &self.printer.screen()))
     }
 
     async fn order(&self, path: &str, body: &impl Serialize) -> Done {
@@ -337,42 +335,7 @@ impl Session {
     }
 
     pub(crate) fn print<A: Serialize>(&self, answer: &A, screen: impl Fn(&A) -> String) -> Done {
-        let text = match self.output {
-            Output::Table | Output::Wide => screen(answer),
-            Output::Json => {
-                let json = serde_json::to_string_pretty(answer);
-                json.map_err(|error| Failure::local("write JSON", &error))? + "\n"
-            }
-            Output::Yaml => {
-                serde_saphyr::to_string(answer).map_err(|error| Failure::local("write YAML", &error))?
-            }
-        };
-        say(&text)
-    }
-
-    /// One event: a line for people, a line of JSON, a YAML document.
-    fn print_line(&self, event: &Event) -> Done {
-        let text = match self.output {
-            Output::Table | Output::Wide => render::event(event, &self.screen),
-            Output::Json => {
-                serde_json::to_string(event).map_err(|error| Failure::local("write JSON", &error))? + "\n"
-            }
-            Output::Yaml => {
-                let yaml = serde_saphyr::to_string(event);
-                format!("---\n{}", yaml.map_err(|error| Failure::local("write YAML", &error))?)
-            }
-        };
-        say(&text)
-    }
-}
-
-/// That the reader has gone (`| head`) is no error.
-pub(crate) fn say(text: &str) -> Done {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(Failure::local("write to standard output", &error)),
+        self.printer.print(answer, screen)
     }
 }
 

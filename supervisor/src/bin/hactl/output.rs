@@ -1,0 +1,78 @@
+//! How an answer is printed: as a screen for people, as JSON or as YAML.
+//!
+//! Why it exists: verbs that need no cluster print in the same way as those that do. What it never does: know what is
+//! printed.
+
+use crate::args::{Cli, Output};
+use crate::run::{Done, Failure};
+use jiff::tz::TimeZone;
+use policies::Event;
+use serde::Serialize;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use supervisor::clock;
+use supervisor::render::{self, Screen};
+
+/// Where and how answers are printed.
+pub(crate) struct Printer {
+    output: Output,
+    screen: Screen,
+}
+
+impl Printer {
+    pub(crate) fn new(cli: &Cli) -> Printer {
+        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let wide = cli.output == Output::Wide;
+        Printer {
+            output: cli.output,
+            screen: Screen { now: clock::wall(), zone: TimeZone::system(), colour, wide },
+        }
+    }
+
+    /// The screen at this moment.
+    pub(crate) fn screen(&self) -> Screen {
+        Screen { now: clock::wall(), ..self.screen.clone() }
+    }
+
+    pub(crate) fn print<A: Serialize>(&self, answer: &A, screen: impl Fn(&A) -> String) -> Done {
+        let text = match self.output {
+            Output::Table | Output::Wide => screen(answer),
+            Output::Json => {
+                let json = serde_json::to_string_pretty(answer);
+                json.map_err(|error| Failure::local("write JSON", &error))? + "\n"
+            }
+            Output::Yaml => yaml(answer)?,
+        };
+        say(&text)
+    }
+
+    /// One of many answers: a screen for people, a line of JSON, a YAML document.
+    pub(crate) fn print_one<A: Serialize>(&self, answer: &A, screen: impl Fn(&A) -> String) -> Done {
+        let text = match self.output {
+            Output::Table | Output::Wide => screen(answer),
+            Output::Json => {
+                serde_json::to_string(answer).map_err(|error| Failure::local("write JSON", &error))? + "\n"
+            }
+            Output::Yaml => format!("---\n{}", yaml(answer)?),
+        };
+        say(&text)
+    }
+
+    pub(crate) fn print_event(&self, event: &Event) -> Done {
+        self.print_one(event, |event| render::event(event, &self.screen))
+    }
+}
+
+fn yaml(answer: &impl Serialize) -> Result<String, Failure> {
+    serde_saphyr::to_string(answer).map_err(|error| Failure::local("write YAML", &error))
+}
+
+/// That the reader has gone (`| head`) is no error.
+pub(crate) fn say(text: &str) -> Done {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(Failure::local("write to standard output", &error)),
+    }
+}
