@@ -24,6 +24,7 @@ pub mod parse;
 pub mod pki;
 mod poll;
 pub mod probe;
+pub mod progress;
 pub mod render;
 pub mod runtime;
 pub mod seal;

@@ -10,6 +10,10 @@
 mod daemon;
 
 use daemon::*;
+use policies::*;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStderr, ChildStdout, Stdio};
+use supervisor::clock;
 
 /// Exit code, standard output, standard error.
 fn run(daemon: &Daemon, args: &[&str]) -> (i32, String, String) {
@@ -44,5 +48,161 @@ async fn one_of_several_clusters_is_chosen_by_name() {
     assert!(shown["key"].as_str().unwrap().ends_with(".key"), "{shown}");
     let key = std::fs::read_to_string(shown["key"].as_str().unwrap()).unwrap();
     assert!(!said.contains(key.lines().nth(1).unwrap()), "{said}");
+    daemon.end().await;
+}
+
+/// `hactl` while it runs; what it says is read line by line.
+struct Running {
+    child: Child,
+    out: Option<BufReader<ChildStdout>>,
+    err: BufReader<ChildStderr>,
+}
+
+impl Running {
+    fn start(daemon: &Daemon, args: &[&str]) -> Running {
+        let mut command = hactl_command(daemon, args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let out = child.stdout.take().map(BufReader::new);
+        let err = BufReader::new(child.stderr.take().unwrap());
+        Running { child, out, err }
+    }
+
+    /// The next line of standard output; waits for it.
+    fn says(&mut self) -> String {
+        let mut line = String::new();
+        tokio::task::block_in_place(|| self.out.as_mut().unwrap().read_line(&mut line)).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// The next line of standard error; waits for it.
+    fn tells(&mut self) -> String {
+        let mut line = String::new();
+        tokio::task::block_in_place(|| self.err.read_line(&mut line)).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// Exit code, and the rest of standard error.
+    fn ends(mut self) -> (i32, String) {
+        let mut rest = String::new();
+        tokio::task::block_in_place(|| self.err.read_to_string(&mut rest)).unwrap();
+        (self.child.wait().unwrap().code().unwrap(), rest)
+    }
+}
+
+/// What the missing loop would have recorded.
+struct Hand<'a> {
+    daemon: &'a Daemon,
+    leader: LeaderEpoch,
+}
+
+impl Hand<'_> {
+    async fn propose(daemon: &Daemon, command: Command) -> LogIndex {
+        let proposal = Proposal { at: clock::wall(), by: "member/m1".into(), command };
+        let (index, applied) = daemon.store.propose(proposal).await.unwrap();
+        applied.unwrap();
+        index
+    }
+
+    async fn of(daemon: &Daemon) -> Hand<'_> {
+        let took_over = Command::TookOver { member: MemberId(1), boot: BootId(7) };
+        let index = Hand::propose(daemon, took_over).await;
+        Hand { daemon, leader: LeaderEpoch(index.0) }
+    }
+
+    async fn step(&self, step: Step) -> LogIndex {
+        Hand::propose(self.daemon, Command::Lead { leader: self.leader, step }).await
+    }
+
+    async fn begin(&self, node: &str) -> PlanId {
+        let decision = Decision {
+            instance: None,
+            from: node.parse().unwrap(),
+            spare: None,
+            cause: Cause::Ordered,
+            evidence: Evidence::default(),
+            policy: ("cautious".parse().unwrap(), LogIndex(0)),
+            gates: vec![],
+            runners_up: vec![],
+        };
+        PlanId(self.step(Step::Begin(Box::new(decision))).await.0)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn following_ends_when_the_reader_has_gone() {
+    let (_dir, daemon) = one_member().await;
+    let mut following = Running::start(&daemon, &["events", "--follow"]);
+    assert_eq!(run(&daemon, &["arm", "--reason", "x"]).0, 0);
+    assert!(following.says().ends_with("admin armed the cluster: x"));
+    following.out = None;
+    assert_eq!(run(&daemon, &["disarm", "--reason", "x"]).0, 0);
+    assert_eq!(following.ends(), (0, String::new()));
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_is_told_each_phase_and_how_it_ended() {
+    let (_dir, daemon) = one_member().await;
+    let nodes: String = (1..=3)
+        .map(|number| {
+            format!(
+                "[[node]]\nname = \"n{number}\"\n[[node.fencing]]\ndriver = \"ipmi\"\nuser = \"ha\"\n\
+                 address = \"127.0.0.1:{number}\"\npassword = \"calvin\"\n"
+            )
+        })
+        .collect();
+    let file = daemon.home.dir().join("nodes.toml");
+    std::fs::write(&file, nodes).unwrap();
+    assert_eq!(run(&daemon, &["apply", "-f", file.to_str().unwrap()]).0, 0);
+    let hand = Hand::of(&daemon).await;
+    let fence =
+        |node: &'static str, wait: &'static str| ["fence", node, "--reason", "x", "--yes", node, wait];
+
+    let mut waiting = Running::start(&daemon, &fence("n1", "--wait"));
+    assert_eq!(waiting.says(), "admin ordered to fence n1: x");
+    let plan = hand.begin("n1").await;
+    assert_eq!(waiting.tells(), format!("failover {plan}: n1 is fenced"));
+    assert_eq!(waiting.tells(), format!("failover {plan}: reserved (after 0ms)"));
+    let action = Action::PowerOff { node: "n1".parse().unwrap(), level: 0 };
+    let token = hand.step(Step::Intend { plan, action }).await;
+    assert!(waiting.tells().starts_with(&format!("failover {plan}: fencing (after ")));
+    let outcome = Outcome::Done(Seen::OffTwice { already: false, took: Millis(340) });
+    hand.step(Step::Resolve { token, outcome }).await;
+    hand.step(Step::Place { plan, tried: Millis(400) }).await;
+    let (code, told) = waiting.ends();
+    assert_eq!(code, 0, "{told}");
+    let last: Vec<&str> = told.lines().collect();
+    assert!(last[0].starts_with(&format!("failover {plan}: done (after ")), "{told}");
+    assert!(last[1].starts_with("n1 can touch nothing any more: "), "{told}");
+
+    let mut waiting = Running::start(&daemon, &["node", "release", "n1", "--reason", "x", "--wait=1m"]);
+    assert_eq!(waiting.says(), "admin released n1: x");
+    assert_eq!(waiting.tells(), "n1 is being cleaned");
+    hand.step(Step::Cleaned { node: "n1".parse().unwrap() }).await;
+    assert_eq!(waiting.ends(), (0, "n1 is a spare\n".into()));
+
+    let mut waiting = Running::start(&daemon, &fence("n2", "--wait"));
+    waiting.says();
+    let plan = hand.begin("n2").await;
+    hand.step(Step::Stick { plan, why: Some("its BMC is gone".into()) }).await;
+    let (code, told) = waiting.ends();
+    assert!(
+        code == 1 && told.ends_with(&format!("hactl: failover {plan} is stuck: its BMC is gone\n")),
+        "{told}"
+    );
+    assert_eq!(run(&daemon, &["failover", "cancel", &plan.to_string(), "--reason", "x"]).0, 0);
+
+    let mut cancelled = Running::start(&daemon, &fence("n3", "--wait"));
+    cancelled.says();
+    let plan = hand.begin("n3").await;
+    cancelled.tells();
+    assert_eq!(run(&daemon, &["failover", "cancel", &plan.to_string(), "--reason", "x"]).0, 0);
+    assert!(matches!(cancelled.ends(), (1, told) if told.contains("was cancelled")));
+
+    let (code, _, told) = run(&daemon, &fence("n3", "--wait=1ms"));
+    assert!(code == 5 && told.contains("not done after 1ms, and it may go on"), "{told}");
+    let led = (0, "member 1 leads\n".into(), "m1 leads\n".into());
+    assert_eq!(run(&daemon, &["member", "transfer", "1", "--wait"]), led);
+    assert_eq!(run(&daemon, &fence("n3", "--wait=soon")).0, 2);
     daemon.end().await;
 }

@@ -78,4 +78,4 @@ fn or_dash(text: Option<String>) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

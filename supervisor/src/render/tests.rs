@@ -10,9 +10,9 @@ use std::path::Path;
 /// 2026-11-23 05:20:00 UTC.
 const BEGIN: u64 = 1_795_411_200_000;
 
-struct Story {
-    state: ClusterState,
-    view: View,
+pub(crate) struct Story {
+    pub(crate) state: ClusterState,
+    pub(crate) view: View,
     events: Vec<Event>,
     index: u64,
 }
@@ -31,7 +31,7 @@ impl Story {
         self.then(seconds, "member/m1", Command::Lead { leader, step })
     }
 
-    fn facts(&self) -> Facts<'_> {
+    pub(crate) fn facts(&self) -> Facts<'_> {
         Facts { state: &self.state, view: &self.view, now: screen().now }
     }
 }
@@ -45,7 +45,7 @@ fn screen() -> Screen {
     }
 }
 
-fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+pub(crate) fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().unwrap()
 }
 
@@ -85,7 +85,7 @@ fn evidence() -> Evidence {
 }
 
 /// n1 died; it is off, its volume is revoked, and its switch port does not answer.
-fn mid_failover() -> Story {
+pub(crate) fn mid_failover() -> Story {
     let mut story = Story { state: ClusterState::default(), view: View::default(), events: vec![], index: 0 };
     story.then(0, "admin", Command::Describe(Box::new(documents())));
     story.then(1, "admin", Command::Arm { reason: "go live".into() });
@@ -146,7 +146,7 @@ fn view(plan: PlanId) -> View {
     }
 }
 
-fn members() -> Vec<MemberLine> {
+pub(crate) fn members() -> Vec<MemberLine> {
     let member = |id: u64, age: Option<u64>| MemberLine {
         id: MemberId(id),
         address: format!("10.2.0.{id}:7101"),
@@ -161,7 +161,7 @@ fn members() -> Vec<MemberLine> {
     vec![member(1, None), member(2, Some(400)), member(3, Some(4200)), member(4, None)]
 }
 
-fn status_of(story: &Story) -> Status {
+pub(crate) fn status_of(story: &Story) -> Status {
     let facts = story.facts();
     Status {
         cluster: "demo".into(),

@@ -5,7 +5,7 @@
 use policies::{MemberId, Millis, View};
 use raft_store::{Member, Store, StoreEvent};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use supervisor::api::{self, ApiState};
@@ -128,7 +128,12 @@ pub(crate) fn hactl(daemon: &Daemon, args: &[&str]) -> Output {
 }
 
 pub(crate) fn hactl_with_editor(daemon: &Daemon, args: &[&str], editor: &str) -> Output {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hactl"));
-    command.env_clear().env("HACTL_CONFIG", daemon.home.hactl()).env("TZ", "UTC").env("EDITOR", editor);
-    tokio::task::block_in_place(|| command.args(args).output()).unwrap()
+    let mut command = hactl_command(daemon, args);
+    tokio::task::block_in_place(|| command.env("EDITOR", editor).output()).unwrap()
+}
+
+pub(crate) fn hactl_command(daemon: &Daemon, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hactl"));
+    command.env_clear().env("HACTL_CONFIG", daemon.home.hactl()).env("TZ", "UTC").args(args);
+    command
 }

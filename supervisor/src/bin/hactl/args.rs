@@ -8,11 +8,11 @@ use std::time::Duration;
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  done; for `status`: nothing needs attention
-  1  the answer is no: refused, not there, or (`status`) something needs attention
+  1  the answer is no: refused, not there, or (`status`) something needs attention, or (`--wait`) stuck or cancelled
   2  the command line or a file given to it is wrong; nothing was changed
   3  no member can be reached, or none can answer; nothing was changed
   4  the cluster has no quorum; nothing was changed
-  5  the outcome is unknown: look before you try again
+  5  the outcome is unknown, or (`--wait`) the time is over: look before you try again
   6  not admitted: no valid certificate or token, or its role does not allow this
 
 Environment: HACTL_CONFIG names the context file, HACTL_CLUSTER the context in it, NO_COLOR switches colours off.";
@@ -56,6 +56,22 @@ pub(crate) enum Output {
     Yaml,
 }
 
+/// Whether to wait for what was ordered.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Wait {
+    /// Wait until it is done, at most so long (10m if no time is given), and say on standard error how it goes.
+    /// Exits with 1 if it is stuck, refused or cancelled, with 5 if the time is over.
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "10m",
+        value_parser = length
+    )]
+    pub(crate) wait: Option<Duration>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Is it armed, who leads, what is where, and what needs attention.
@@ -89,7 +105,7 @@ pub(crate) enum Verb {
     },
     /// Cut a node off (power, volumes, network), whatever its health. An instance on it is moved.
     #[command(
-        after_help = "Example:\n  hactl fence node-3 --reason 'smoke in rack 4'\n  hactl fence node-3 --reason drill --yes node-3"
+        after_help = "Example:\n  hactl fence node-3 --reason 'smoke in rack 4' --wait\n  hactl fence node-3 --reason drill --yes node-3"
     )]
     Fence {
         /// The node.
@@ -100,6 +116,8 @@ pub(crate) enum Verb {
         /// The node's name once more, instead of typing it when asked.
         #[arg(long, value_name = "NAME")]
         yes: Option<String>,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Vouch that a node that is being fenced is off. Only if you have seen it yourself.
     #[command(after_help = "Example:\n  hactl confirm-off node-3 --reason 'cable pulled, INC-4711'")]
@@ -205,13 +223,17 @@ pub(crate) enum NodeVerb {
         reason: Option<String>,
     },
     /// Let a quarantined node become a spare again.
-    #[command(after_help = "Example:\n  hactl node release node-3 --reason 'disk replaced, memory tested'")]
+    #[command(
+        after_help = "Example:\n  hactl node release node-3 --reason 'disk replaced, memory tested' --wait"
+    )]
     Release {
         /// The node.
         name: String,
         /// Why it may run again.
         #[arg(long)]
         reason: String,
+        #[command(flatten)]
+        wait: Wait,
     },
 }
 
@@ -236,7 +258,9 @@ pub(crate) enum InstanceVerb {
         name: String,
     },
     /// Move an instance after a fence of its node, whatever the node's health.
-    #[command(after_help = "Example:\n  hactl instance evacuate web --reason 'fan failing in node-3'")]
+    #[command(
+        after_help = "Example:\n  hactl instance evacuate web --reason 'fan failing in node-3'\n  hactl instance evacuate web --reason drill --yes web --wait=5m || page-somebody"
+    )]
     Evacuate {
         /// The instance.
         name: String,
@@ -246,6 +270,8 @@ pub(crate) enum InstanceVerb {
         /// The instance's name once more, instead of typing it when asked.
         #[arg(long, value_name = "NAME")]
         yes: Option<String>,
+        #[command(flatten)]
+        wait: Wait,
     },
 }
 
@@ -288,18 +314,24 @@ pub(crate) enum MemberVerb {
         /// Leave it a learner.
         #[arg(long)]
         learner: bool,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Remove a member. Its number is never used again.
-    #[command(after_help = "Example:\n  hactl member remove 2")]
+    #[command(after_help = "Example:\n  hactl member remove 2 --wait=30s")]
     Remove {
         /// Its number.
         id: u64,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Give the leadership to another member.
-    #[command(after_help = "Example:\n  hactl member transfer 2")]
+    #[command(after_help = "Example:\n  hactl member transfer 2 --wait=30s")]
     Transfer {
         /// Its number.
         id: u64,
+        #[command(flatten)]
+        wait: Wait,
     },
 }
 

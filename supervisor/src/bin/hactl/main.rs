@@ -5,9 +5,11 @@
 
 mod args;
 mod contexts;
+mod feed;
 mod output;
 mod policy;
 mod run;
+mod wait;
 
 use args::{Cli, PolicyVerb, Verb};
 use clap::{CommandFactory, Parser};

@@ -47,7 +47,11 @@ impl Printer {
     }
 
     /// One of many answers: a screen for people, a line of JSON, a YAML document.
-    pub(crate) fn print_one<A: Serialize>(&self, answer: &A, screen: impl Fn(&A) -> String) -> Done {
+    pub(crate) fn print_one<A: Serialize>(
+        &self,
+        answer: &A,
+        screen: impl Fn(&A) -> String,
+    ) -> Result<Reader, Failure> {
         let text = match self.output {
             Output::Table | Output::Wide => screen(answer),
             Output::Json => {
@@ -55,10 +59,10 @@ impl Printer {
             }
             Output::Yaml => format!("---\n{}", yaml(answer)?),
         };
-        say(&text)
+        write(&text)
     }
 
-    pub(crate) fn print_event(&self, event: &Event) -> Done {
+    pub(crate) fn print_event(&self, event: &Event) -> Result<Reader, Failure> {
         self.print_one(event, |event| render::event(event, &self.screen))
     }
 }
@@ -67,12 +71,23 @@ fn yaml(answer: &impl Serialize) -> Result<String, Failure> {
     serde_saphyr::to_string(answer).map_err(|error| Failure::local("write YAML", &error))
 }
 
+/// Whether anybody still reads what is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    There,
+    Gone,
+}
+
 /// That the reader has gone (`| head`) is no error.
 pub(crate) fn say(text: &str) -> Done {
+    write(text).map(|_| ExitCode::SUCCESS)
+}
+
+pub(crate) fn write(text: &str) -> Result<Reader, Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
         Err(error) => Err(Failure::local("write to standard output", &error)),
     }
 }

@@ -1,8 +1,9 @@
 //! Carries out one verb: a request, an answer, a screen.
 
 use crate::args::{Cli, FailoverVerb, InstanceVerb, MemberVerb, NodeVerb, OnOff, Verb};
-use crate::output::Printer;
-use policies::{Documents, Event, LogIndex, MemberId};
+use crate::feed::Feed;
+use crate::output::{Printer, Reader};
+use policies::{Documents, LogIndex, MemberId};
 use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,8 +25,6 @@ use supervisor::{clock, document, files};
 
 /// Pause before a new member is asked again whether it has caught up.
 const CAUGHT_UP_AGAIN: Duration = Duration::from_millis(200);
-/// Pause before a broken stream of events is opened again.
-const FOLLOW_AGAIN: Duration = Duration::from_millis(500);
 
 /// Why a verb was not carried out.
 #[derive(Debug)]
@@ -36,6 +35,15 @@ pub(crate) enum Failure {
     Local(String),
     /// The cluster refused or is not there.
     Cluster(ClientError),
+    /// What was ordered will not be done, at least not without a human.
+    Ended(String),
+    /// What was ordered was not done in time, and may still be.
+    TimeOver {
+        /// How long it was waited for.
+        limit: Duration,
+        /// What was seen last; empty if nothing was.
+        last: String,
+    },
 }
 
 impl Failure {
@@ -45,6 +53,8 @@ impl Failure {
 
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
+            Failure::Ended(_) => 1,
+            Failure::TimeOver { .. } => 5,
             Failure::Usage(_) => 2,
             Failure::Local(_) => 3,
             Failure::Cluster(error) => match error {
@@ -69,7 +79,11 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Usage(why) | Failure::Local(why) => write!(f, "hactl: {why}"),
+            Failure::Usage(why) | Failure::Local(why) | Failure::Ended(why) => write!(f, "hactl: {why}"),
+            Failure::TimeOver { limit, last } => {
+                write!(f, "hactl: not done after {limit:?}, and it may go on")?;
+                if last.is_empty() { Ok(()) } else { write!(f, "; what was seen last: {last}") }
+            }
             Failure::Cluster(ClientError::Refused(problem)) => {
                 write!(f, "hactl: {}\n  {}", problem.error, problem.hint)
             }
@@ -122,9 +136,14 @@ impl Session {
                 };
                 self.show(&path, render::explanation as fn(&Explanation, &Screen) -> String).await
             }
-            Verb::Fence { node, reason, yes } => {
+            Verb::Fence { node, reason, yes, wait } => {
                 confirm(&node, yes, "This cuts it off from power, volumes and network")?;
-                self.order(&format!("/v1/nodes/{}/fence", segment(&node)), &Reason { reason }).await
+                let path = format!("/v1/nodes/{}/fence", segment(&node));
+                let order = self.commit(&path, &Reason { reason }).await?;
+                match wait.wait {
+                    Some(limit) => self.wait_for_fence(limit, order, &node).await,
+                    None => Ok(ExitCode::SUCCESS),
+                }
             }
             Verb::ConfirmOff { node, reason, yes } => {
                 confirm(&node, yes, "If it is not off, two machines will write to one volume")?;
@@ -189,8 +208,12 @@ impl Session {
                 };
                 self.order(&path(&name, "maintenance"), &Switch { on, reason }).await
             }
-            NodeVerb::Release { name, reason } => {
-                self.order(&path(&name, "release"), &Reason { reason }).await
+            NodeVerb::Release { name, reason, wait } => {
+                self.commit(&path(&name, "release"), &Reason { reason }).await?;
+                match wait.wait {
+                    Some(limit) => self.wait_for_release(limit, &name).await,
+                    None => Ok(ExitCode::SUCCESS),
+                }
             }
         }
     }
@@ -205,9 +228,14 @@ impl Session {
                 let path = format!("/v1/instances/{}", segment(&name));
                 self.show(&path, render::instance as fn(&InstanceDetail, &Screen) -> String).await
             }
-            InstanceVerb::Evacuate { name, reason, yes } => {
+            InstanceVerb::Evacuate { name, reason, yes, wait } => {
                 confirm(&name, yes, "Its node is fenced first")?;
-                self.order(&format!("/v1/instances/{}/evacuate", segment(&name)), &Reason { reason }).await
+                let path = format!("/v1/instances/{}/evacuate", segment(&name));
+                let order = self.commit(&path, &Reason { reason }).await?;
+                match wait.wait {
+                    Some(limit) => self.wait_for_evacuation(limit, order, &name).await,
+                    None => Ok(ExitCode::SUCCESS),
+                }
             }
         }
     }
@@ -233,38 +261,49 @@ impl Session {
             MemberVerb::List => {
                 self.show("/v1/members", render::members as fn(&Members, &Screen) -> String).await
             }
-            MemberVerb::Add { id, addrs, learner } => {
+            MemberVerb::Add { id, addrs, learner, wait } => {
                 let (member_addr, api_addr) = (addrs.member_addr, addrs.api_addr);
                 let new = NewMember { id: MemberId(id), member_addr, api_addr };
                 let mut committed: Committed = self.client.order(Method::POST, "/v1/members", &new).await?;
                 if !learner {
-                    let promoted = self.promote(id).await?;
+                    let promoted = self.promote(id, wait.wait.unwrap_or(self.timeout)).await?;
                     committed.index = promoted.index;
                     committed.events.extend(promoted.events);
                 }
-                self.print(&committed, render::committed)
+                self.print(&committed, render::committed)?;
+                match wait.wait {
+                    Some(limit) => self.wait_for_member(limit, new.id, learner).await,
+                    None => Ok(ExitCode::SUCCESS),
+                }
             }
-            MemberVerb::Remove { id } => {
+            MemberVerb::Remove { id, wait } => {
                 let path = format!("/v1/members/{id}");
                 let committed: Committed = self.client.order(Method::DELETE, &path, &()).await?;
-                self.print(&committed, render::committed)
+                self.print(&committed, render::committed)?;
+                match wait.wait {
+                    Some(limit) => self.wait_for_removal(limit, MemberId(id)).await,
+                    None => Ok(ExitCode::SUCCESS),
+                }
             }
-            MemberVerb::Transfer { id } => {
+            MemberVerb::Transfer { id, wait } => {
                 let transfer = Transfer { to: MemberId(id) };
                 self.client.order_quietly(Method::POST, "/v1/leader", &transfer).await?;
+                if let Some(limit) = wait.wait {
+                    self.wait_for_transfer(limit, transfer.to).await?;
+                }
                 self.print(&transfer, |transfer| format!("member {} leads\n", transfer.to.0))
             }
         }
     }
 
     /// Asks until the new member has caught up; the client itself asks again while the answer is "not yet".
-    async fn promote(&self, id: u64) -> Result<Committed, Failure> {
+    async fn promote(&self, id: u64, limit: Duration) -> Result<Committed, Failure> {
         let began = Instant::now();
         loop {
             let path = format!("/v1/members/{id}/promote");
             match self.client.order::<Committed>(Method::POST, &path, &()).await {
                 Err(ClientError::Refused(problem))
-                    if problem.code == Code::NotYet && began.elapsed() < self.timeout =>
+                    if problem.code == Code::NotYet && began.elapsed() < limit =>
                 {
                     tokio::time::sleep(CAUGHT_UP_AGAIN).await;
                 }
@@ -289,7 +328,7 @@ impl Session {
             query.push_str(&format!("&since={since}"));
         }
         if follow {
-            return self.follow(&query).await;
+            return self.follow(query).await;
         }
         let events: Events = self.client.get(&format!("/v1/events?{query}")).await?;
         let screen = self.printer.screen();
@@ -299,25 +338,10 @@ impl Session {
     }
 
     /// Prints events as they happen; when a member goes away, goes on at another one after the last event seen.
-    async fn follow(&self, query: &str) -> Done {
-        let mut after: Option<LogIndex> = None;
-        loop {
-            let resume = after.map(|index| format!("&after={}", index.0)).unwrap_or_default();
-            let mut stream = self.client.stream(&format!("/v1/events/follow?{query}{resume}")).await?;
-            let mut buffer = vec![];
-            // A broken stream is opened again; only not finding any member is an error.
-            while let Ok(Some(chunk)) = stream.chunk().await {
-                buffer.extend_from_slice(&chunk);
-                while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-                    let line: Vec<u8> = buffer.drain(..=end).collect();
-                    let event: Event = serde_json::from_slice(&line)
-                        .map_err(|error| Failure::local("read an event", &error))?;
-                    after = Some(event.index);
-                    self.printer.print_event(&event)?;
-                }
-            }
-            tokio::time::sleep(FOLLOW_AGAIN).await;
-        }
+    async fn follow(&self, query: String) -> Done {
+        let mut feed = Feed::new(&self.client, query);
+        while self.printer.print_event(&feed.next().await?)? == Reader::There {}
+        Ok(ExitCode::SUCCESS)
     }
 
     pub(crate) async fn show<A: DeserializeOwned + Serialize>(
@@ -330,8 +354,14 @@ impl Session {
     }
 
     async fn order(&self, path: &str, body: &impl Serialize) -> Done {
+        self.commit(path, body).await.map(|_| ExitCode::SUCCESS)
+    }
+
+    /// Orders, prints what that did, and says where in the log it is.
+    async fn commit(&self, path: &str, body: &impl Serialize) -> Result<LogIndex, Failure> {
         let committed: Committed = self.client.order(Method::POST, path, body).await?;
-        self.print(&committed, render::committed)
+        self.print(&committed, render::committed)?;
+        Ok(committed.index)
     }
 
     pub(crate) fn print<A: Serialize>(&self, answer: &A, screen: impl Fn(&A) -> String) -> Done {
