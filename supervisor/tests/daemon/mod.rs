@@ -4,9 +4,11 @@
 
 use policies::{MemberId, Millis, View};
 use raft_store::{Member, Store, StoreEvent};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use socket2::{Domain, Socket, Type};
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Command, Output};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use supervisor::api::{self, ApiState};
 use supervisor::auth::Tokens;
@@ -32,15 +34,29 @@ pub(crate) struct Daemon {
     _events: mpsc::UnboundedReceiver<StoreEvent>,
 }
 
+/// Below Linux's own range (32768 and up), which any outgoing connection of another test may take meanwhile.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// Ports that were given away; their owners may not have bound them yet.
+static DRAWN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+/// An address that is free for TCP and UDP. The probe does not listen: a process that is being started at this moment
+/// inherits it until its exec.
 pub(crate) fn free_tcp() -> String {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    socket.local_addr().unwrap().to_string()
+    loop {
+        let port = rand::random_range(PORTS);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let probe = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        probe.set_reuse_address(true).unwrap();
+        let is_free = probe.bind(&address.into()).is_ok() && UdpSocket::bind(address).is_ok();
+        if is_free && DRAWN.lock().unwrap().insert(port) {
+            return address.to_string();
+        }
+    }
 }
 
 pub(crate) fn addresses() -> Addresses {
-    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let heartbeat = udp.local_addr().unwrap().to_string();
-    Addresses { member: free_tcp(), api: free_tcp(), heartbeat, domain: "default".into() }
+    Addresses { member: free_tcp(), api: free_tcp(), heartbeat: free_tcp(), domain: "default".into() }
 }
 
 impl Daemon {
