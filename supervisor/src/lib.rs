@@ -28,5 +28,6 @@ pub mod progress;
 pub mod render;
 pub mod runtime;
 pub mod seal;
+pub mod still;
 pub mod telemetry;
 pub mod tls;

@@ -9,7 +9,7 @@ use Progress::{Done, Ended, UnderWay};
 use policies::{LogIndex, MemberId, NodeState, Phase};
 
 /// Entries that a new member may still lack when it counts as caught up: what a busy cluster writes between two looks.
-const BEHIND_MAX: u64 = 16;
+pub(crate) const BEHIND_MAX: u64 = 16;
 
 /// How far an order has come.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -141,6 +141,32 @@ async fn following_ends_when_the_reader_has_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_watched_is_shown_again_when_it_has_changed() {
+    let (_dir, daemon) = one_member().await;
+    let file = daemon.home.dir().join("nodes.toml");
+    std::fs::write(&file, "[[node]]\nname = \"n1\"\n").unwrap();
+    assert_eq!(run(&daemon, &["apply", "-f", file.to_str().unwrap()]).0, 0);
+    let mut list = Running::start(&daemon, &["node", "list", "--watch", "-o", "json"]);
+    let mut status = Running::start(&daemon, &["status", "-w"]);
+    let cordoned = |line: &str| {
+        let nodes: serde_json::Value = serde_json::from_str(line).unwrap();
+        nodes[0]["cordoned"].as_bool().unwrap()
+    };
+    assert!(!cordoned(&list.says()));
+    while !status.says().starts_with("Armed      no") {}
+    assert_eq!(run(&daemon, &["node", "cordon", "n1"]).0, 0);
+    assert!(cordoned(&list.says()));
+    assert_eq!(run(&daemon, &["arm", "--reason", "x"]).0, 0);
+    while !status.says().starts_with("Armed      yes") {}
+    (list.out, status.out) = (None, None);
+    assert_eq!(run(&daemon, &["node", "uncordon", "n1"]).0, 0);
+    assert_eq!(run(&daemon, &["disarm", "--reason", "x"]).0, 0);
+    assert_eq!((list.ends(), status.ends()), ((0, String::new()), (0, String::new())));
+    assert_eq!(run(&daemon, &["node", "show", "n9", "--watch"]).0, 1, "it is not there");
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_is_told_each_phase_and_how_it_ended() {
     let (_dir, daemon) = one_member().await;
     let nodes: String = (1..=3)

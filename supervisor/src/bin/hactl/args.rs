@@ -56,6 +56,14 @@ pub(crate) enum Output {
     Yaml,
 }
 
+/// Whether to show it once or again and again.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Watch {
+    /// Show it again whenever it has changed, until interrupted: over the old one on a terminal, else below it.
+    #[arg(long, short)]
+    pub(crate) watch: bool,
+}
+
 /// Whether to wait for what was ordered.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Wait {
@@ -75,8 +83,8 @@ pub(crate) struct Wait {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Is it armed, who leads, what is where, and what needs attention.
-    #[command(after_help = "Example:\n  hactl status\n  hactl status || page-somebody")]
-    Status,
+    #[command(after_help = "Example:\n  hactl status --watch\n  hactl status || page-somebody")]
+    Status(Watch),
     /// Describe providers, nodes, instances and policies: the whole file or nothing.
     #[command(
         after_help = "Example:\n  hactl apply -f inventory.toml\n  generate-inventory | hactl apply -f -"
@@ -189,13 +197,17 @@ pub(crate) enum Verb {
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeVerb {
     /// All nodes.
-    #[command(after_help = "Example:\n  hactl node list -o json | jq '.[] | select(.state == \"spare\")'")]
-    List,
+    #[command(
+        after_help = "Example:\n  hactl node list --watch\n  hactl node list -o json | jq '.[] | select(.state == \"spare\")'"
+    )]
+    List(Watch),
     /// One node in full; its secrets are hidden.
     #[command(after_help = "Example:\n  hactl node show node-3")]
     Show {
         /// The node.
         name: String,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// No new instance for this node.
     #[command(after_help = "Example:\n  hactl node cordon node-3")]
@@ -249,13 +261,15 @@ pub(crate) enum OnOff {
 #[derive(Debug, Subcommand)]
 pub(crate) enum InstanceVerb {
     /// All instances.
-    #[command(after_help = "Example:\n  hactl instance list")]
-    List,
+    #[command(after_help = "Example:\n  hactl instance list -o wide")]
+    List(Watch),
     /// One instance in full.
-    #[command(after_help = "Example:\n  hactl instance show web")]
+    #[command(after_help = "Example:\n  hactl instance show web --watch")]
     Show {
         /// The instance.
         name: String,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Move an instance after a fence of its node, whatever the node's health.
     #[command(
@@ -278,13 +292,15 @@ pub(crate) enum InstanceVerb {
 #[derive(Debug, Subcommand)]
 pub(crate) enum FailoverVerb {
     /// All failovers, newest first.
-    #[command(after_help = "Example:\n  hactl failover list")]
-    List,
+    #[command(after_help = "Example:\n  hactl failover list --watch -o json")]
+    List(Watch),
     /// One failover in full: phases, steps, proof.
-    #[command(after_help = "Example:\n  hactl failover show f1234")]
+    #[command(after_help = "Example:\n  hactl failover show f1234 --watch")]
     Show {
         /// The failover, e.g. f1234.
         id: String,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Call a failover off; only before anything was done.
     #[command(after_help = "Example:\n  hactl failover cancel f1234 --reason 'it is only rebooting'")]
@@ -300,8 +316,8 @@ pub(crate) enum FailoverVerb {
 #[derive(Debug, Subcommand)]
 pub(crate) enum MemberVerb {
     /// The members, as the one that answers sees them.
-    #[command(after_help = "Example:\n  hactl member list")]
-    List,
+    #[command(after_help = "Example:\n  hactl member list --watch")]
+    List(Watch),
     /// Add a member: it learns the log, then it votes.
     #[command(
         after_help = "Example:\n  hactl member add 2 --member-addr 10.0.0.2:7101 --api-addr 10.0.0.2:7201"
@@ -368,7 +384,7 @@ pub(crate) enum ContextVerb {
 pub(crate) enum PolicyVerb {
     /// All policies.
     #[command(after_help = "Example:\n  hactl policy list")]
-    List,
+    List(Watch),
     /// One policy, as the document that `policy set -f` takes.
     #[command(after_help = "Example:\n  hactl policy get quick > quick.toml")]
     Get {

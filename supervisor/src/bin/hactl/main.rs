@@ -10,6 +10,7 @@ mod output;
 mod policy;
 mod run;
 mod wait;
+mod watching;
 
 use args::{Cli, PolicyVerb, Verb};
 use clap::{CommandFactory, Parser};

@@ -13,19 +13,26 @@ use std::process::ExitCode;
 use supervisor::clock;
 use supervisor::render::{self, Screen};
 
+/// Clears a terminal and begins at its top (ECMA-48 ED, CUP).
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
 /// Where and how answers are printed.
 pub(crate) struct Printer {
     output: Output,
     screen: Screen,
+    is_terminal: bool,
 }
 
 impl Printer {
     pub(crate) fn new(cli: &Cli) -> Printer {
-        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let is_terminal = std::io::stdout().is_terminal();
+        // https://no-color.org: set to anything but nothing.
+        let colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let wide = cli.output == Output::Wide;
         Printer {
             output: cli.output,
             screen: Screen { now: clock::wall(), zone: TimeZone::system(), colour, wide },
+            is_terminal,
         }
     }
 
@@ -60,6 +67,26 @@ impl Printer {
             Output::Yaml => format!("---\n{}", yaml(answer)?),
         };
         write(&text)
+    }
+
+    /// Whether a screen is painted over the one before it.
+    pub(crate) fn repaints(&self) -> bool {
+        match self.output {
+            Output::Table | Output::Wide => self.is_terminal,
+            Output::Json | Output::Yaml => false,
+        }
+    }
+
+    /// One of many answers to the same question: over the last one on a terminal, else below it. Says when it was.
+    pub(crate) fn print_again<A: Serialize>(
+        &self,
+        answer: &A,
+        screen: &impl Fn(&A, &Screen) -> String,
+    ) -> Result<Reader, Failure> {
+        let now = self.screen();
+        let clear = if self.repaints() { CLEAR } else { "" };
+        let at = render::local(now.now, &now.zone);
+        self.print_one(answer, |answer| format!("{clear}{at}\n{}\n", screen(answer, &now)))
     }
 
     pub(crate) fn print_event(&self, event: &Event) -> Result<Reader, Failure> {

@@ -29,9 +29,9 @@ pub(crate) fn lint(file: &Path) -> Done {
 impl Session {
     pub(crate) async fn policy(&self, verb: PolicyVerb) -> Done {
         match verb {
-            PolicyVerb::List => {
+            PolicyVerb::List(watch) => {
                 let screen = |list: &Vec<PolicyDetail>, screen: &Screen| render::policies(list, screen);
-                self.show("/v1/policies", screen).await
+                self.show_or_watch(watch, "/v1/policies", screen).await
             }
             PolicyVerb::Get { name } => {
                 let detail = self.policy_detail(&name).await?;

@@ -1,6 +1,6 @@
 //! Carries out one verb: a request, an answer, a screen.
 
-use crate::args::{Cli, FailoverVerb, InstanceVerb, MemberVerb, NodeVerb, OnOff, Verb};
+use crate::args::{Cli, FailoverVerb, InstanceVerb, MemberVerb, NodeVerb, OnOff, Verb, Watch};
 use crate::feed::Feed;
 use crate::output::{Printer, Reader};
 use policies::{Documents, LogIndex, MemberId};
@@ -124,7 +124,7 @@ impl Session {
 
     pub(crate) async fn carry_out(&self, verb: Verb) -> Done {
         match verb {
-            Verb::Status => self.status().await,
+            Verb::Status(watch) => self.status(watch).await,
             Verb::Apply { file } => self.apply(&file).await,
             Verb::Node(verb) => self.node(verb).await,
             Verb::Instance(verb) => self.instance(verb).await,
@@ -159,13 +159,20 @@ impl Session {
     }
 
     /// Without a quorum any member's own memory is better than nothing, and the screen says what it is.
-    async fn status(&self) -> Done {
-        let status: Status = match self.client.get("/v1/status").await {
+    pub(crate) async fn read_status(&self) -> Result<Status, ClientError> {
+        match self.client.get("/v1/status").await {
             Err(ClientError::Refused(problem)) if problem.code == Code::NoQuorum => {
-                self.client.get("/v1/status?local=true").await?
+                self.client.get("/v1/status?local=true").await
             }
-            answer => answer?,
-        };
+            answer => answer,
+        }
+    }
+
+    async fn status(&self, watch: Watch) -> Done {
+        if watch.watch {
+            return self.watch(async || self.read_status().await, render::status).await;
+        }
+        let status = self.read_status().await?;
         let code = match (status.local, status.attention.is_empty()) {
             (true, _) => ExitCode::from(4),
             (false, true) => ExitCode::SUCCESS,
@@ -187,13 +194,13 @@ impl Session {
     async fn node(&self, verb: NodeVerb) -> Done {
         let path = |name: &str, verb: &str| format!("/v1/nodes/{}/{verb}", segment(name));
         match verb {
-            NodeVerb::List => {
-                self.show("/v1/nodes", |nodes: &Vec<NodeLine>, screen: &Screen| render::nodes(nodes, screen))
-                    .await
+            NodeVerb::List(watch) => {
+                let screen = |list: &Vec<NodeLine>, screen: &Screen| render::nodes(list, screen);
+                self.show_or_watch(watch, "/v1/nodes", screen).await
             }
-            NodeVerb::Show { name } => {
+            NodeVerb::Show { name, watch } => {
                 let path = format!("/v1/nodes/{}", segment(&name));
-                self.show(&path, render::node as fn(&NodeDetail, &Screen) -> String).await
+                self.show_or_watch(watch, &path, render::node as fn(&NodeDetail, &Screen) -> String).await
             }
             NodeVerb::Cordon { name } => {
                 self.order(&path(&name, "cordon"), &Switch { on: true, reason: None }).await
@@ -220,13 +227,14 @@ impl Session {
 
     async fn instance(&self, verb: InstanceVerb) -> Done {
         match verb {
-            InstanceVerb::List => {
+            InstanceVerb::List(watch) => {
                 let screen = |list: &Vec<InstanceLine>, screen: &Screen| render::instances(list, screen);
-                self.show("/v1/instances", screen).await
+                self.show_or_watch(watch, "/v1/instances", screen).await
             }
-            InstanceVerb::Show { name } => {
+            InstanceVerb::Show { name, watch } => {
                 let path = format!("/v1/instances/{}", segment(&name));
-                self.show(&path, render::instance as fn(&InstanceDetail, &Screen) -> String).await
+                let screen = render::instance as fn(&InstanceDetail, &Screen) -> String;
+                self.show_or_watch(watch, &path, screen).await
             }
             InstanceVerb::Evacuate { name, reason, yes, wait } => {
                 confirm(&name, yes, "Its node is fenced first")?;
@@ -242,13 +250,14 @@ impl Session {
 
     async fn failover(&self, verb: FailoverVerb) -> Done {
         match verb {
-            FailoverVerb::List => {
+            FailoverVerb::List(watch) => {
                 let screen = |list: &Vec<FailoverLine>, screen: &Screen| render::failovers(list, screen);
-                self.show("/v1/failovers", screen).await
+                self.show_or_watch(watch, "/v1/failovers", screen).await
             }
-            FailoverVerb::Show { id } => {
+            FailoverVerb::Show { id, watch } => {
                 let path = format!("/v1/failovers/{}", segment(&id));
-                self.show(&path, render::failover as fn(&FailoverDetail, &Screen) -> String).await
+                let screen = render::failover as fn(&FailoverDetail, &Screen) -> String;
+                self.show_or_watch(watch, &path, screen).await
             }
             FailoverVerb::Cancel { id, reason } => {
                 self.order(&format!("/v1/failovers/{}/cancel", segment(&id)), &Reason { reason }).await
@@ -258,8 +267,9 @@ impl Session {
 
     async fn member(&self, verb: MemberVerb) -> Done {
         match verb {
-            MemberVerb::List => {
-                self.show("/v1/members", render::members as fn(&Members, &Screen) -> String).await
+            MemberVerb::List(watch) => {
+                let screen = render::members as fn(&Members, &Screen) -> String;
+                self.show_or_watch(watch, "/v1/members", screen).await
             }
             MemberVerb::Add { id, addrs, learner, wait } => {
                 let (member_addr, api_addr) = (addrs.member_addr, addrs.api_addr);

@@ -140,7 +140,7 @@ impl Session {
 }
 
 /// Whether it makes sense to look again after this.
-fn may_pass(error: &ClientError) -> bool {
+pub(crate) fn may_pass(error: &ClientError) -> bool {
     match error {
         ClientError::Unreachable(_) => true,
         ClientError::Refused(problem) => match problem.code {
