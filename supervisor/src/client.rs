@@ -145,6 +145,32 @@ impl Client {
         read_answer(response).await
     }
 
+    /// Asks for a text.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn get_text(&self, path: &str) -> Result<String, ClientError> {
+        let response = self.send(Method::GET, path, None).await?;
+        let endpoint = place(response.url());
+        let body =
+            read_body(response).await.and_then(|body| String::from_utf8(body).map_err(|e| e.to_string()));
+        body.map_err(|why| ClientError::BadAnswer { endpoint, why })
+    }
+
+    /// The way to one member alone, whose API is at `host:port`.
+    ///
+    /// # Errors
+    /// [`ClientError::Context`] if that is no address.
+    pub fn at(&self, api: &str, patience: Duration) -> Result<Client, ClientError> {
+        let endpoints = vec![endpoint_url(Path::new("member list"), &format!("https://{api}"))?];
+        Ok(Client { http: self.http.clone(), endpoints, token: self.token.clone(), patience })
+    }
+
+    /// What must not be seen by others.
+    pub fn secrets(&self) -> Vec<Zeroizing<String>> {
+        self.token.iter().cloned().collect()
+    }
+
     /// Orders. Sent again only while it is certain that it did not arrive.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 use crate::api::answers::{FailoverDetail, InstanceDetail, NodeDetail, Status};
 use crate::render;
 use Progress::{Done, Ended, UnderWay};
-use policies::{LogIndex, MemberId, NodeState, Phase};
+use policies::{LogIndex, MemberId, NodeState, Phase, Waiting};
 
 /// Entries that a new member may still lack when it counts as caught up: what a busy cluster writes between two looks.
 pub(crate) const BEHIND_MAX: u64 = 16;
@@ -49,9 +49,8 @@ pub fn evacuation(order: LogIndex, detail: &InstanceDetail, plans: &[FailoverDet
 pub fn fence(order: LogIndex, detail: &NodeDetail, plans: &[FailoverDetail]) -> Progress {
     let name = &detail.record.node.name;
     let Some((last, lines)) = told(order, plans) else {
-        let waiting: Vec<String> = detail.view.waiting.iter().map(ToString::to_string).collect();
         return match &detail.record.fence_order {
-            Some(_) => UnderWay(waits(name.as_str(), &waiting)),
+            Some(_) => UnderWay(waits(name.as_str(), &reasons(detail))),
             None => Ended(vec![], format!("the order to fence {name} was withdrawn")),
         };
     };
@@ -68,10 +67,9 @@ pub fn fence(order: LogIndex, detail: &NodeDetail, plans: &[FailoverDetail]) -> 
 /// Of `node release`.
 pub fn release(detail: &NodeDetail) -> Progress {
     let name = &detail.record.node.name;
-    let waiting: Vec<String> = detail.view.waiting.iter().map(ToString::to_string).collect();
     match &detail.record.state {
         NodeState::Cleaning { .. } => {
-            UnderWay(with(vec![format!("{name} is being cleaned")], waits(name.as_str(), &waiting)))
+            UnderWay(with(vec![format!("{name} is being cleaned")], waits(name.as_str(), &reasons(detail))))
         }
         NodeState::Spare => Done(vec![format!("{name} is a spare")]),
         // It was a spare for a moment and is in use already.
@@ -149,6 +147,12 @@ fn under_way(last: &FailoverDetail, lines: Vec<String>) -> Progress {
         Some(why) => Ended(lines, format!("failover {id} is stuck: {why}")),
         None => UnderWay(with(lines, waits(&format!("failover {id}"), &last.waiting))),
     }
+}
+
+/// Why the node waits. That it is quarantined is no reason to wait with a fence, and with a release it is the past.
+fn reasons(detail: &NodeDetail) -> Vec<String> {
+    let counts = |waiting: &&Waiting| !matches!(waiting, Waiting::Quarantined);
+    detail.view.waiting.iter().filter(counts).map(ToString::to_string).collect()
 }
 
 fn waits(subject: &str, reasons: &[String]) -> Vec<String> {

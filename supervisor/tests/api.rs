@@ -13,7 +13,6 @@ use daemon::*;
 use policies::{Documents, MemberId};
 use reqwest::Method;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 use supervisor::api::answers::{Committed, Events, Members, NodeDetail, Status};
 use supervisor::api::{Applying, Code, NewMember, Reason};
@@ -22,20 +21,6 @@ use supervisor::client::{Client, ClientError};
 use supervisor::clock;
 use supervisor::config::Home;
 use supervisor::init;
-
-/// A context with a token in place of the certificate.
-fn token_context(daemon: &Daemon, token: &str) -> PathBuf {
-    let dir = daemon.home.dir();
-    std::fs::write(dir.join("token"), token).unwrap();
-    let path = dir.join("token.toml");
-    let api = &daemon.config.member.api_addr;
-    std::fs::write(
-        &path,
-        format!("endpoints = [\"https://{api}\"]\nca = \"ca.pem\"\ntoken_file = \"token\"\n"),
-    )
-    .unwrap();
-    path
-}
 
 fn code(error: &ClientError) -> Option<Code> {
     match error {

@@ -11,8 +11,12 @@ mod daemon;
 
 use daemon::*;
 use policies::*;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Stdio};
+use supervisor::auth::{Role, create_token};
 use supervisor::clock;
 
 /// Exit code, standard output, standard error.
@@ -230,5 +234,101 @@ async fn who_waits_is_told_each_phase_and_how_it_ended() {
     let led = (0, "member 1 leads\n".into(), "m1 leads\n".into());
     assert_eq!(run(&daemon, &["member", "transfer", "1", "--wait"]), led);
     assert_eq!(run(&daemon, &fence("n3", "--wait=soon")).0, 2);
+    daemon.end().await;
+}
+
+/// The parts of an archive, by their names within its folder.
+fn parts(archive: &Path) -> BTreeMap<String, String> {
+    let file = std::fs::File::open(archive).unwrap();
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
+    let mut parts = BTreeMap::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().components().skip(1).collect::<PathBuf>().display().to_string();
+        let mut text = String::new();
+        entry.read_to_string(&mut text).unwrap();
+        parts.insert(name, text);
+    }
+    parts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_debug_bundle_has_everything_but_secrets() {
+    let (_dir, daemon) = one_member().await;
+    let home = daemon.home.dir();
+    let inventory = home.join("inventory.toml");
+    let agent_key = "5ec7e7".repeat(11)[..64].to_owned();
+    let text = format!(
+        "[[provider]]\nkind = \"rack\"\nname = \"rack\"\nurl = \"http://127.0.0.1:1\"\ntoken = \"geheim-rack\"\n\
+         [[node]]\nname = \"n1\"\nagent_key = \"{agent_key}\"\n[[node.fencing]]\ndriver = \"ipmi\"\n\
+         address = \"127.0.0.1:623\"\nuser = \"ha\"\npassword = \"geheim-bmc\"\n\
+         [[instance]]\nname = \"web\"\nnode = \"n1\"\npolicy = \"quick\"\n"
+    );
+    std::fs::write(&inventory, text).unwrap();
+    let (code, _, told) = run(&daemon, &["apply", "-f", inventory.to_str().unwrap()]);
+    assert_eq!(code, 0, "{told}");
+    let hand = Hand::of(&daemon).await;
+    let plan = hand.begin("n1").await;
+    // A token that slipped into a reason is hidden as well.
+    let tokens = daemon.home.tokens();
+    let (token, _) = create_token(&tokens, "asker", Role::Operator, clock::wall()).unwrap();
+    let context = token_context(&daemon, &token);
+    let with_token = ["--context", context.to_str().unwrap()];
+    let arm = [&with_token[..], &["arm", "--reason", &token]].concat();
+    assert_eq!(run(&daemon, &arm).0, 0);
+
+    let file = home.join("bundle.tar.gz");
+    let bundle = [&with_token[..], &["debug", "bundle", file.to_str().unwrap()]].concat();
+    let (code, said, told) = run(&daemon, &bundle);
+    assert_eq!(code, 0, "{told}");
+    assert!(said.contains("  status.json\n") && said.ends_with("Nothing was sent anywhere.\n"), "{said}");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let found = parts(&file);
+    let names: Vec<&str> = found.keys().map(String::as_str).collect();
+    let (failover, member) = (format!("failovers/{plan}.json"), "members/m1");
+    for part in [
+        "events.json",
+        "failovers.json",
+        &failover,
+        "hactl.json",
+        "instances.json",
+        "instances/web.json",
+        &format!("{member}/members.json"),
+        &format!("{member}/metrics.txt"),
+        &format!("{member}/version.json"),
+        "nodes.json",
+        "nodes/n1.json",
+        "policies.json",
+        "status.json",
+    ] {
+        assert!(found.contains_key(part), "{part} is not among {names:?}");
+    }
+    assert!(
+        found["events.json"].contains("armed the cluster")
+            && found["nodes/n1.json"].contains("127.0.0.1:623")
+    );
+    assert_eq!(found["members/m1/version.json"], format!("{:?}", env!("CARGO_PKG_VERSION")));
+    assert!(found["members/m1/metrics.txt"].contains("ha_"), "{}", found["members/m1/metrics.txt"]);
+
+    let sealed =
+        daemon.store.read(|state| state.nodes.values().next().unwrap().node.agent_key.clone().unwrap().0);
+    assert!(sealed.starts_with("sealed:v1:"), "{sealed}");
+    let seal_key = std::fs::read_to_string(daemon.home.seal_key()).unwrap();
+    for (name, text) in &found {
+        for secret in
+            ["geheim", &agent_key, "sealed:v1:", &sealed[10..], &token, seal_key.trim(), "PRIVATE KEY"]
+        {
+            assert!(!text.contains(secret), "{name} holds {secret}: {text}");
+        }
+    }
+
+    // Nothing is overwritten unasked.
+    std::fs::write(&file, "mine").unwrap();
+    let (code, _, told) = run(&daemon, &bundle);
+    assert!(code == 2 && told.contains("say --force"), "{told}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+    assert_eq!(run(&daemon, &[&bundle[..], &["--force", "--events", "1", "-o", "json"]].concat()).0, 0);
+    let events: serde_json::Value = serde_json::from_str(&parts(&file)["events.json"]).unwrap();
+    assert_eq!(events["events"].as_array().unwrap().len(), 1);
     daemon.end().await;
 }

@@ -5,6 +5,7 @@ use crate::api::answers::{
     Change, Committed, Described, FailoverDetail, InstanceDetail, NodeDetail, PolicyDetail,
 };
 use crate::api::explain::{Explanation, outcome_text};
+use crate::bundle::BundleContents;
 use crate::context::ContextDetail;
 use policies::{Event, FenceDevice, Power};
 use std::collections::BTreeMap;
@@ -50,6 +51,27 @@ pub fn context(detail: &ContextDetail, screen: &Screen) -> String {
         sheet.lines(name, path.iter().map(|path| path.display().to_string()));
     }
     sheet.text
+}
+
+/// `hactl debug bundle`: what is in the archive, and what is not.
+pub fn bundle(contents: &BundleContents) -> String {
+    let file = contents.file.display();
+    let mut text = format!("{file}: {} parts, {}\n", contents.parts.len(), size(contents.bytes));
+    text.extend(contents.parts.iter().map(|part| format!("  {:>8}  {}\n", size(part.bytes), part.name)));
+    for missing in &contents.missing {
+        text.push_str(&format!("  missing: {}: {}\n", missing.name, missing.why));
+    }
+    text.push_str("Secrets are hidden; names and addresses are not. Nothing was sent anywhere.\n");
+    text
+}
+
+/// Bytes as people read them, in powers of 1024.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{} KiB", bytes / 1024),
+        _ => format!("{} MiB", bytes / 1_048_576),
+    }
 }
 
 /// `hactl node show`.

@@ -8,7 +8,9 @@ mod list;
 mod status;
 mod time;
 
-pub use detail::{committed, context, described, event, explanation, failover, instance, node, policy};
+pub use detail::{
+    bundle, committed, context, described, event, explanation, failover, instance, node, policy,
+};
 pub use list::{contexts, failovers, instances, members, nodes, policies};
 pub use status::status;
 pub use time::{ago, at, clock, length, local, utc};

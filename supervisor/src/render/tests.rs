@@ -291,6 +291,25 @@ fn contexts_are_listed_and_shown_without_what_is_in_their_files() {
 }
 
 #[test]
+fn a_bundle_says_what_is_in_it() {
+    let part = |name: &str, bytes| crate::bundle::PartSize { name: name.into(), bytes };
+    let contents = crate::bundle::BundleContents {
+        file: "hactl-debug-demo-20261123T052000Z.tar.gz".into(),
+        bytes: 4_200,
+        parts: vec![
+            part("status.json", 812),
+            part("events.json", 3_500_000),
+            part("members/m1/metrics.txt", 20_000),
+        ],
+        missing: vec![crate::bundle::Missing {
+            name: "members/m3/members.json".into(),
+            why: "no member can be reached: 10.2.0.3:7201: connection refused".into(),
+        }],
+    };
+    golden("debug_bundle", &bundle(&contents));
+}
+
+#[test]
 fn details() {
     let story = mid_failover();
     let (facts, screen) = (story.facts(), screen());

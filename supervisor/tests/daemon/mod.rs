@@ -7,6 +7,7 @@ use raft_store::{Member, Store, StoreEvent};
 use socket2::{Domain, Socket, Type};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -136,6 +137,20 @@ pub(crate) async fn one_member() -> (TempDir, Daemon) {
     let daemon = Daemon::start(home).await;
     daemon.leads().await;
     (dir, daemon)
+}
+
+/// A context with a token in place of the certificate.
+pub(crate) fn token_context(daemon: &Daemon, token: &str) -> PathBuf {
+    let dir = daemon.home.dir();
+    std::fs::write(dir.join("token"), token).unwrap();
+    let path = dir.join("token.toml");
+    let api = &daemon.config.member.api_addr;
+    std::fs::write(
+        &path,
+        format!("endpoints = [\"https://{api}\"]\nca = \"ca.pem\"\ntoken_file = \"token\"\n"),
+    )
+    .unwrap();
+    path
 }
 
 /// Runs the real `hactl` against the daemon.

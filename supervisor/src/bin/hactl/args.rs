@@ -180,6 +180,9 @@ pub(crate) enum Verb {
     /// The clusters of the context file, and which of them is meant. Asks no cluster.
     #[command(subcommand)]
     Context(ContextVerb),
+    /// What helps to find out why.
+    #[command(subcommand)]
+    Debug(DebugVerb),
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  hactl completion bash > /etc/bash_completion.d/hactl")]
     Completion {
@@ -378,6 +381,28 @@ pub(crate) enum ContextVerb {
         /// The context; without it the current one.
         name: Option<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DebugVerb {
+    /// Collect status, lists, details, history and metrics in one archive, without secrets. It is sent nowhere.
+    #[command(
+        after_help = "Example:\n  hactl debug bundle\n  hactl debug bundle INC-4711.tar.gz --events 5000"
+    )]
+    Bundle(Bundling),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bundling {
+    /// The archive; without it, a name with the cluster and the time, in this directory.
+    #[arg(value_name = "FILE.tar.gz")]
+    pub(crate) file: Option<PathBuf>,
+    /// At most so many events, the newest.
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    pub(crate) events: usize,
+    /// Overwrite the archive.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Subcommand)]

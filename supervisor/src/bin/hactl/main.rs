@@ -4,6 +4,7 @@
 //! it reads arguments and files, calls the API and prints the answer.
 
 mod args;
+mod bundle;
 mod contexts;
 mod feed;
 mod output;

@@ -1,6 +1,6 @@
 //! Carries out one verb: a request, an answer, a screen.
 
-use crate::args::{Cli, FailoverVerb, InstanceVerb, MemberVerb, NodeVerb, OnOff, Verb, Watch};
+use crate::args::{Cli, DebugVerb, FailoverVerb, InstanceVerb, MemberVerb, NodeVerb, OnOff, Verb, Watch};
 use crate::feed::Feed;
 use crate::output::{Printer, Reader};
 use policies::{Documents, LogIndex, MemberId};
@@ -19,7 +19,7 @@ use supervisor::api::answers::{
 use supervisor::api::explain::Explanation;
 use supervisor::api::{Applying, Code, NewMember, Reason, Switch, Transfer};
 use supervisor::client::{Client, ClientError};
-use supervisor::context::ContextFile;
+use supervisor::context::{ContextDetail, ContextFile};
 use supervisor::render::{self, Screen};
 use supervisor::{clock, document, files};
 
@@ -112,6 +112,7 @@ pub(crate) type Done = Result<ExitCode, Failure>;
 pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) printer: Printer,
+    context: ContextDetail,
     timeout: Duration,
 }
 
@@ -119,7 +120,8 @@ impl Session {
     pub(crate) fn open(cli: &Cli) -> Result<Session, Failure> {
         let file = ContextFile::load(&cli.context)?;
         let client = Client::open_cluster(&file, cli.cluster.as_deref(), cli.timeout)?;
-        Ok(Session { client, printer: Printer::new(cli), timeout: cli.timeout })
+        let context = file.show(cli.cluster.as_deref())?;
+        Ok(Session { client, printer: Printer::new(cli), context, timeout: cli.timeout })
     }
 
     pub(crate) async fn carry_out(&self, verb: Verb) -> Done {
@@ -154,6 +156,7 @@ impl Session {
             Verb::Member(verb) => self.member(verb).await,
             Verb::Policy(verb) => self.policy(verb).await,
             Verb::Events { follow, about, since, limit } => self.events(follow, about, since, limit).await,
+            Verb::Debug(DebugVerb::Bundle(bundling)) => self.bundle(&self.context, bundling).await,
             Verb::Context(_) | Verb::Completion { .. } | Verb::Man { .. } => Ok(ExitCode::SUCCESS),
         }
     }
