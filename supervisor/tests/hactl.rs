@@ -167,6 +167,8 @@ async fn what_is_watched_is_shown_again_when_it_has_changed() {
     assert_eq!(run(&daemon, &["disarm", "--reason", "x"]).0, 0);
     assert_eq!((list.ends(), status.ends()), ((0, String::new()), (0, String::new())));
     assert_eq!(run(&daemon, &["node", "show", "n9", "--watch"]).0, 1, "it is not there");
+    let (code, said, told) = run(&daemon, &["watch"]);
+    assert!(code == 2 && said.is_empty() && told.contains("`hactl status --watch`"), "{said}{told}");
     daemon.end().await;
 }
 

@@ -5,6 +5,7 @@
 
 mod detail;
 mod list;
+mod live;
 mod status;
 mod time;
 
@@ -12,6 +13,7 @@ pub use detail::{
     bundle, committed, context, described, event, explanation, failover, instance, node, policy,
 };
 pub use list::{contexts, failovers, instances, members, nodes, policies};
+pub use live::{Live, live};
 pub use status::status;
 pub use time::{ago, at, clock, length, local, utc};
 

@@ -50,7 +50,7 @@ fn armed(status: &Status, screen: &Screen) -> String {
     }
 }
 
-fn members(status: &Status, screen: &Screen) -> String {
+pub(super) fn members(status: &Status, screen: &Screen) -> String {
     let voters = status.members.iter().filter(|member| member.voter).count();
     let learners = status.members.len() - voters;
     let leader = status.members.iter().find(|member| member.leader);

@@ -13,7 +13,7 @@ const BEGIN: u64 = 1_795_411_200_000;
 pub(crate) struct Story {
     pub(crate) state: ClusterState,
     pub(crate) view: View,
-    events: Vec<Event>,
+    pub(crate) events: Vec<Event>,
     index: u64,
 }
 
@@ -36,7 +36,7 @@ impl Story {
     }
 }
 
-fn screen() -> Screen {
+pub(crate) fn screen() -> Screen {
     Screen {
         now: Wall(BEGIN + 95_000),
         zone: TimeZone::fixed(jiff::tz::offset(1)),
@@ -180,7 +180,7 @@ pub(crate) fn status_of(story: &Story) -> Status {
 }
 
 /// Compares with `testdata/NAME.txt`; with `UPDATE_EXPECT=1` writes it.
-fn golden(name: &str, found: &str) {
+pub(crate) fn golden(name: &str, found: &str) {
     assert!(!found.contains("sealed:v1"), "{name} shows a sealed secret");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(format!("{name}.txt"));
     if std::env::var_os("UPDATE_EXPECT").is_some() {

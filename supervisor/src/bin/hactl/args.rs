@@ -85,6 +85,9 @@ pub(crate) enum Verb {
     /// Is it armed, who leads, what is where, and what needs attention.
     #[command(after_help = "Example:\n  hactl status --watch\n  hactl status || page-somebody")]
     Status(Watch),
+    /// The whole terminal: status, nodes, failovers, trouble and history as they change. `q` quits.
+    #[command(after_help = "Example:\n  hactl watch\n  hactl watch --cluster lab")]
+    Watch,
     /// Describe providers, nodes, instances and policies: the whole file or nothing.
     #[command(
         after_help = "Example:\n  hactl apply -f inventory.toml\n  generate-inventory | hactl apply -f -"

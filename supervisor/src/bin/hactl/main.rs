@@ -7,6 +7,7 @@ mod args;
 mod bundle;
 mod contexts;
 mod feed;
+mod live;
 mod output;
 mod policy;
 mod run;

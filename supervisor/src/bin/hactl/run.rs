@@ -127,6 +127,7 @@ impl Session {
     pub(crate) async fn carry_out(&self, verb: Verb) -> Done {
         match verb {
             Verb::Status(watch) => self.status(watch).await,
+            Verb::Watch => self.watch_all().await,
             Verb::Apply { file } => self.apply(&file).await,
             Verb::Node(verb) => self.node(verb).await,
             Verb::Instance(verb) => self.instance(verb).await,
