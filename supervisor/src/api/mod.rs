@@ -17,6 +17,7 @@ mod serve;
 pub(crate) use change::read_json;
 pub use change::{Applying, Policing, Reason, Switch};
 pub use members::{NewMember, Transfer};
+pub use openapi::description;
 pub use problem::{Code, Problem};
 pub use serve::{Peer, serve};
 

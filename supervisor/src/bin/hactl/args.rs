@@ -466,18 +466,12 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
-    fn leaves(command: &clap::Command, path: &str, check: &mut impl FnMut(&clap::Command, &str)) {
-        for verb in command.get_subcommands() {
-            let path = format!("{path} {}", verb.get_name());
-            if verb.has_subcommands() { leaves(verb, &path, check) } else { check(verb, &path) }
-        }
-    }
-
     #[test]
     fn every_verb_has_an_example_that_is_accepted() {
         Cli::command().debug_assert();
         let mut found = 0;
-        leaves(&Cli::command(), "hactl", &mut |verb, path| {
+        for (path, verb) in crate::schema::leaves() {
+            let path = format!("hactl {path}");
             let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.starts_with("Example:\n"), "{path} has no example");
             for line in help.lines().skip(1).filter(|line| line.trim_start().starts_with("hactl ")) {
@@ -486,13 +480,13 @@ mod tests {
                     0 => text.split_whitespace().collect::<Vec<_>>(),
                     _ => vec![text],
                 });
-                assert!(line.trim_start().starts_with(path), "{path}: {line}");
+                assert!(line.trim_start().starts_with(&path), "{path}: {line}");
                 if let Err(error) = Cli::try_parse_from(words) {
                     panic!("{line}: {error}");
                 }
                 found += 1;
             }
-        });
+        }
         assert!(found > 25, "{found}");
     }
 }

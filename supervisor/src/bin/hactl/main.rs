@@ -11,6 +11,8 @@ mod live;
 mod output;
 mod policy;
 mod run;
+#[cfg(test)]
+mod schema;
 mod wait;
 mod watching;
 
