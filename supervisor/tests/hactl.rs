@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Stdio};
 use supervisor::auth::{Role, create_token};
 use supervisor::clock;
+use supervisor::config::Home;
+use supervisor::init;
 
 /// Exit code, standard output, standard error.
 fn run(daemon: &Daemon, args: &[&str]) -> (i32, String, String) {
@@ -254,6 +256,20 @@ fn parts(archive: &Path) -> BTreeMap<String, String> {
     parts
 }
 
+/// Neither these, nor a sealed one, nor a key of the member.
+fn assert_no_secret(daemon: &Daemon, found: &BTreeMap<String, String>, plain: &[&str]) {
+    let sealed =
+        daemon.store.read(|state| state.nodes.values().next().unwrap().node.agent_key.clone().unwrap().0);
+    let seal_key = std::fs::read_to_string(daemon.home.seal_key()).unwrap();
+    let sealed = sealed.strip_prefix("sealed:v1:").unwrap();
+    let secrets = [plain, &["sealed:v1:", sealed, seal_key.trim(), "PRIVATE KEY"]].concat();
+    for (name, text) in found {
+        for secret in &secrets {
+            assert!(!text.contains(secret), "{name} holds {secret}: {text}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_debug_bundle_has_everything_but_secrets() {
     let (_dir, daemon) = one_member().await;
@@ -312,17 +328,7 @@ async fn a_debug_bundle_has_everything_but_secrets() {
     assert_eq!(found["members/m1/version.json"], format!("{:?}", env!("CARGO_PKG_VERSION")));
     assert!(found["members/m1/metrics.txt"].contains("ha_"), "{}", found["members/m1/metrics.txt"]);
 
-    let sealed =
-        daemon.store.read(|state| state.nodes.values().next().unwrap().node.agent_key.clone().unwrap().0);
-    assert!(sealed.starts_with("sealed:v1:"), "{sealed}");
-    let seal_key = std::fs::read_to_string(daemon.home.seal_key()).unwrap();
-    for (name, text) in &found {
-        for secret in
-            ["geheim", &agent_key, "sealed:v1:", &sealed[10..], &token, seal_key.trim(), "PRIVATE KEY"]
-        {
-            assert!(!text.contains(secret), "{name} holds {secret}: {text}");
-        }
-    }
+    assert_no_secret(&daemon, &found, &["geheim", &agent_key, &token]);
 
     // Nothing is overwritten unasked.
     std::fs::write(&file, "mine").unwrap();
@@ -333,4 +339,39 @@ async fn a_debug_bundle_has_everything_but_secrets() {
     let events: serde_json::Value = serde_json::from_str(&parts(&file)["events.json"]).unwrap();
     assert_eq!(events["events"].as_array().unwrap().len(), 1);
     daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_come_and_go_and_what_is_left_is_still_bundled() {
+    let (dir, one) = one_member().await;
+    let file = dir.path().join("m2.bundle");
+    let addrs = addresses();
+    let (member, api) = (addrs.member.clone(), addrs.api.clone());
+    init::invite(&one.home, MemberId(2), addrs, &file, jiff::Timestamp::now()).unwrap();
+    let home = Home::new(dir.path().join("m2"));
+    init::join(&home, &file).unwrap();
+    let add = ["member", "add", "2", "--member-addr", &member, "--api-addr", &api];
+
+    // Nobody is there yet: it is a learner that does not answer.
+    let early = [&add[..], &["--learner", "--wait=100ms"]].concat();
+    let (code, said, told) = run(&one, &early);
+    assert_eq!((code, said.as_str()), (5, "admin notes: added m2 as a learner\n"), "{told}");
+    let two = Daemon::start(home).await;
+    let (code, _, told) = run(&one, &[&add[..], &["--learner", "--wait"]].concat());
+    assert!(code == 0 && told.ends_with("m2 has caught up\n"), "{told}");
+
+    // With a vote that is never given there is no quorum, and only one member's memory to be had.
+    assert_eq!(run(&one, &add).0, 0);
+    two.end().await;
+    let file = dir.path().join("bundle.tar.gz");
+    let bundle = ["--timeout", "1s", "debug", "bundle", file.to_str().unwrap()];
+    let (code, said, told) = run(&one, &bundle);
+    assert!(
+        code == 0 && said.contains("  missing: members/m2/members.json: no member can be reached"),
+        "{told}"
+    );
+    let found = parts(&file);
+    assert!(found["hactl.json"].contains("no quorum stands behind this"), "{}", found["hactl.json"]);
+    assert!(found.contains_key("policies.json") && found.contains_key("members/m1/metrics.txt"));
+    one.end().await;
 }

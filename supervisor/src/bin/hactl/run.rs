@@ -278,17 +278,7 @@ impl Session {
             MemberVerb::Add { id, addrs, learner, wait } => {
                 let (member_addr, api_addr) = (addrs.member_addr, addrs.api_addr);
                 let new = NewMember { id: MemberId(id), member_addr, api_addr };
-                let mut committed: Committed = self.client.order(Method::POST, "/v1/members", &new).await?;
-                if !learner {
-                    let promoted = self.promote(id, wait.wait.unwrap_or(self.timeout)).await?;
-                    committed.index = promoted.index;
-                    committed.events.extend(promoted.events);
-                }
-                self.print(&committed, render::committed)?;
-                match wait.wait {
-                    Some(limit) => self.wait_for_member(limit, new.id, learner).await,
-                    None => Ok(ExitCode::SUCCESS),
-                }
+                self.add_member(&new, learner, wait.wait).await
             }
             MemberVerb::Remove { id, wait } => {
                 let path = format!("/v1/members/{id}");
@@ -310,11 +300,35 @@ impl Session {
         }
     }
 
+    async fn add_member(&self, new: &NewMember, learner: bool, wait: Option<Duration>) -> Done {
+        let began = Instant::now();
+        let mut committed: Committed = self.client.order(Method::POST, "/v1/members", new).await?;
+        let left = |limit: Duration| limit.saturating_sub(began.elapsed());
+        if let Some(limit) = wait {
+            // As a learner first, for until then it cannot vote, and here it is told what it still lacks.
+            if let Err(failure) = self.wait_for_member(limit, new.id, true).await {
+                // It was added all the same.
+                self.print(&committed, render::committed)?;
+                return Err(failure);
+            }
+        }
+        if !learner {
+            let promoted = self.promote(new.id, left(wait.unwrap_or(self.timeout))).await?;
+            committed.index = promoted.index;
+            committed.events.extend(promoted.events);
+        }
+        self.print(&committed, render::committed)?;
+        match wait {
+            Some(limit) if !learner => self.wait_for_member(left(limit), new.id, false).await,
+            Some(_) | None => Ok(ExitCode::SUCCESS),
+        }
+    }
+
     /// Asks until the new member has caught up; the client itself asks again while the answer is "not yet".
-    async fn promote(&self, id: u64, limit: Duration) -> Result<Committed, Failure> {
+    async fn promote(&self, id: MemberId, limit: Duration) -> Result<Committed, Failure> {
         let began = Instant::now();
         loop {
-            let path = format!("/v1/members/{id}/promote");
+            let path = format!("/v1/members/{}/promote", id.0);
             match self.client.order::<Committed>(Method::POST, &path, &()).await {
                 Err(ClientError::Refused(problem))
                     if problem.code == Code::NotYet && began.elapsed() < limit =>
