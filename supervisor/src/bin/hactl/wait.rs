@@ -18,6 +18,8 @@ use tokio::time::Instant;
 
 /// How long to wait for an event before looking anyway: beliefs and waits change without one.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// The same while a member comes or goes: that it catches up is no event, and takes a second or two.
+const LOOK_AT_MEMBERS_AGAIN: Duration = Duration::from_millis(500);
 
 /// What was said already, so that each line is said once.
 #[derive(Default)]
@@ -40,10 +42,11 @@ impl Told {
 }
 
 impl Session {
-    /// Looks until it is done, has ended otherwise, or `limit` is over.
-    pub(crate) async fn wait(
+    /// Looks until it is done, has ended otherwise, or `limit` is over: after each event, and after `again` without one.
+    async fn wait(
         &self,
         limit: Duration,
+        again: Duration,
         look: impl AsyncFn() -> Result<Progress, ClientError>,
     ) -> Done {
         let until = Instant::now() + limit;
@@ -74,7 +77,7 @@ impl Session {
             if Instant::now() >= until {
                 return Err(Failure::TimeOver { limit, last: told.last });
             }
-            feed.something(until.min(Instant::now() + LOOK_AGAIN)).await?;
+            feed.something(until.min(Instant::now() + again)).await?;
         }
     }
 
@@ -85,7 +88,7 @@ impl Session {
             let plans = self.plans(order, &detail.failovers, |_| true).await?;
             Ok(progress::evacuation(order, &detail, &plans))
         };
-        self.wait(limit, look).await
+        self.wait(limit, LOOK_AGAIN, look).await
     }
 
     pub(crate) async fn wait_for_fence(&self, limit: Duration, order: LogIndex, name: &str) -> Done {
@@ -98,24 +101,28 @@ impl Session {
             let plans = self.plans(order, &all, |line| line.from == *node).await?;
             Ok(progress::fence(order, &detail, &plans))
         };
-        self.wait(limit, look).await
+        self.wait(limit, LOOK_AGAIN, look).await
     }
 
     pub(crate) async fn wait_for_release(&self, limit: Duration, name: &str) -> Done {
         let path = format!("/v1/nodes/{}", segment(name));
-        self.wait(limit, async || Ok(progress::release(&self.client.get::<NodeDetail>(&path).await?))).await
+        let look = async || Ok(progress::release(&self.client.get::<NodeDetail>(&path).await?));
+        self.wait(limit, LOOK_AGAIN, look).await
     }
 
     pub(crate) async fn wait_for_member(&self, limit: Duration, id: MemberId, learner: bool) -> Done {
-        self.wait(limit, async || Ok(progress::joined(id, learner, &self.leaders_status().await?))).await
+        let look = async || Ok(progress::joined(id, learner, &self.leaders_status().await?));
+        self.wait(limit, LOOK_AT_MEMBERS_AGAIN, look).await
     }
 
     pub(crate) async fn wait_for_removal(&self, limit: Duration, id: MemberId) -> Done {
-        self.wait(limit, async || Ok(progress::removed(id, &self.leaders_status().await?))).await
+        let look = async || Ok(progress::removed(id, &self.leaders_status().await?));
+        self.wait(limit, LOOK_AT_MEMBERS_AGAIN, look).await
     }
 
     pub(crate) async fn wait_for_transfer(&self, limit: Duration, to: MemberId) -> Done {
-        self.wait(limit, async || Ok(progress::transferred(to, &self.leaders_status().await?))).await
+        let look = async || Ok(progress::transferred(to, &self.leaders_status().await?));
+        self.wait(limit, LOOK_AT_MEMBERS_AGAIN, look).await
     }
 
     async fn leaders_status(&self) -> Result<Status, ClientError> {
