@@ -29,13 +29,10 @@ impl ClusterState {
             events.push(Event { index, at, about: vec![about], text });
         };
         for document in &documents.policies {
-            document
-                .policy
-                .validate()
-                .map_err(|why| Rejected::BadPolicy { name: document.name.clone(), why })?;
-            let record = PolicyRecord { policy: document.policy.clone(), version: index, by: by.to_owned() };
-            let old = self.policies.insert(document.name.clone(), record);
-            tell(format!("policy/{}", document.name), old.is_none());
+            let new = !self.policies.contains_key(&document.name);
+            let order = Order { by: by.to_owned(), reason: "applied with other documents".to_owned(), at };
+            self.revise(&document.name, &document.policy, index, order)?;
+            tell(format!("policy/{}", document.name), new);
         }
         for provider in &documents.providers {
             let old = self.providers.insert(provider.name.clone(), provider.clone());
@@ -96,6 +93,7 @@ impl ClusterState {
             cordoned: false,
             maintenance: None,
             fence_order: None,
+            approved: None,
             confirmed_off: None,
         };
         self.nodes.insert(node.name.clone(), record);

@@ -14,6 +14,7 @@ use crate::state::{ClusterState, NodeRecord, NodeState};
 use crate::waiting::Waiting;
 use crate::watch::{Change, Limits};
 use crate::words::*;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 /// How often each member reports, even if nothing changed: a third of the age at which a report counts no longer.
@@ -273,6 +274,12 @@ impl Engine {
                 }
             }
         }
+        for (node, record) in &state.nodes {
+            let is_news = self.state.nodes.get(node).is_none_or(|known| known.verdict != record.verdict);
+            if is_news && record.verdict != Verdict::Healthy {
+                self.memory.judged(node, &record.verdict, now);
+            }
+        }
         if self.leads != state.leadership.map(|leadership| leadership.epoch) {
             self.leads = None;
         }
@@ -298,7 +305,9 @@ impl Engine {
             }
             Command::TookOver { .. } => self.leads = None,
             Command::Lead { step, .. } => self.remember(now, index, step, outputs),
-            Command::Describe(_) | Command::SetPolicy { .. } => self.rewatch(outputs),
+            Command::Describe(_) | Command::SetPolicy { .. } | Command::DeletePolicy { .. } => {
+                self.rewatch(outputs);
+            }
             Command::Note { .. }
             | Command::Arm { .. }
             | Command::Disarm { .. }
@@ -307,6 +316,7 @@ impl Engine {
             | Command::Evacuate { .. }
             | Command::Fence { .. }
             | Command::ConfirmOff { .. }
+            | Command::Approve { .. }
             | Command::Cancel { .. }
             | Command::Release { .. } => {}
         }
@@ -338,16 +348,14 @@ impl Engine {
                 self.memory.phases.insert(*plan, now);
                 self.rewatch(outputs);
             }
-            Step::Judge { node, verdict: Verdict::Healthy, .. } => {
-                self.memory.alive_since.insert(node.clone(), now);
-            }
+            Step::Judge { node, verdict, .. } => self.memory.judged(node, verdict, now),
             Step::Finish { plan, .. } => {
                 let plan = self.state.plans.get(plan);
                 if let Some(spare) = plan.and_then(|plan| plan.decision.spare.clone()) {
                     self.memory.alive_since.insert(spare, now);
                 }
             }
-            Step::Judge { .. } | Step::Withhold { .. } | Step::Stick { .. } | Step::Cleaned { .. } => {}
+            Step::Withhold { .. } | Step::Stick { .. } | Step::Cleaned { .. } => {}
         }
         if self.memory.intents.len() > INTENTS_REMEMBERED_MAX {
             self.forget_intents();
@@ -468,7 +476,8 @@ impl Engine {
             }
         }
         let (state, memory, sights) = (&self.state, &self.memory, &self.sights);
-        let desk = Desk { state, memory, sights, rejudged, leader, now };
+        let candidates = OnceCell::new();
+        let desk = Desk { state, memory, sights, rejudged, leader, now, candidates };
         let Wishes { commands, effects, waiting: planned } = plan(&desk);
         let holds = |why: &Waiting| matches!(why, Waiting::Hold { .. });
         if planned.values().flatten().any(holds) {
@@ -561,7 +570,7 @@ impl Engine {
         self.memory.reports.values().map(|(report, at)| (report, *at))
     }
 
-    pub(crate) fn last_power(&self, node: &NodeId) -> Option<(Option<Power>, Mono)> {
+    pub(crate) fn power_reading(&self, node: &NodeId) -> Option<(Option<Power>, Mono)> {
         self.memory.powers.get(node).copied()
     }
 

@@ -157,6 +157,7 @@ impl Metrics {
             Command::Note { .. }
             | Command::Describe(_)
             | Command::SetPolicy { .. }
+            | Command::DeletePolicy { .. }
             | Command::Arm { .. }
             | Command::Disarm { .. }
             | Command::Cordon { .. }
@@ -164,6 +165,7 @@ impl Metrics {
             | Command::Evacuate { .. }
             | Command::Fence { .. }
             | Command::ConfirmOff { .. }
+            | Command::Approve { .. }
             | Command::Release { .. }
             | Command::TookOver { .. } => {}
         }

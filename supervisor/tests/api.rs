@@ -281,23 +281,44 @@ async fn policies_are_linted_and_edited() {
     let (code, _, said) = run(&offline, "true");
     assert!(code == 2 && said.contains("takeover.start_deadline = 1s must be at least"), "{said}");
 
+    let edit = ["policy", "edit", "quick", "--reason", "INC-1"];
     // Nothing is changed by who changes nothing, makes a mistake, or has no editor; what was typed is kept.
-    let (code, said, _) = run(&["policy", "edit", "quick"], "true");
+    let (code, said, _) = run(&edit, "true");
     assert_eq!((code, said.as_str()), (0, "policy quick is as it was; nothing was changed\n"));
-    let (code, _, said) = run(&["policy", "edit", "quick"], "sed -i s/suspect_after/suspect_afetr/");
+    let (code, _, said) = run(&edit, "sed -i s/suspect_after/suspect_afetr/");
     assert!(code == 2 && said.contains("did you mean `suspect_after`?"), "{said}");
     let kept = said.lines().find_map(|line| line.strip_prefix("What was typed is in ")).unwrap();
     assert!(std::fs::read_to_string(kept).unwrap().contains("suspect_afetr"));
     std::fs::remove_file(kept).unwrap();
-    let (code, _, said) = run(&["policy", "edit", "quick"], "false");
+    let (code, _, said) = run(&edit, "false");
     assert!(code == 2 && said.contains("the editor `false` ended with"), "{said}");
     let kept = said.lines().find_map(|line| line.strip_prefix("What was typed is in ")).unwrap();
     std::fs::remove_file(kept).unwrap();
 
-    let (code, said, _) =
-        run(&["policy", "edit", "quick"], "sed -i 's/^gray_after = .*/gray_after = \"77s\"/'");
-    assert_eq!((code, said.as_str()), (0, "admin set policy quick\n"));
+    let (code, said, _) = run(&edit, "sed -i 's/^gray_after = .*/gray_after = \"77s\"/'");
+    assert_eq!(
+        (code, said.as_str()),
+        (0, "admin set policy quick (detection.gray_after: 5s -> 77s): INC-1\n")
+    );
     assert!(run(&["policy", "get", "quick"], "true").1.contains("gray_after = \"77s\""));
+
+    // Every version has its author and reason; an earlier one comes back as a new one.
+    let set = ["policy", "set", "mine", "brakes.fences_in_flight_max=1", "--reason", "for web"];
+    let (code, said, _) = run(&set, "true");
+    assert!(code == 0 && said.starts_with("admin set policy mine (new): for web"), "{said}");
+    let (code, said, _) = run(&["policy", "rollback", "quick", "--reason", "false alarms"], "true");
+    assert!(
+        code == 0 && said.contains("(detection.gray_after: 77s -> 5s): back to version i0: false"),
+        "{said}"
+    );
+    let (code, said, _) = run(&["policy", "rollback", "quick", "--to", "i9999", "--reason", "x"], "true");
+    assert!(code == 1 && said.is_empty(), "{said}");
+    let (_, said, _) = run(&["policy", "history", "quick"], "true");
+    let heads: Vec<&str> = said.lines().filter(|line| line.starts_with("version")).collect();
+    assert!(
+        heads.len() == 3 && heads[0].contains("in force") && heads[2].contains("from the beginning"),
+        "{said}"
+    );
 
     let web = NODE.to_owned() + "[[instance]]\nname = \"web\"\nnode = \"n1\"\npolicy = \"quick\"\n";
     let file = daemon.home.dir().join("web.toml");
@@ -306,6 +327,17 @@ async fn policies_are_linted_and_edited() {
     let (code, said, _) = run(&["policy", "effective", "web"], "true");
     assert!(code == 0 && said.starts_with("# web names policy quick\n# policy quick, version "), "{said}");
     assert_eq!(run(&["policy", "effective", "db"], "true").0, 1);
+
+    // Nothing that protects anything is deleted, and what is deleted comes back.
+    let (code, _, said) = run(&["policy", "delete", "quick", "--reason", "x"], "true");
+    assert!(code == 1 && said.contains("instance web is protected by it"), "{said}");
+    let (code, said, _) = run(&["policy", "delete", "mine", "--reason", "unused"], "true");
+    assert_eq!((code, said.as_str()), (0, "admin deleted policy mine: unused\n"));
+    assert_eq!(run(&["policy", "get", "mine"], "true").0, 1);
+    let (code, said, _) = run(&["policy", "rollback", "mine", "--reason", "needed"], "true");
+    assert!(code == 0 && said.contains("back to version"), "{said}");
+    assert!(run(&["policy", "get", "mine"], "true").1.contains("fences_in_flight_max = 1"));
+    daemon.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -345,9 +377,9 @@ async fn hactl_says_by_its_exit_code_what_happened() {
     assert_eq!(run(&["fence", "n1", "--reason", "drill", "--yes", "n2"]).0, 2);
     assert_eq!(run(&["fence", "n1", "--reason", "drill", "--yes", "n1"]).0, 0);
     assert_eq!(run(&["node", "release", "n1", "--reason", "x"]).0, 1);
-    let (code, _, said) = run(&["policy", "set", "quick", "detection.suspect_afetr=1s"]);
+    let (code, _, said) = run(&["policy", "set", "quick", "--reason", "x", "detection.suspect_afetr=1s"]);
     assert!(code == 2 && said.contains("detection.suspect_after"), "{said}");
-    assert_eq!(run(&["policy", "set", "quick", "detection.suspect_after=1s"]).0, 0);
+    assert_eq!(run(&["policy", "set", "quick", "--reason", "x", "detection.suspect_after=1s"]).0, 0);
     assert!(run(&["policy", "get", "quick"]).1.contains("suspect_after = \"1s\""));
     assert_eq!(run(&["explain", "n1"]).0, 0);
     assert!(run(&["completion", "bash"]).1.contains("_hactl"));
@@ -360,7 +392,7 @@ async fn hactl_says_by_its_exit_code_what_happened() {
     assert_eq!(run(&["--context", "/nonexistent", "status"]).0, 2);
     let dead = daemon.home.dir().join("dead.toml");
     let context = std::fs::read_to_string(daemon.home.hactl()).unwrap();
-    let dead_api = free_tcp();
+    let dead_api = addresses().api;
     std::fs::write(&dead, context.replace(&daemon.config.member.api_addr, &dead_api)).unwrap();
     let (code, _, said) = run(&["--context", dead.to_str().unwrap(), "--timeout", "1s", "status"]);
     assert!(code == 3 && said.contains(&dead_api), "{said}");

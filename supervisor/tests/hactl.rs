@@ -32,7 +32,7 @@ fn run(daemon: &Daemon, args: &[&str]) -> (i32, String, String) {
 async fn one_of_several_clusters_is_chosen_by_name() {
     let (_dir, daemon) = one_member().await;
     let one = std::fs::read_to_string(daemon.home.hactl()).unwrap();
-    let gone = one.replace(&daemon.config.member.api_addr, &free_tcp());
+    let gone = one.replace(&daemon.config.member.api_addr, &addresses().api);
     let several = daemon.home.dir().join("several.toml");
     std::fs::write(&several, format!("current = \"gone\"\n[context.gone]\n{gone}\n[context.here]\n{one}\n"))
         .unwrap();

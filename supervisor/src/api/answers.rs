@@ -324,8 +324,9 @@ pub struct PolicyDetail {
     /// The log index of this version; 0 for an untouched preset.
     #[schema(value_type = u64)]
     pub version: LogIndex,
-    /// Who set it.
-    pub by: String,
+    /// Who set it, why and when.
+    #[schema(value_type = Object)]
+    pub order: Order,
     /// How many instances it protects.
     pub instances: u64,
     /// Its content.
@@ -497,7 +498,7 @@ impl Facts<'_> {
         Some(PolicyDetail {
             name: name.clone(),
             version: record.version,
-            by: record.by.clone(),
+            order: record.order.clone(),
             instances: self.state.instances.values().filter(protects).count() as u64,
             policy: record.policy.clone(),
         })

@@ -10,14 +10,16 @@ mod events;
 pub mod explain;
 mod members;
 mod openapi;
+mod policy;
 mod problem;
 mod read;
 mod serve;
 
 pub(crate) use change::read_json;
-pub use change::{Applying, Policing, Reason, Switch};
+pub use change::{Applying, Reason, Switch};
 pub use members::{NewMember, Transfer};
 pub use openapi::description;
+pub use policy::{Became, Deleting, Policing, PolicyVersion};
 pub use problem::{Code, Problem};
 pub use serve::{Peer, serve};
 
@@ -93,12 +95,14 @@ fn answered_by_leader() -> Router<ApiState> {
         .route("/v1/instances", get(read::instances))
         .route("/v1/instances/{name}", get(read::instance))
         .route("/v1/instances/{name}/evacuate", post(change::evacuate))
+        .route("/v1/instances/{name}/approve", post(change::approve))
         .route("/v1/failovers", get(read::failovers))
         .route("/v1/failovers/{id}", get(read::failover))
         .route("/v1/failovers/{id}/cancel", post(change::cancel))
         .route("/v1/explain/{*target}", get(read::explanation))
-        .route("/v1/policies", get(read::policies))
-        .route("/v1/policies/{name}", get(read::policy).put(change::set_policy))
+        .route("/v1/policies", get(policy::list))
+        .route("/v1/policies/{name}", get(policy::get).put(policy::set).delete(policy::delete))
+        .route("/v1/policies/{name}/history", get(policy::history))
         .route("/v1/apply", post(change::apply))
         .route("/v1/arm", post(change::arm))
         .route("/v1/disarm", post(change::disarm))

@@ -1,6 +1,6 @@
 //! The description of the API (OpenAPI 3.1), made from the handlers themselves.
 
-use super::{answers, change, events, explain, members, problem, read};
+use super::{answers, change, events, explain, members, policy, problem, read};
 use axum::Json;
 use utoipa::OpenApi;
 
@@ -21,18 +21,21 @@ use utoipa::OpenApi;
         read::failovers,
         read::failover,
         read::explanation,
-        read::policies,
-        read::policy,
+        policy::list,
+        policy::get,
+        policy::history,
+        policy::set,
+        policy::delete,
         change::cordon,
         change::maintenance,
         change::fence,
         change::confirm_off,
         change::release,
         change::evacuate,
+        change::approve,
         change::cancel,
         change::arm,
         change::disarm,
-        change::set_policy,
         change::apply,
         members::list,
         members::add,

@@ -5,9 +5,10 @@ use crate::api::answers::{
     Change, Committed, Described, FailoverDetail, InstanceDetail, NodeDetail, PolicyDetail,
 };
 use crate::api::explain::{Explanation, outcome_text};
+use crate::api::{Became, PolicyVersion};
 use crate::bundle::BundleContents;
 use crate::context::ContextDetail;
-use policies::{Event, FenceDevice, Power};
+use policies::{Event, FenceDevice, Order, Power};
 use std::collections::BTreeMap;
 
 /// A screen of `Name  value` lines; a value of several lines is indented under its name.
@@ -211,8 +212,31 @@ pub fn policy(detail: &PolicyDetail) -> Result<String, toml::ser::Error> {
     let body = toml::to_string(&detail.policy)?;
     Ok(format!(
         "# policy {}, version {}, by {}, protects {} instances\n{body}",
-        detail.name, detail.version, detail.by, detail.instances
+        detail.name, detail.version, detail.order.by, detail.instances
     ))
+}
+
+/// `hactl policy history`.
+pub fn policy_history(versions: &[PolicyVersion], screen: &Screen) -> String {
+    let mut text = String::new();
+    for version in versions {
+        let became = match version.became {
+            Became::InForce => screen.tint(Tone::Good, "in force"),
+            Became::Replaced => "replaced".to_owned(),
+            Became::Deleted => screen.tint(Tone::Careful, "deleted"),
+        };
+        let Order { by, reason, at } = &version.order;
+        let when = match version.version.0 {
+            0 => "from the beginning".to_owned(),
+            _ => format!("{}, {}", screen.at(*at), by),
+        };
+        let head = screen.tint(Tone::Strong, &format!("version {}", version.version));
+        text.push_str(&format!("{head}  {became}  {when}: {reason}\n"));
+        for change in &version.changes {
+            text.push_str(&format!("    {change}\n"));
+        }
+    }
+    text
 }
 
 /// `hactl explain`.

@@ -154,7 +154,7 @@ pub fn policies(policies: &[PolicyDetail], screen: &Screen) -> String {
         let first = vec![
             policy.name.to_string(),
             policy.version.to_string(),
-            policy.by.clone(),
+            policy.order.by.clone(),
             policy.instances.to_string(),
             policy.policy.detection.suspect_after.to_string(),
         ];

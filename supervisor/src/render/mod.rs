@@ -11,6 +11,7 @@ mod time;
 
 pub use detail::{
     bundle, committed, context, described, event, explanation, failover, instance, node, policy,
+    policy_history,
 };
 pub use list::{contexts, failovers, instances, members, nodes, policies};
 pub use live::{Live, live};

@@ -322,6 +322,28 @@ fn details() {
 }
 
 #[test]
+fn the_past_of_a_policy() {
+    let mut story = mid_failover();
+    let set = |changes: &[(&str, &str)], reason: &str| Command::SetPolicy {
+        name: name("mine"),
+        policy: Box::new(Policy::presets().remove(0).1.with(changes.iter().copied()).unwrap()),
+        check: None,
+        reason: reason.into(),
+    };
+    story.then(96, "admin", set(&[], "for the database"));
+    let changes = [("detection.suspect_after", "3s"), ("detection.members_min", "2")];
+    story.then(97, "token/deploy", set(&changes, "INC-4711"));
+    let history = |story: &Story| {
+        let now = Screen { now: Wall(BEGIN + 200_000), ..screen() };
+        policy_history(&story.facts().policy_versions(&name("mine")), &now)
+    };
+    golden("policy_history", &history(&story));
+    let delete = Command::DeletePolicy { name: name("mine"), check: None, reason: "nobody uses it".into() };
+    story.then(98, "admin", delete);
+    golden("policy_history_deleted", &history(&story));
+}
+
+#[test]
 fn explanations_answer_the_five_questions() {
     let story = mid_failover();
     let told = |target: &str| explanation(&explain(story.facts(), target).unwrap(), &screen());

@@ -4,12 +4,11 @@
 
 use policies::{MemberId, Millis, View};
 use raft_store::{Member, Store, StoreEvent};
-use socket2::{Domain, Socket, Type};
-use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 use supervisor::api::{self, ApiState};
 use supervisor::auth::Tokens;
@@ -35,29 +34,14 @@ pub(crate) struct Daemon {
     _events: mpsc::UnboundedReceiver<StoreEvent>,
 }
 
-/// Below Linux's own range (32768 and up), which any outgoing connection of another test may take meanwhile.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
-
-/// Ports that were given away; their owners may not have bound them yet.
-static DRAWN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-
-/// An address that is free for TCP and UDP. The probe does not listen: a process that is being started at this moment
-/// inherits it until its exec.
-pub(crate) fn free_tcp() -> String {
-    loop {
-        let port = rand::random_range(PORTS);
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let probe = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        probe.set_reuse_address(true).unwrap();
-        let is_free = probe.bind(&address.into()).is_ok() && UdpSocket::bind(address).is_ok();
-        if is_free && DRAWN.lock().unwrap().insert(port) {
-            return address.to_string();
-        }
-    }
-}
-
+/// Each member of these tests has a loopback address of its own (all of 127.0.0.0/8 is local), so that no port that was
+/// free a moment ago can be somebody else's by now.
 pub(crate) fn addresses() -> Addresses {
-    Addresses { member: free_tcp(), api: free_tcp(), heartbeat: free_tcp(), domain: "default".into() }
+    static MEMBERS: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let own = Ipv4Addr::new(127, 64 + high % 64, low, MEMBERS.fetch_add(1, Ordering::Relaxed));
+    let port = |port: u16| format!("{own}:{port}");
+    Addresses { member: port(7101), api: port(7201), heartbeat: port(7301), domain: "default".into() }
 }
 
 impl Daemon {

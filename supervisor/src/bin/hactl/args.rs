@@ -308,6 +308,15 @@ pub(crate) enum FailoverVerb {
         #[command(flatten)]
         watch: Watch,
     },
+    /// Let a decided failover begin that waits for a human (policy key acting.mode = approval).
+    #[command(after_help = "Example:\n  hactl failover approve web --reason 'seen it burn'")]
+    Approve {
+        /// The instance that is to move: before it begins, a failover has no number.
+        instance: String,
+        /// Why; kept for ever.
+        #[arg(long)]
+        reason: String,
+    },
     /// Call a failover off; only before anything was done.
     #[command(after_help = "Example:\n  hactl failover cancel f1234 --reason 'it is only rebooting'")]
     Cancel {
@@ -432,14 +441,51 @@ pub(crate) enum PolicyVerb {
         file: PathBuf,
     },
     /// Open a policy in $VISUAL or $EDITOR and set what is saved, if nobody else has changed it meanwhile.
-    #[command(after_help = "Example:\n  hactl policy edit quick")]
+    #[command(after_help = "Example:\n  hactl policy edit quick --reason 'the new switches settle faster'")]
     Edit {
         /// The policy.
         name: String,
+        /// Why; kept with the version.
+        #[arg(long)]
+        reason: String,
+    },
+    /// The versions of a policy, newest first: who made each, why, and what it changed. Deleted policies have them too.
+    #[command(
+        after_help = "Example:\n  hactl policy history quick\n  hactl policy history quick -o json | jq '.[0].changes'"
+    )]
+    History {
+        /// The policy.
+        name: String,
+    },
+    /// Set an earlier version again, as a new version.
+    #[command(
+        after_help = "Example:\n  hactl policy rollback quick --reason 'two false alarms since'\n  hactl policy rollback quick --to i4711 --reason 'as it was in May'"
+    )]
+    Rollback {
+        /// The policy; one that was deleted comes back.
+        name: String,
+        /// The version (`policy history` shows them); by default the one before this.
+        #[arg(long, value_name = "VERSION")]
+        to: Option<policies::LogIndex>,
+        /// Why; kept with the version.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Delete a policy that protects nothing. `policy rollback` brings it back.
+    #[command(after_help = "Example:\n  hactl policy delete mine --reason 'nobody uses it'")]
+    Delete {
+        /// The policy.
+        name: String,
+        /// Why; kept with the version.
+        #[arg(long)]
+        reason: String,
+        /// Only if it is still at this version (`policy list` shows it).
+        #[arg(long, value_name = "VERSION")]
+        check: Option<policies::LogIndex>,
     },
     /// Change keys of a policy, or replace it by a file. A new name makes a new policy.
     #[command(
-        after_help = "Example:\n  hactl policy set quick detection.suspect_after=1s brakes.fences_in_flight_max=1\n  hactl policy set mine -f mine.toml"
+        after_help = "Example:\n  hactl policy set quick detection.suspect_after=1s brakes.fences_in_flight_max=1 --reason 'INC-4711'\n  hactl policy set mine -f mine.toml --reason 'for the database'"
     )]
     Set {
         /// The policy.
@@ -453,6 +499,9 @@ pub(crate) enum PolicyVerb {
         /// Only if it is still at this version (`policy list` shows it).
         #[arg(long, value_name = "VERSION")]
         check: Option<policies::LogIndex>,
+        /// Why; kept with the version.
+        #[arg(long)]
+        reason: String,
     },
 }
 

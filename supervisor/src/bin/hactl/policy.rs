@@ -6,13 +6,14 @@
 use crate::args::PolicyVerb;
 use crate::output::say;
 use crate::run::{Done, Failure, Session, read_input, segment};
-use policies::Policy;
+use policies::{LogIndex, Policy};
 use reqwest::Method;
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
-use supervisor::api::Policing;
 use supervisor::api::answers::{Committed, InstanceDetail, PolicyDetail};
+use supervisor::api::{Became, Code, Deleting, Policing, PolicyVersion, Problem};
+use supervisor::client::ClientError;
 use supervisor::document;
 use supervisor::render::{self, Screen};
 
@@ -46,17 +47,29 @@ impl Session {
                 self.print(&detail, |_| text.clone())
             }
             PolicyVerb::Lint { file } => lint(&file),
-            PolicyVerb::Set { name, changes, file, check } => {
-                let policing = match file {
+            PolicyVerb::Set { name, changes, file, check, reason } => {
+                let (changes, policy) = match file {
                     Some(file) => {
                         let (source, text) = read_input(&file)?;
-                        Policing { changes: vec![], policy: Some(read(&source, &text)?), check }
+                        (vec![], Some(read(&source, &text)?))
                     }
-                    None => Policing { changes: split(&changes)?, policy: None, check },
+                    None => (split(&changes)?, None),
                 };
-                self.change_policy(&name, &policing).await
+                self.change_policy(&name, &Policing { changes, policy, check, reason }).await
             }
-            PolicyVerb::Edit { name } => self.edit(&name).await,
+            PolicyVerb::Edit { name, reason } => self.edit(&name, reason).await,
+            PolicyVerb::History { name } => {
+                let screen =
+                    |versions: &Vec<PolicyVersion>, screen: &Screen| render::policy_history(versions, screen);
+                self.show(&history_path(&name), screen).await
+            }
+            PolicyVerb::Rollback { name, to, reason } => self.roll_back(&name, to, &reason).await,
+            PolicyVerb::Delete { name, reason, check } => {
+                let path = format!("/v1/policies/{}", segment(&name));
+                let deleting = Deleting { check, reason };
+                let committed: Committed = self.client.order(Method::DELETE, &path, &deleting).await?;
+                self.print(&committed, render::committed)
+            }
         }
     }
 
@@ -70,9 +83,33 @@ impl Session {
         self.print(&committed, render::committed)
     }
 
+    /// Sets an earlier version again, unless somebody changes the policy meanwhile.
+    async fn roll_back(&self, name: &str, to: Option<LogIndex>, reason: &str) -> Done {
+        let versions: Vec<PolicyVersion> = self.client.get(&history_path(name)).await?;
+        let wanted = match to {
+            Some(to) => versions.iter().find(|known| known.version == to),
+            // Of a deleted policy, the version that was deleted.
+            None => versions.iter().find(|known| known.became == Became::Replaced),
+        };
+        let Some(wanted) = wanted else {
+            let what = to.map_or_else(|| "an earlier version".to_owned(), |to| format!("version {to}"));
+            let why = format!("{what} of policy {name} is not known");
+            let hint = format!("`hactl policy history {name}` shows which are kept");
+            return Err(ClientError::Refused(Problem::new(Code::NotThere, why, hint)).into());
+        };
+        let in_force = versions.first().filter(|newest| newest.became == Became::InForce);
+        let policing = Policing {
+            changes: vec![],
+            policy: Some(wanted.policy.clone()),
+            check: Some(in_force.map_or(LogIndex(0), |newest| newest.version)),
+            reason: format!("back to version {}: {reason}", wanted.version),
+        };
+        self.change_policy(name, &policing).await
+    }
+
     /// Opens the policy in an editor until what is saved can be taken, as `kubectl edit` does, and sets it if nobody else
     /// has changed it meanwhile. What was typed is never lost.
-    async fn edit(&self, name: &str) -> Done {
+    async fn edit(&self, name: &str, reason: String) -> Done {
         let detail = self.policy_detail(name).await?;
         let draft = Draft::new(name, &toml(&detail)?)?;
         let policy = match draft.edit_until_read() {
@@ -82,7 +119,8 @@ impl Session {
         if policy == detail.policy {
             return say(&format!("policy {name} is as it was; nothing was changed\n"));
         }
-        let policing = Policing { changes: vec![], policy: Some(policy), check: Some(detail.version) };
+        let check = Some(detail.version);
+        let policing = Policing { changes: vec![], policy: Some(policy), check, reason };
         match self.change_policy(name, &policing).await {
             Ok(code) => Ok(code),
             Err(failure) => draft.keep(failure),
@@ -148,6 +186,10 @@ impl Draft {
         said.map_err(|error| Failure::local("write to standard error", &error))?;
         Err(failure)
     }
+}
+
+fn history_path(name: &str) -> String {
+    format!("/v1/policies/{}/history", segment(name))
 }
 
 /// What marks a line as ours in a draft.

@@ -263,6 +263,9 @@ impl Session {
                 let screen = render::failover as fn(&FailoverDetail, &Screen) -> String;
                 self.show_or_watch(watch, &path, screen).await
             }
+            FailoverVerb::Approve { instance, reason } => {
+                self.order(&format!("/v1/instances/{}/approve", segment(&instance)), &Reason { reason }).await
+            }
             FailoverVerb::Cancel { id, reason } => {
                 self.order(&format!("/v1/failovers/{}/cancel", segment(&id)), &Reason { reason }).await
             }
