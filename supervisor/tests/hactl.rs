@@ -48,6 +48,8 @@ async fn one_of_several_clusters_is_chosen_by_name() {
     assert_eq!((code, said.as_str()), (0, format!("{several}: here is the current context\n").as_str()));
     assert_eq!(run(&["status"]).0, 0);
     assert_eq!(run(&["context", "use", "hre"]).0, 2);
+    let (code, _, said) = run(&["fence", "n1", "--reason", "x"]);
+    assert!(code == 2 && said.starts_with("hactl: n1 in here: This cuts it off"), "{said}");
     let (code, said, _) = run(&["context", "show", "-o", "json"]);
     let shown: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!((code, &shown["name"], &shown["current"]), (0, &"here".into(), &true.into()));

@@ -36,11 +36,13 @@ impl<'a> Feed<'a> {
         Feed::new(client, "limit=0".to_owned())
     }
 
-    /// Begins to listen, so that what happens after this call is not missed. If it cannot, `next` will say why.
-    pub(crate) async fn listen(&mut self) {
+    /// Begins to listen, so that what happens after this call is not missed. Whoever looks next, only looks if this went
+    /// well: if no member can be reached, one search for them is enough.
+    pub(crate) async fn listen(&mut self) -> Result<(), ClientError> {
         if self.stream.is_none() {
-            self.stream = self.open().await.ok();
+            self.stream = Some(self.open().await?);
         }
+        Ok(())
     }
 
     async fn open(&self) -> Result<Response, ClientError> {
@@ -54,9 +56,7 @@ impl<'a> Feed<'a> {
             if let Some(event) = self.pop()? {
                 return Ok(event);
             }
-            if self.stream.is_none() {
-                self.stream = Some(self.open().await?);
-            }
+            self.listen().await?;
             let Some(stream) = &mut self.stream else { continue };
             match stream.chunk().await {
                 Ok(Some(chunk)) => self.arrived.extend_from_slice(&chunk),

@@ -45,8 +45,11 @@ impl Session {
     async fn keep_looking(&self, shown: &watch::Sender<Option<Live>>) -> Done {
         let mut feed = Feed::from_now(&self.client);
         loop {
-            feed.listen().await;
-            match self.look().await {
+            let looked = match feed.listen().await {
+                Ok(()) => self.look().await,
+                Err(error) => Err(error),
+            };
+            match looked {
                 Ok(live) => drop(shown.send_replace(Some(live))),
                 Err(error) if may_pass(&error) && shown.borrow().is_some() => shown.send_modify(|shown| {
                     if let Some(live) = shown {

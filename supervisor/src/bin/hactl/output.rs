@@ -8,6 +8,7 @@ use crate::run::{Done, Failure};
 use jiff::tz::TimeZone;
 use policies::Event;
 use serde::Serialize;
+use std::ffi::OsStr;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use supervisor::clock;
@@ -26,8 +27,7 @@ pub(crate) struct Printer {
 impl Printer {
     pub(crate) fn new(cli: &Cli) -> Printer {
         let is_terminal = std::io::stdout().is_terminal();
-        // https://no-color.org: set to anything but nothing.
-        let colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let colour = is_coloured(is_terminal, std::env::var_os("NO_COLOR").as_deref());
         let wide = cli.output == Output::Wide;
         Printer {
             output: cli.output,
@@ -94,6 +94,11 @@ impl Printer {
     }
 }
 
+/// Colours are for terminals whose owner wants them; NO_COLOR counts if it is not empty (https://no-color.org).
+fn is_coloured(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
+    is_terminal && no_color.is_none_or(OsStr::is_empty)
+}
+
 fn yaml(answer: &impl Serialize) -> Result<String, Failure> {
     serde_saphyr::to_string(answer).map_err(|error| Failure::local("write YAML", &error))
 }
@@ -116,5 +121,18 @@ pub(crate) fn write(text: &str) -> Result<Reader, Failure> {
         Ok(()) => Ok(Reader::There),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
         Err(error) => Err(Failure::local("write to standard output", &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_whose_owner_wants_them() {
+        let wants = |is_terminal, no_color: Option<&str>| is_coloured(is_terminal, no_color.map(OsStr::new));
+        assert!(wants(true, None) && wants(true, Some("")));
+        assert!(!wants(true, Some("1")) && !wants(true, Some("0")));
+        assert!(!wants(false, None));
     }
 }

@@ -140,7 +140,7 @@ impl Session {
                 self.show(&path, render::explanation as fn(&Explanation, &Screen) -> String).await
             }
             Verb::Fence { node, reason, yes, wait } => {
-                confirm(&node, yes, "This cuts it off from power, volumes and network")?;
+                self.confirm(&node, yes, "This cuts it off from power, volumes and network")?;
                 let path = format!("/v1/nodes/{}/fence", segment(&node));
                 let order = self.commit(&path, &Reason { reason }).await?;
                 match wait.wait {
@@ -149,7 +149,7 @@ impl Session {
                 }
             }
             Verb::ConfirmOff { node, reason, yes } => {
-                confirm(&node, yes, "If it is not off, two machines will write to one volume")?;
+                self.confirm(&node, yes, "If it is not off, two machines will write to one volume")?;
                 self.order(&format!("/v1/nodes/{}/confirm-off", segment(&node)), &Reason { reason }).await
             }
             Verb::Arm { reason } => self.order("/v1/arm", &Reason { reason }).await,
@@ -241,7 +241,7 @@ impl Session {
                 self.show_or_watch(watch, &path, screen).await
             }
             InstanceVerb::Evacuate { name, reason, yes, wait } => {
-                confirm(&name, yes, "Its node is fenced first")?;
+                self.confirm(&name, yes, "Its node is fenced first")?;
                 let path = format!("/v1/instances/{}/evacuate", segment(&name));
                 let order = self.commit(&path, &Reason { reason }).await?;
                 match wait.wait {
@@ -375,6 +375,32 @@ impl Session {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// What a dangerous verb is about must be typed once more: a wrong line of the shell's history must not fence a node.
+    fn confirm(&self, name: &str, yes: Option<String>, warning: &str) -> Result<(), Failure> {
+        // Whoever has several clusters must see which one is meant.
+        let cluster = self.context.name.as_ref().map(|cluster| format!(" in {cluster}")).unwrap_or_default();
+        let typed = match yes {
+            Some(yes) => yes,
+            None if std::io::stdin().is_terminal() => {
+                let ask = write!(std::io::stderr(), "{name}{cluster}: {warning}. Type its name to go on: ");
+                ask.map_err(|error| Failure::local("ask", &error))?;
+                let mut line = String::new();
+                let read = std::io::stdin().lock().take(256).read_line(&mut line);
+                read.map_err(|error| Failure::local("read the answer", &error))?;
+                line.trim().to_owned()
+            }
+            None => {
+                return Err(Failure::Usage(format!(
+                    "{name}{cluster}: {warning}; without a terminal say --yes {name}"
+                )));
+            }
+        };
+        match typed == name {
+            true => Ok(()),
+            false => Err(Failure::Usage(format!("{typed:?} is not {name:?}: nothing was done"))),
+        }
+    }
+
     pub(crate) async fn show<A: DeserializeOwned + Serialize>(
         &self,
         path: &str,
@@ -397,28 +423,6 @@ impl Session {
 
     pub(crate) fn print<A: Serialize>(&self, answer: &A, screen: impl Fn(&A) -> String) -> Done {
         self.printer.print(answer, screen)
-    }
-}
-
-/// What a dangerous verb is about must be typed once more: a wrong line of the shell's history must not fence a node.
-fn confirm(name: &str, yes: Option<String>, warning: &str) -> Result<(), Failure> {
-    let typed = match yes {
-        Some(yes) => yes,
-        None if std::io::stdin().is_terminal() => {
-            let ask = write!(std::io::stderr(), "{name}: {warning}. Type its name to go on: ");
-            ask.map_err(|error| Failure::local("ask", &error))?;
-            let mut line = String::new();
-            let read = std::io::stdin().lock().take(256).read_line(&mut line);
-            read.map_err(|error| Failure::local("read the answer", &error))?;
-            line.trim().to_owned()
-        }
-        None => {
-            return Err(Failure::Usage(format!("{name}: {warning}; without a terminal say --yes {name}")));
-        }
-    };
-    match typed == name {
-        true => Ok(()),
-        false => Err(Failure::Usage(format!("{typed:?} is not {name:?}: nothing was done"))),
     }
 }
 

@@ -55,7 +55,7 @@ impl Session {
         loop {
             // Listening begins before the look, so that nothing falls between.
             let looked = tokio::time::timeout_at(until, async {
-                feed.listen().await;
+                feed.listen().await?;
                 look().await
             });
             match looked.await {

@@ -40,8 +40,11 @@ impl Session {
         let mut shown: Option<A> = None;
         loop {
             // Listening begins before the look, so that nothing falls between.
-            feed.listen().await;
-            match look().await {
+            let looked = match feed.listen().await {
+                Ok(()) => look().await,
+                Err(error) => Err(error),
+            };
+            match looked {
                 Ok(answer) => {
                     let still = answer.clone().still();
                     let has_changed = shown.as_ref() != Some(&still);
