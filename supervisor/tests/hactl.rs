@@ -10,12 +10,15 @@
 mod daemon;
 
 use daemon::*;
+use nix::pty::{Winsize, openpty};
+use nix::sys::termios::{LocalFlags, tcgetattr};
 use policies::*;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Stdio};
+use std::time::Instant;
 use supervisor::auth::{Role, create_token};
 use supervisor::clock;
 use supervisor::config::Home;
@@ -296,6 +299,9 @@ async fn a_debug_bundle_has_everything_but_secrets() {
     let with_token = ["--context", context.to_str().unwrap()];
     let arm = [&with_token[..], &["arm", "--reason", &token]].concat();
     assert_eq!(run(&daemon, &arm).0, 0);
+    // The history is written behind the log.
+    let is_written = || run(&daemon, &["events"]).1.contains("armed the cluster");
+    until("the history has the arming", is_written).await;
 
     let file = home.join("bundle.tar.gz");
     let bundle = [&with_token[..], &["debug", "bundle", file.to_str().unwrap()]].concat();
@@ -376,4 +382,44 @@ async fn members_come_and_go_and_what_is_left_is_still_bundled() {
     assert!(found["hactl.json"].contains("no quorum stands behind this"), "{}", found["hactl.json"]);
     assert!(found.contains_key("policies.json") && found.contains_key("members/m1/metrics.txt"));
     one.end().await;
+}
+
+/// A terminal of 80 by 24, as a shell would have it: our end, and the end for the program.
+fn terminal() -> (std::fs::File, std::fs::File) {
+    let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    let pair = openpty(Some(&size), None).unwrap();
+    (pair.master.into(), pair.slave.into())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_terminal_is_given_back_as_it_was() {
+    let (_dir, daemon) = one_member().await;
+    for keys in [&b"q"[..], b"\x1b", b"\x03"] {
+        let (mut ours, its) = terminal();
+        let before = tcgetattr(&its).unwrap();
+        let mut command = hactl_command(&daemon, &["watch"]);
+        let end = || Stdio::from(its.try_clone().unwrap());
+        let mut child =
+            command.env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        // It draws every second, so that a read comes back and the deadline is seen.
+        let mut seen = Vec::new();
+        let began = Instant::now();
+        let has = |seen: &[u8], text: &str| String::from_utf8_lossy(seen).contains(text);
+        while !has(&seen, "Events") {
+            assert!(began.elapsed() < PATIENCE, "{}", String::from_utf8_lossy(&seen));
+            let mut bytes = [0; 4096];
+            let count = tokio::task::block_in_place(|| ours.read(&mut bytes)).unwrap();
+            seen.extend_from_slice(&bytes[..count]);
+        }
+        assert!(!tcgetattr(&its).unwrap().local_flags.contains(LocalFlags::ICANON), "keys come at once");
+        ours.write_all(keys).unwrap();
+        let ended = tokio::task::block_in_place(|| child.wait()).unwrap();
+        assert_eq!(ended.code(), Some(0), "{keys:?}");
+        assert_eq!(tcgetattr(&its).unwrap(), before, "{keys:?}");
+        let mut bytes = [0; 65_536];
+        let count = ours.read(&mut bytes).unwrap();
+        seen.extend_from_slice(&bytes[..count]);
+        assert!(has(&seen, "\x1b[?1049l") && has(&seen, "\x1b[?25h"), "the screen and the cursor come back");
+    }
+    daemon.end().await;
 }
