@@ -25,13 +25,37 @@ pub enum Progress {
 /// Of `instance evacuate`, committed as `order`. `plans`: the instance's failovers after that, oldest first.
 pub fn evacuation(order: LogIndex, detail: &InstanceDetail, plans: &[FailoverDetail]) -> Progress {
     let name = &detail.record.instance.name;
-    let Some((last, lines)) = told(order, plans) else {
-        return match &detail.record.evacuate {
-            Some(_) => UnderWay(waits(name.as_str(), &detail.line.waiting)),
-            None => Ended(vec![], format!("the order to move {name} was withdrawn")),
-        };
-    };
-    match last.plan.phase {
+    match (moved(order, detail, plans), &detail.record.evacuate) {
+        (Some(progress), _) => progress,
+        (None, Some(_)) => UnderWay(waits(name.as_str(), &detail.line.waiting)),
+        (None, None) => Ended(vec![], format!("the order to move {name} was withdrawn")),
+    }
+}
+
+/// Of `failover approve`, committed as `order`. `node`: the instance's node, read before `detail`, so that an approval
+/// that is gone has a failover that is seen, unless it was withdrawn. `plans` as for [`evacuation`].
+pub fn approval(
+    order: LogIndex,
+    node: &NodeDetail,
+    detail: &InstanceDetail,
+    plans: &[FailoverDetail],
+) -> Progress {
+    let name = &detail.record.instance.name;
+    match (moved(order, detail, plans), &node.record.approved) {
+        (Some(progress), _) => progress,
+        (None, Some(_)) => UnderWay(waits(name.as_str(), &detail.line.waiting)),
+        (None, None) => {
+            let (node, verdict) = (&node.record.node.name, &node.record.verdict);
+            Ended(vec![], format!("{name} is not moved: {node} is {verdict}"))
+        }
+    }
+}
+
+/// How far the instance has moved by the failovers after the order, if there are any.
+fn moved(order: LogIndex, detail: &InstanceDetail, plans: &[FailoverDetail]) -> Option<Progress> {
+    let name = &detail.record.instance.name;
+    let (last, lines) = told(order, plans)?;
+    Some(match last.plan.phase {
         Phase::Done => {
             // By the plan, for the plan may be newer than the record.
             let spare = last.plan.decision.spare.as_ref();
@@ -41,7 +65,7 @@ pub fn evacuation(order: LogIndex, detail: &InstanceDetail, plans: &[FailoverDet
         Phase::Reserved | Phase::Fencing | Phase::Moving | Phase::Starting | Phase::Replaced => {
             under_way(last, lines)
         }
-    }
+    })
 }
 
 /// Of `fence`, committed as `order`. `plans`: the failovers away from the node after that, oldest first. Done as soon as
@@ -179,7 +203,7 @@ mod tests {
         facts.state.plans.keys().map(|id| facts.failover(*id).unwrap()).collect()
     }
 
-    fn moved(story: &Story, order: u64) -> Progress {
+    fn evacuated(story: &Story, order: u64) -> Progress {
         evacuation(LogIndex(order), &instance(story), &plans(story.facts()))
     }
 
@@ -193,42 +217,58 @@ mod tests {
         let begun = ["failover f9: web moves from n1 to n2", "failover f9: reserved (after 0ms)"];
         let fencing = [&begun[..], &["failover f9: fencing (after 0ms)"]].concat();
         assert_eq!(
-            moved(&story, 1),
+            evacuated(&story, 1),
             Ended(texts(&fencing), "failover f9 is stuck: port sw1/1 of n1 is not closed".into())
         );
         let plan = story.state.plans.get_mut(&PlanId(9)).unwrap();
         plan.stuck = None;
         let waits = "failover f9 waits: not isolated: close port sw1/1 of n1 is not proven";
-        let UnderWay(lines) = moved(&story, 1) else { panic!("{:?}", moved(&story, 1)) };
+        let UnderWay(lines) = evacuated(&story, 1) else { panic!("{:?}", evacuated(&story, 1)) };
         assert_eq!(lines[..3], texts(&fencing));
         assert!(lines[3].starts_with("failover f9 waits: ") && lines.len() == 4, "{lines:?} {waits}");
 
         let plan = story.state.plans.get_mut(&PlanId(9)).unwrap();
         plan.phase = Phase::Done;
         plan.entered.push((Phase::Done, Wall(plan.at.0 + 65_000)));
-        let Done(lines) = moved(&story, 1) else { panic!("{:?}", moved(&story, 1)) };
+        let Done(lines) = evacuated(&story, 1) else { panic!("{:?}", evacuated(&story, 1)) };
         assert_eq!(lines[3], "failover f9: done (after 1m 5s)");
         assert_eq!(lines[4], "web runs on n2");
         story.state.plans.get_mut(&PlanId(9)).unwrap().phase = Phase::Cancelled;
         assert!(
-            matches!(moved(&story, 1), Ended(_, why) if why == "failover f9 was cancelled"),
+            matches!(evacuated(&story, 1), Ended(_, why) if why == "failover f9 was cancelled"),
             "{:?}",
-            moved(&story, 1)
+            evacuated(&story, 1)
         );
         // One that took over from it is waited for as well.
         story.state.plans.get_mut(&PlanId(9)).unwrap().phase = Phase::Replaced;
-        assert!(matches!(moved(&story, 1), UnderWay(_)));
+        assert!(matches!(evacuated(&story, 1), UnderWay(_)));
     }
 
     #[test]
     fn failovers_from_before_the_order_are_not_its_doing() {
         let mut story = mid_failover();
-        assert_eq!(moved(&story, 9), Ended(vec![], "the order to move web was withdrawn".into()));
+        assert_eq!(evacuated(&story, 9), Ended(vec![], "the order to move web was withdrawn".into()));
         let order = Order { by: "admin".into(), reason: "fan".into(), at: Wall(1) };
         story.state.instances.get_mut(&name("web")).unwrap().evacuate = Some(order);
         story.view.instances.insert(name("web"), vec![Waiting::PlanRunning { plan: PlanId(3) }]);
-        let UnderWay(lines) = moved(&story, 9) else { panic!("{:?}", moved(&story, 9)) };
+        let UnderWay(lines) = evacuated(&story, 9) else { panic!("{:?}", evacuated(&story, 9)) };
         assert!(lines.len() == 1 && lines[0].starts_with("web waits: "), "{lines:?}");
+    }
+
+    #[test]
+    fn an_approval_is_withdrawn_when_the_node_is_well_again() {
+        let mut story = mid_failover();
+        let approved = |story: &Story, order| {
+            let node = story.facts().node(&name("n1")).unwrap();
+            approval(LogIndex(order), &node, &instance(story), &plans(story.facts()))
+        };
+        assert!(matches!(approved(&story, 1), Ended(_, why) if why.contains("stuck")));
+        let order = Order { by: "admin".into(), reason: "seen".into(), at: Wall(1) };
+        story.state.nodes.get_mut(&name("n1")).unwrap().approved = Some(order);
+        assert_eq!(approved(&story, 9), UnderWay(vec![]));
+        let node = story.state.nodes.get_mut(&name("n1")).unwrap();
+        (node.approved, node.verdict) = (None, Verdict::Healthy);
+        assert_eq!(approved(&story, 9), Ended(vec![], "web is not moved: n1 is healthy".into()));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::api::answers::{
     FailoverDetail, FailoverLine, InstanceDetail, InstanceLine, MemberLine, Members, NodeDetail, NodeLine,
     PolicyDetail, Status,
 };
+use crate::api::explain::Explanation;
 use crate::progress::BEHIND_MAX;
 use policies::{MemberId, Millis, Sight, Wall};
 
@@ -62,6 +63,13 @@ impl Still for InstanceDetail {
 impl Still for FailoverDetail {
     fn still(self) -> Self {
         FailoverDetail { now: Wall(0), ..self }
+    }
+}
+
+impl Still for Explanation {
+    /// Its sentences may tell ages, which cannot be told from other words: better once too often than not.
+    fn still(self) -> Self {
+        Explanation { now: Wall(0), ..self }
     }
 }
 

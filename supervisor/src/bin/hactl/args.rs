@@ -108,11 +108,13 @@ pub(crate) enum Verb {
     Failover(FailoverVerb),
     /// Seen? Judged? Planned? Attempted? Proved? And what it waits for.
     #[command(
-        after_help = "Example:\n  hactl explain node-3\n  hactl explain instance/web\n  hactl explain f1234"
+        after_help = "Example:\n  hactl explain node-3 --watch\n  hactl explain instance/web\n  hactl explain f1234"
     )]
     Explain {
         /// A node, an instance or a failover.
         name: String,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Cut a node off (power, volumes, network), whatever its health. An instance on it is moved.
     #[command(
@@ -309,13 +311,15 @@ pub(crate) enum FailoverVerb {
         watch: Watch,
     },
     /// Let a decided failover begin that waits for a human (policy key acting.mode = approval).
-    #[command(after_help = "Example:\n  hactl failover approve web --reason 'seen it burn'")]
+    #[command(after_help = "Example:\n  hactl failover approve web --reason 'seen it burn' --wait")]
     Approve {
         /// The instance that is to move: before it begins, a failover has no number.
         instance: String,
         /// Why; kept for ever.
         #[arg(long)]
         reason: String,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Call a failover off; only before anything was done.
     #[command(after_help = "Example:\n  hactl failover cancel f1234 --reason 'it is only rebooting'")]

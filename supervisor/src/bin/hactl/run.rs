@@ -132,12 +132,13 @@ impl Session {
             Verb::Node(verb) => self.node(verb).await,
             Verb::Instance(verb) => self.instance(verb).await,
             Verb::Failover(verb) => self.failover(verb).await,
-            Verb::Explain { name } => {
+            Verb::Explain { name, watch } => {
                 let path = match name.split_once('/') {
                     Some((kind, name)) => format!("/v1/explain/{}/{}", segment(kind), segment(name)),
                     None => format!("/v1/explain/{}", segment(&name)),
                 };
-                self.show(&path, render::explanation as fn(&Explanation, &Screen) -> String).await
+                let screen = render::explanation as fn(&Explanation, &Screen) -> String;
+                self.show_or_watch(watch, &path, screen).await
             }
             Verb::Fence { node, reason, yes, wait } => {
                 self.confirm(&node, yes, "This cuts it off from power, volumes and network")?;
@@ -263,8 +264,13 @@ impl Session {
                 let screen = render::failover as fn(&FailoverDetail, &Screen) -> String;
                 self.show_or_watch(watch, &path, screen).await
             }
-            FailoverVerb::Approve { instance, reason } => {
-                self.order(&format!("/v1/instances/{}/approve", segment(&instance)), &Reason { reason }).await
+            FailoverVerb::Approve { instance, reason, wait } => {
+                let path = format!("/v1/instances/{}/approve", segment(&instance));
+                let order = self.commit(&path, &Reason { reason }).await?;
+                match wait.wait {
+                    Some(limit) => self.wait_for_approval(limit, order, &instance).await,
+                    None => Ok(ExitCode::SUCCESS),
+                }
             }
             FailoverVerb::Cancel { id, reason } => {
                 self.order(&format!("/v1/failovers/{}/cancel", segment(&id)), &Reason { reason }).await

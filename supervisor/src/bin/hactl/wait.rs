@@ -91,6 +91,19 @@ impl Session {
         self.wait(limit, LOOK_AGAIN, look).await
     }
 
+    pub(crate) async fn wait_for_approval(&self, limit: Duration, order: LogIndex, name: &str) -> Done {
+        let path = format!("/v1/instances/{}", segment(name));
+        let look = async || {
+            let before: InstanceDetail = self.client.get(&path).await?;
+            let node = format!("/v1/nodes/{}", before.record.node);
+            let node: NodeDetail = self.client.get(&node).await?;
+            let detail: InstanceDetail = self.client.get(&path).await?;
+            let plans = self.plans(order, &detail.failovers, |_| true).await?;
+            Ok(progress::approval(order, &node, &detail, &plans))
+        };
+        self.wait(limit, LOOK_AGAIN, look).await
+    }
+
     pub(crate) async fn wait_for_fence(&self, limit: Duration, order: LogIndex, name: &str) -> Done {
         let path = format!("/v1/nodes/{}", segment(name));
         let look = async || {
