@@ -18,6 +18,7 @@ mod serve;
 pub(crate) use change::read_json;
 pub use change::{Applying, Reason, Switch};
 pub use members::{NewMember, Transfer};
+pub use openapi::description;
 pub use policy::{Became, Deleting, Policing, PolicyVersion};
 pub use problem::{Code, Problem};
 pub use serve::{Peer, serve};

@@ -59,8 +59,13 @@ use utoipa::OpenApi;
 struct Description;
 
 /// This description.
+pub fn description() -> utoipa::openapi::OpenApi {
+    Description::openapi()
+}
+
+/// This description, as an answer.
 pub(super) async fn document() -> Json<utoipa::openapi::OpenApi> {
-    Json(Description::openapi())
+    Json(description())
 }
 
 #[cfg(test)]

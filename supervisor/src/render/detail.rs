@@ -6,6 +6,8 @@ use crate::api::answers::{
 };
 use crate::api::explain::{Explanation, outcome_text};
 use crate::api::{Became, PolicyVersion};
+use crate::bundle::BundleContents;
+use crate::context::ContextDetail;
 use policies::{Event, FenceDevice, Order, Power};
 use std::collections::BTreeMap;
 
@@ -34,6 +36,42 @@ impl Sheet {
         if !values.is_empty() {
             self.line(name, values.join("\n"));
         }
+    }
+}
+
+/// `hactl context show`: paths, never what is in them.
+pub fn context(detail: &ContextDetail, screen: &Screen) -> String {
+    let mut sheet = Sheet::new();
+    let name = detail.name.clone().unwrap_or_else(|| "without a name".to_owned());
+    sheet.line("Context", screen.tint(Tone::Strong, &name));
+    sheet.line("File", detail.file.display().to_string());
+    sheet.line("Current", if detail.current { "yes" } else { "no" });
+    sheet.lines("Endpoints", detail.endpoints.clone());
+    sheet.line("CA", detail.ca.display().to_string());
+    for (name, path) in [("Certificate", &detail.cert), ("Key", &detail.key), ("Token", &detail.token_file)] {
+        sheet.lines(name, path.iter().map(|path| path.display().to_string()));
+    }
+    sheet.text
+}
+
+/// `hactl debug bundle`: what is in the archive, and what is not.
+pub fn bundle(contents: &BundleContents) -> String {
+    let file = contents.file.display();
+    let mut text = format!("{file}: {} parts, {}\n", contents.parts.len(), size(contents.bytes));
+    text.extend(contents.parts.iter().map(|part| format!("  {:>8}  {}\n", size(part.bytes), part.name)));
+    for missing in &contents.missing {
+        text.push_str(&format!("  missing: {}: {}\n", missing.name, missing.why));
+    }
+    text.push_str("Secrets are hidden; names and addresses are not. Nothing was sent anywhere.\n");
+    text
+}
+
+/// Bytes as people read them, in powers of 1024.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{} KiB", bytes / 1024),
+        _ => format!("{} MiB", bytes / 1_048_576),
     }
 }
 

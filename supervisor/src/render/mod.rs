@@ -6,14 +6,17 @@
 mod beforehand;
 mod detail;
 mod list;
+mod live;
 mod status;
 mod time;
 
 pub use beforehand::{coverage, losing, policy_plan};
 pub use detail::{
-    committed, described, event, explanation, failover, instance, node, policy, policy_history,
+    bundle, committed, context, described, event, explanation, failover, instance, node, policy,
+    policy_history,
 };
-pub use list::{failovers, instances, members, nodes, policies};
+pub use list::{contexts, failovers, instances, members, nodes, policies};
+pub use live::{Live, live};
 pub use status::status;
 pub use time::{ago, at, clock, length, local, utc};
 
@@ -30,6 +33,8 @@ pub struct Screen {
     pub zone: TimeZone,
     /// Colours are shown on terminals only.
     pub colour: bool,
+    /// Lists show more columns.
+    pub wide: bool,
 }
 
 /// How a word is meant.
@@ -80,4 +85,4 @@ fn or_dash(text: Option<String>) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,7 +4,8 @@
 //! What it never does: know which values are good; the document itself does ([`Policy::validate`]).
 
 use crate::args::PolicyVerb;
-use crate::run::{Done, Failure, Session, read_input, say, segment};
+use crate::output::say;
+use crate::run::{Done, Failure, Session, read_input, segment};
 use policies::{LogIndex, Policy, Preview};
 use reqwest::Method;
 use std::io::Write;
@@ -29,9 +30,9 @@ pub(crate) fn lint(file: &Path) -> Done {
 impl Session {
     pub(crate) async fn policy(&self, verb: PolicyVerb) -> Done {
         match verb {
-            PolicyVerb::List => {
-                let screen = |list: &Vec<PolicyDetail>, _: &Screen| render::policies(list);
-                self.show("/v1/policies", screen).await
+            PolicyVerb::List(watch) => {
+                let screen = |list: &Vec<PolicyDetail>, screen: &Screen| render::policies(list, screen);
+                self.show_or_watch(watch, "/v1/policies", screen).await
             }
             PolicyVerb::Get { name } => {
                 let detail = self.policy_detail(&name).await?;
@@ -81,7 +82,7 @@ impl Session {
         let policing = Policing { changes, policy, check: None, reason: String::new() };
         let path = format!("/v1/policies/{}/plan", segment(name));
         let preview: Preview = self.client.order(Method::POST, &path, &policing).await?;
-        self.print(&preview, |preview| render::policy_plan(&id, preview, &self.screen))?;
+        self.printer.print(&preview, |preview| render::policy_plan(&id, preview, &self.printer.screen()))?;
         Ok(if preview.is_nothing() { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
 
