@@ -15,6 +15,7 @@
 
 mod apply;
 mod brake;
+pub mod capability;
 pub mod command;
 mod describe;
 pub mod effect;
@@ -28,6 +29,7 @@ pub mod plan;
 mod planner;
 pub mod policy;
 mod proposals;
+pub mod requirement;
 mod sights;
 pub mod state;
 mod steps;
@@ -36,6 +38,7 @@ pub mod waiting;
 pub mod watch;
 pub mod words;
 
+pub use capability::*;
 pub use command::*;
 pub use effect::*;
 pub use engine::{Engine, Input, Output};
@@ -45,6 +48,7 @@ pub use observation::*;
 pub use plan::*;
 pub use planner::Subject;
 pub use policy::*;
+pub use requirement::*;
 pub use state::*;
 pub use view::*;
 pub use waiting::*;

@@ -13,7 +13,8 @@ pub(crate) type Choice = (NodeId, Vec<(NodeId, String)>);
 type Need = fn(&Instance, &NodeRecord, &Memory) -> Option<String>;
 
 /// Every need, in the order in which a misfit is reported.
-const NEEDS: [Need; 8] = [cordoned, maintenance, not_ordered, healthy, fenceable, is_off, ports, labels];
+const NEEDS: [Need; 9] =
+    [cordoned, maintenance, not_ordered, healthy, fenceable, is_off, ports, labels, capabilities];
 
 fn cordoned(_: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> {
     node.cordoned.then(|| "cordoned".to_owned())
@@ -56,6 +57,11 @@ fn ports(instance: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> {
 fn labels(instance: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> {
     let missing = instance.needs.iter().find(|(key, value)| node.node.labels.get(*key) != Some(*value));
     missing.map(|(key, value)| format!("label {key}={value} is missing"))
+}
+
+/// All that it misses, for one that is told a line at a time buys the wrong memory first.
+fn capabilities(instance: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> {
+    instance.requires.missing(&node.node.capabilities)
 }
 
 /// A node that was released and cleaned while the failover away from it still goes on. One that is to be replaced frees it.

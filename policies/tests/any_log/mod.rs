@@ -181,6 +181,7 @@ fn node(name_: &str, ports: usize) -> Node {
         initiator: None,
         probe: Probe::default(),
         agent_key: None,
+        capabilities: Default::default(),
     }
 }
 
@@ -193,6 +194,7 @@ fn instance(name_: &str, node: &str) -> Instance {
         networks: vec![Network { vlan: 10, mac: None }],
         boot: None,
         needs: Default::default(),
+        requires: Default::default(),
     }
 }
 
