@@ -97,6 +97,7 @@ impl ClusterState {
             maintenance: None,
             fence_order: None,
             confirmed_off: None,
+            found: None,
         };
         self.nodes.insert(node.name.clone(), record);
         Ok(true)

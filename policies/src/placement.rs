@@ -13,8 +13,18 @@ pub(crate) type Choice = (NodeId, Vec<(NodeId, String)>);
 type Need = fn(&Instance, &NodeRecord, &Memory) -> Option<String>;
 
 /// Every need, in the order in which a misfit is reported.
-const NEEDS: [Need; 9] =
-    [cordoned, maintenance, not_ordered, healthy, fenceable, is_off, ports, labels, capabilities];
+const NEEDS: [Need; 10] = [
+    cordoned,
+    maintenance,
+    not_ordered,
+    healthy,
+    fenceable,
+    is_off,
+    ports,
+    labels,
+    as_declared,
+    capabilities,
+];
 
 fn cordoned(_: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> {
     node.cordoned.then(|| "cordoned".to_owned())
@@ -59,9 +69,14 @@ fn labels(instance: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> 
     missing.map(|(key, value)| format!("label {key}={value} is missing"))
 }
 
+/// What broke in it breaks the instance too, whether or not the instance requires it: the next thing may break soon.
+fn as_declared(_: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> {
+    node.mismatch().map(|mismatch| format!("its hardware is not as declared: {mismatch}"))
+}
+
 /// All that it misses, for one that is told a line at a time buys the wrong memory first.
 fn capabilities(instance: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> {
-    instance.requires.missing(&node.node.capabilities)
+    instance.requires.missing(&node.capabilities())
 }
 
 /// A node that was released and cleaned while the failover away from it still goes on. One that is to be replaced frees it.

@@ -190,7 +190,8 @@ impl Metrics {
             | Step::Intend { .. }
             | Step::Resolve { .. }
             | Step::Place { .. }
-            | Step::Cleaned { .. } => {}
+            | Step::Cleaned { .. }
+            | Step::Discover { .. } => {}
         }
     }
 

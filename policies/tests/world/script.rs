@@ -261,6 +261,13 @@ pub(super) fn act(world: &mut World, line: &str) -> Result<(), String> {
             move_leadership(world, parse(to)?, late == ["late"]);
             Ok(())
         }
+        [name, "tells", table @ ..] => {
+            let (node, found): (NodeId, Capabilities) = (parse(name)?, toml_table(table)?);
+            for id in world.up() {
+                world.feed(id, Input::Found { node: node.clone(), found: Box::new(found.clone()) });
+            }
+            Ok(())
+        }
         [name, rest @ ..] => match (parse::<MemberId>(name), parse::<NodeId>(name)) {
             (Ok(id), _) if name.starts_with('m') && world.members.contains_key(&id) => {
                 member(world, id, rest)
