@@ -13,9 +13,16 @@ use policies::{BootMode, Bytes, CAPABILITY_LINES_MAX, CAPABILITY_TEXT_MAX, CPUS_
 use policies::{DiskKind, Disks, Gpus, Nics, PciId, Rdma, Speed};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
 
+/// Between the first look and the second: members that had not heard this life before the first was told have by then.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// Between later looks. Shorter: datagrams that say nothing new. Longer: a failed disk is known later.
+const LOOK_EVERY: Duration = Duration::from_secs(300);
 /// Longest file that is read; only `/proc/cpuinfo` is longer, and its first CPU is enough.
 const FILE_MAX: u64 = 16_384;
 /// Most entries of one folder. The largest is that of the memory blocks: 4 TiB in blocks of 128 MiB.
@@ -57,6 +64,24 @@ impl Hardware {
             ..Capabilities::default()
         };
         Hardware { capabilities, remarks }
+    }
+
+    /// Looks again and again, in a thread of its own: a driver may let a reader of its files wait, and heartbeats must not.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn keep_looking(cpu_arch: &'static str) -> io::Result<Receiver<Hardware>> {
+        let (tell, looks) = sync_channel(1);
+        let work = move || {
+            let mut pause = LOOK_AGAIN;
+            // Ends with whoever listens.
+            while tell.send(Hardware::look(Path::new("/"), cpu_arch)).is_ok() {
+                std::thread::sleep(pause);
+                pause = LOOK_EVERY;
+            }
+        };
+        std::thread::Builder::new().name("hardware".into()).spawn(work)?;
+        Ok(looks)
     }
 
     /// The `[node.capabilities]` table, to be pasted below a node's other keys.

@@ -126,8 +126,9 @@ fn run(file: &Path) -> Result<(), Box<dyn Error>> {
     let config = read(file)?;
     let interval = Duration::from_millis(config.interval.0);
     say(format_args!("node {} {}: a heartbeat every {}", config.node, config.boot, config.interval));
+    let looks = if config.inventory { Some(Hardware::keep_looking(ARCH)?) } else { None };
     let mut beacon = Beacon::new(config)?;
-    let signal = beat_until_signal(&mut beacon, interval, &wait_for(signals)?)?;
+    let signal = beat_until_signal(&mut beacon, interval, &wait_for(signals)?, looks.as_ref())?;
     if signal == Signal::SIGHUP {
         say(format_args!("{signal}: ending without a farewell"));
     } else {
@@ -143,11 +144,24 @@ fn beat_until_signal(
     beacon: &mut Beacon,
     interval: Duration,
     signals: &Receiver<Signal>,
+    looks: Option<&Receiver<Hardware>>,
 ) -> Result<Signal, Box<dyn Error>> {
     let mut due = Instant::now();
+    let mut untold = false;
     loop {
         for notice in beacon.send(None) {
             say(format_args!("{notice}"));
+        }
+        // After a heartbeat: members believe only a life that they hear.
+        if let Some(hardware) = looks.and_then(|looks| looks.try_recv().ok()) {
+            match beacon.tell(&hardware.capabilities) {
+                Ok(notices) => notices.iter().for_each(|notice| say(format_args!("{notice}"))),
+                Err(error) if !untold => {
+                    untold = true;
+                    say(format_args!("{error}"));
+                }
+                Err(_) => {}
+            }
         }
         due += interval;
         let now = Instant::now();

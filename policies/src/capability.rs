@@ -189,6 +189,31 @@ impl Capabilities {
         check_counts("gpus", self.gpus.iter().map(|gpus| gpus.count))
     }
 
+    /// In words for people, one kind a line.
+    pub fn lines(&self) -> Vec<String> {
+        let words = |word: &str, text: &Option<String>| text.as_ref().map(|text| format!("{word} {text}"));
+        let cpu =
+            [self.cpus.map(|cpus| format!("{cpus} CPUs")), self.cpu_arch.clone(), self.cpu_model.clone()];
+        let cpu: Vec<String> = cpu.into_iter().flatten().collect();
+        let disks = self.disks.iter().map(|d| format!("{} x {} disk of {}", d.count, d.kind, d.size));
+        let nics = self.nics.iter().map(|nics| match nics.rdma {
+            Some(rdma) => format!("{} x {rdma} NIC of {}", nics.count, nics.speed),
+            None => format!("{} x NIC of {}", nics.count, nics.speed),
+        });
+        let gpus = self.gpus.iter().map(|gpus| format!("{} x GPU {}", gpus.count, gpus.pci));
+        let traits: Vec<String> = self.traits.iter().map(ToString::to_string).collect();
+        let mut lines = vec![];
+        lines.extend(Some(cpu.join(", ")).filter(|cpu| !cpu.is_empty()));
+        lines.extend(self.memory.map(|memory| format!("memory {memory}")));
+        lines.extend(disks.chain(nics).chain(gpus));
+        lines.extend(self.boot_mode.map(|mode| format!("boot mode {mode}")));
+        lines.extend(words("firmware", &self.firmware));
+        lines.extend(words("BIOS profile", &self.bios_profile));
+        lines.extend(Some(format!("traits {}", traits.join(", "))).filter(|_| !traits.is_empty()));
+        lines.extend(words("resource class", &self.resource_class));
+        lines
+    }
+
     /// What is declared here, and what was found where nothing is declared.
     #[must_use]
     pub fn or(&self, found: &Capabilities) -> Capabilities {

@@ -140,6 +140,27 @@ impl Requirements {
         check_counts("gpus", self.gpus.iter().map(|gpus| gpus.count_min))
     }
 
+    /// In words for people, one kind a line.
+    pub fn lines(&self) -> Vec<String> {
+        let words = |word: &str, text: &Option<String>| text.as_ref().map(|text| format!("{word} {text}"));
+        let versions: Vec<&str> = self.firmware_any.iter().map(String::as_str).collect();
+        let traits: Vec<String> = self.traits.iter().map(ToString::to_string).collect();
+        let mut lines = vec![];
+        lines.extend(words("CPU architecture", &self.cpu_arch));
+        lines.extend(words("CPU model", &self.cpu_model));
+        lines.extend(self.cpus_min.map(|cpus| format!("{cpus} or more CPUs")));
+        lines.extend(self.memory_min.map(|memory| format!("memory of at least {memory}")));
+        lines.extend(self.disks.iter().map(|line| format!("{} or more {line}", line.count_min)));
+        lines.extend(self.nics.iter().map(|line| format!("{} or more {line}", line.count_min)));
+        lines.extend(self.gpus.iter().map(|line| format!("{} or more {line}", line.count_min)));
+        lines.extend(self.boot_mode.map(|mode| format!("boot mode {mode}")));
+        lines.extend(Some(format!("firmware {}", versions.join(" or "))).filter(|_| !versions.is_empty()));
+        lines.extend(words("BIOS profile", &self.bios_profile));
+        lines.extend(Some(format!("traits {}", traits.join(", "))).filter(|_| !traits.is_empty()));
+        lines.extend(words("resource class", &self.resource_class));
+        lines
+    }
+
     /// What a node with `has` misses, all of it; `None` if it misses nothing.
     pub fn missing(&self, has: &Capabilities) -> Option<String> {
         if has.is_empty() && !self.is_empty() {
