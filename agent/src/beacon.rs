@@ -1,14 +1,15 @@
-//! The sending half: one heartbeat over every path to every member.
+//! The sending half: one heartbeat, or the hardware, over every path to every member.
 //!
 //! Why it exists: so that no path can hold up another. All sockets are non-blocking, a path that cannot be bound is
 //! tried again with the next heartbeat, and nothing here resolves names or waits.
 //! What it never does: it does not pace itself and does not log; it tells its caller what began or ceased to fail.
 
 use crate::config::{Config, PathConfig};
+use crate::inventory::{self, Inventory, NotSent};
 use crate::watched::Watched;
 use crate::wire::{Beat, NodeTag, encode};
 use nix::time::{ClockId, clock_gettime};
-use policies::{BootId, Heartbeat, LastGasp};
+use policies::{BootId, Capabilities, Heartbeat, LastGasp};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -91,6 +92,22 @@ impl Beacon {
             way.send(&encode(&beat, &self.key), &mut notices);
         }
         notices
+    }
+
+    /// Tells every member over every path what hardware this node has.
+    ///
+    /// # Errors
+    /// [`NotSent`] if it cannot be told in one datagram; nothing was sent then.
+    pub fn tell(&mut self, found: &Capabilities) -> Result<Vec<Notice>, NotSent> {
+        self.sequence = next_sequence(self.sequence, boottime_ns());
+        let told =
+            Inventory { node: self.node, boot: self.boot, sequence: self.sequence, found: found.clone() };
+        let datagram = inventory::encode(&told, &self.key)?;
+        let mut notices = vec![];
+        for way in &mut self.paths {
+            way.send(&datagram, &mut notices);
+        }
+        Ok(notices)
     }
 }
 

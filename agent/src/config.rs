@@ -43,6 +43,8 @@ pub struct Config {
     pub paths: Vec<PathConfig>,
     /// How it learns the age of the last acknowledged disk write.
     pub write_probe: Option<WriteProbe>,
+    /// Whether it tells its hardware.
+    pub inventory: bool,
 }
 
 /// Where the node learns its epoch.
@@ -142,6 +144,7 @@ struct Raw {
     interval: Option<Millis>,
     paths: Vec<PathConfig>,
     write_probe: Option<WriteProbe>,
+    inventory: Option<bool>,
 }
 
 fn key_from_hex<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Key>, D::Error> {
@@ -194,7 +197,16 @@ impl Config {
             None => boot_id_of(&read(Path::new(KERNEL_BOOT_ID), "the kernel's boot id")?),
         };
         let (node, paths, write_probe) = (raw.node, raw.paths, raw.write_probe);
-        Ok(Config { node, key, boot, epoch, interval, paths, write_probe })
+        Ok(Config {
+            node,
+            key,
+            boot,
+            epoch,
+            interval,
+            paths,
+            write_probe,
+            inventory: raw.inventory.unwrap_or(true),
+        })
     }
 }
 

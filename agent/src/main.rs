@@ -5,9 +5,11 @@
 
 use ha_agent::beacon::Beacon;
 use ha_agent::config::Config;
+use ha_agent::hardware::Hardware;
 use ha_agent::wire::NodeTag;
 use nix::sys::signal::{SigSet, Signal};
 use policies::LastGasp;
+use std::env::consts::ARCH;
 use std::error::Error;
 use std::fmt;
 use std::io::{self, Write};
@@ -25,6 +27,7 @@ Usage:
   ha-agent gasp --panic --config FILE      say once that the kernel panicked (for a crash kernel's hook)
   ha-agent gasp --shutdown --config FILE   say once that the system is shutting down
   ha-agent check --config FILE             read and check the configuration, send nothing
+  ha-agent inventory                       print this node's hardware as a [node.capabilities] table
   ha-agent --help | --version
 ";
 
@@ -41,6 +44,7 @@ enum Ask {
     Run(PathBuf),
     Gasp(LastGasp, PathBuf),
     Check(PathBuf),
+    Inventory,
 }
 
 fn main() -> ExitCode {
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
             Ok(())
         }),
         Ok(Ask::Check(file)) => check(&file),
+        Ok(Ask::Inventory) => print(&Hardware::look(Path::new("/"), ARCH).to_document()),
         Err(wrong) => {
             say(format_args!("{wrong}\n\n{HELP}"));
             return ExitCode::from(2);
@@ -79,11 +84,15 @@ fn parse(arguments: &[String]) -> Result<Ask, String> {
             "--config" => file = Some(PathBuf::from(rest.next().ok_or("--config needs a file")?)),
             "--panic" => gasp = Some(LastGasp::Panic),
             "--shutdown" => gasp = Some(LastGasp::Shutdown),
-            "run" | "gasp" | "check" if verb.is_none() => verb = Some(argument),
+            "run" | "gasp" | "check" | "inventory" if verb.is_none() => verb = Some(argument),
             unknown => return Err(format!("unknown argument {unknown:?}")),
         }
     }
-    let verb = verb.ok_or("say what to do: run, gasp or check")?;
+    let verb = verb.ok_or("say what to do: run, gasp, check or inventory")?;
+    if verb == "inventory" {
+        let alone = file.is_none() && gasp.is_none();
+        return if alone { Ok(Ask::Inventory) } else { Err("inventory takes no other arguments".into()) };
+    }
     let file = file.ok_or_else(|| format!("{verb} needs --config FILE"))?;
     match (verb, gasp) {
         ("run", None) => Ok(Ask::Run(file)),
@@ -117,8 +126,9 @@ fn run(file: &Path) -> Result<(), Box<dyn Error>> {
     let config = read(file)?;
     let interval = Duration::from_millis(config.interval.0);
     say(format_args!("node {} {}: a heartbeat every {}", config.node, config.boot, config.interval));
+    let looks = if config.inventory { Some(Hardware::keep_looking(ARCH)?) } else { None };
     let mut beacon = Beacon::new(config)?;
-    let signal = beat_until_signal(&mut beacon, interval, &wait_for(signals)?)?;
+    let signal = beat_until_signal(&mut beacon, interval, &wait_for(signals)?, looks.as_ref())?;
     if signal == Signal::SIGHUP {
         say(format_args!("{signal}: ending without a farewell"));
     } else {
@@ -134,11 +144,24 @@ fn beat_until_signal(
     beacon: &mut Beacon,
     interval: Duration,
     signals: &Receiver<Signal>,
+    looks: Option<&Receiver<Hardware>>,
 ) -> Result<Signal, Box<dyn Error>> {
     let mut due = Instant::now();
+    let mut untold = false;
     loop {
         for notice in beacon.send(None) {
             say(format_args!("{notice}"));
+        }
+        // After a heartbeat: members believe only a life that they hear.
+        if let Some(hardware) = looks.and_then(|looks| looks.try_recv().ok()) {
+            match beacon.tell(&hardware.capabilities) {
+                Ok(notices) => notices.iter().for_each(|notice| say(format_args!("{notice}"))),
+                Err(error) if !untold => {
+                    untold = true;
+                    say(format_args!("{error}"));
+                }
+                Err(_) => {}
+            }
         }
         due += interval;
         let now = Instant::now();
@@ -202,6 +225,7 @@ mod tests {
         assert_eq!(ask("--config /c gasp --panic"), Ok(Ask::Gasp(LastGasp::Panic, "/c".into())));
         assert_eq!(ask("gasp --shutdown --config /c"), Ok(Ask::Gasp(LastGasp::Shutdown, "/c".into())));
         assert_eq!(ask("check --config /c"), Ok(Ask::Check("/c".into())));
+        assert_eq!(ask("inventory"), Ok(Ask::Inventory));
         assert_eq!(ask("run --help"), Ok(Ask::Help));
         assert_eq!(ask("--version"), Ok(Ask::Version));
     }
@@ -216,6 +240,7 @@ mod tests {
             ("run check --config /c", "\"check\""),
             ("gasp --config /c", "gasp needs --panic or --shutdown"),
             ("run --panic --config /c", "run takes no --panic"),
+            ("inventory --config /c", "inventory takes no other"),
         ] {
             let error = ask(line).unwrap_err();
             assert!(error.contains(expected), "{line}: {error}");

@@ -27,7 +27,7 @@ use subtle::ConstantTimeEq;
 /// Length of a heartbeat in bytes.
 pub const BEAT_BYTES: usize = 64;
 
-const MAC_BYTES: usize = 16;
+pub(crate) const MAC_BYTES: usize = 16;
 const SIGNED_BYTES: usize = BEAT_BYTES - MAC_BYTES;
 const MAGIC: [u8; 3] = *b"HAB";
 const VERSION: u8 = 1;
@@ -203,7 +203,7 @@ fn parse(datagram: &[u8]) -> Result<(Words, &[u8; SIGNED_BYTES], &[u8; MAC_BYTES
     Ok((Words { head: *head, node, boot, sequence, epoch, age }, signed, mac))
 }
 
-fn mac_of(signed: &[u8; SIGNED_BYTES], key: &Key) -> [u8; MAC_BYTES] {
+pub(crate) fn mac_of(signed: &[u8], key: &Key) -> [u8; MAC_BYTES] {
     let mut mac = [0; MAC_BYTES];
     for (to, from) in mac.iter_mut().zip(blake3::keyed_hash(key.bytes(), signed).as_bytes()) {
         *to = *from;

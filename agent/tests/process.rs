@@ -7,6 +7,8 @@
     reason = "a test's helpers fail by panicking, as the tests themselves do"
 )]
 
+use ha_agent::hardware::Hardware;
+use ha_agent::inventory;
 use ha_agent::key::Key;
 use ha_agent::wire::{BEAT_BYTES, Beat, NodeTag, boot_id_of, verify};
 use nix::sys::signal::{Signal, kill};
@@ -14,7 +16,7 @@ use nix::unistd::Pid;
 use policies::{Epoch, LastGasp, Millis};
 use std::fs;
 use std::net::UdpSocket;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -63,6 +65,7 @@ key = "{}"
 boot_id = "first life"
 epoch_file = {:?}
 interval = "20ms"
+inventory = false
 paths = [
     {{ name = "dead", bind = "203.0.113.1:0", members = ["{first}"] }},
     {{ name = "blue", bind = "127.0.0.1:0", members = ["203.0.113.1:9", "{first}"] }},
@@ -80,7 +83,10 @@ write_probe = {{ file = {:?}, mode = "age-of-file" }}
     }
 
     fn run(&mut self) {
-        let file = self.configure();
+        self.start(&self.configure());
+    }
+
+    fn start(&mut self, file: &Path) {
         let agent = Command::new(env!("CARGO_BIN_EXE_ha-agent"))
             .args(["run", "--config"])
             .arg(file)
@@ -207,6 +213,25 @@ fn a_crash_kernel_can_tell_of_the_panic() {
     assert!(output.status.success(), "{output:?}");
     let panic = Some(LastGasp::Panic);
     assert_eq!(gasps(&rig.rest(0)), [(1, panic), (2, panic)].repeat(3));
+}
+
+#[test]
+fn the_hardware_is_told_after_a_heartbeat() {
+    let mut rig = Rig::new();
+    let file = rig.configure();
+    fs::write(&file, fs::read_to_string(&file).unwrap().replace("inventory = false\n", "")).unwrap();
+    rig.start(&file);
+    let first = rig.next(1);
+    let mut buffer = [0; 1500];
+    let told = loop {
+        let length = rig.members[1].recv(&mut buffer).expect("no inventory before the deadline");
+        if inventory::is_inventory(&buffer[..length]) {
+            break inventory::verify(&buffer[..length], &key()).unwrap();
+        }
+    };
+    assert_eq!((told.node, told.boot), (first.node, first.said.boot));
+    assert!(told.sequence > first.sequence);
+    assert_eq!(told.found, Hardware::look(Path::new("/"), std::env::consts::ARCH).capabilities);
 }
 
 #[test]

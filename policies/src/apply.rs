@@ -1,6 +1,7 @@
 //! How the log changes the state. Total and deterministic: the same entries give the same state on every member.
 //! Never asks for the time, never trusts the proposer: what a plan needs is checked again here.
 
+use crate::capability::Capabilities;
 use crate::command::*;
 use crate::effect::{Action, Outcome};
 use crate::plan::*;
@@ -265,7 +266,20 @@ impl ClusterState {
                 record.withheld = None;
                 story.tell(&[node_key(node)], format!("{node} is a spare again"));
             }
+            Step::Discover { node, found } => self.discover(story, node, found)?,
         }
+        Ok(())
+    }
+
+    fn discover(&mut self, story: &mut Story, node: &NodeId, found: &Capabilities) -> Result<(), Rejected> {
+        found.check().map_err(|why| Rejected::BadValue { what: node_key(node), why })?;
+        let record = self.node_mut(node)?;
+        record.found = Some(Box::new(found.clone()));
+        let text = match record.mismatch() {
+            None => format!("{node} tells its hardware: nothing declared is missing"),
+            Some(mismatch) => format!("{node} tells its hardware, and it is not as declared: {mismatch}"),
+        };
+        story.tell(&[node_key(node)], text);
         Ok(())
     }
 

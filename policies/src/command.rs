@@ -1,5 +1,6 @@
 //! Entries of the replicated log: the only thing that changes state. Applied in `apply.rs`.
 
+use crate::capability::Capabilities;
 use crate::effect::{Action, Outcome};
 use crate::inventory::{Instance, Node, Provider};
 use crate::plan::{Decision, Evidence, Phase, Verdict};
@@ -257,6 +258,13 @@ pub enum Step {
     Cleaned {
         /// Which.
         node: NodeId,
+    },
+    /// The agent of a node found other hardware than is recorded.
+    Discover {
+        /// Which.
+        node: NodeId,
+        /// What it found.
+        found: Box<Capabilities>,
     },
 }
 

@@ -96,6 +96,7 @@ impl ClusterState {
             fence_order: None,
             approved: None,
             confirmed_off: None,
+            found: None,
         };
         self.nodes.insert(node.name.clone(), record);
         Ok(true)
@@ -107,6 +108,7 @@ impl ClusterState {
         if instance.volumes.len().max(instance.networks.len()).max(instance.needs.len()) > LIST_MAX {
             return Err(bad(format!("a list has more than {LIST_MAX} items")));
         }
+        instance.requires.check().map_err(bad)?;
         if let Some(network) = instance.networks.iter().find(|network| !(1..=4094).contains(&network.vlan)) {
             return Err(bad(format!("vlan {} is not one of 1 to 4094", network.vlan)));
         }
@@ -188,6 +190,9 @@ fn check_node(node: &Node) -> Result<(), Rejected> {
     let texts = texts.chain(&node.probe.tcp).chain(&node.probe.icmp).chain(&node.initiator);
     if let Some(long) = texts.into_iter().find(|text| text.len() > TEXT_MAX) {
         return bad(format!("a text of {} bytes is longer than {TEXT_MAX}", long.len()));
+    }
+    if let Err(why) = node.capabilities.check() {
+        return bad(why);
     }
     let lists = [node.domains.len(), node.labels.len(), node.fencing.len(), node.ports.len()];
     if lists.into_iter().any(|length| length > LIST_MAX) {

@@ -1,6 +1,7 @@
 //! The seam between brain and body: an input in, outputs out. One per member; only the leader's proposes and acts.
 //! Owns the member's copy of the committed state and everything it believes. Never does anything itself.
 
+use crate::capability::Capabilities;
 use crate::command::{Command, Proposal, Step};
 use crate::effect::{Effect, Outcome, Seen};
 use crate::judge::judge;
@@ -63,6 +64,13 @@ pub enum Input {
         node: NodeId,
         /// The reading; `None`: no answer.
         power: Option<Power>,
+    },
+    /// A node's agent told what hardware it found.
+    Found {
+        /// Which node.
+        node: NodeId,
+        /// What.
+        found: Box<Capabilities>,
     },
     /// Another member's report.
     Report(Report),
@@ -233,6 +241,15 @@ impl Engine {
             Input::PowerRead { node, power } => {
                 self.memory.powers.insert(node, (power, now));
             }
+            Input::Found { node, found } => {
+                let known = self.state.nodes.get(&node).map(|record| record.found.as_ref());
+                if known == Some(Some(&found)) {
+                    self.memory.found.remove(&node);
+                } else if known.is_some() && found.check().is_ok() {
+                    // Only what could be committed, and of known nodes: the list stays as short as theirs.
+                    self.memory.found.insert(node, found);
+                }
+            }
             Input::Report(report) => {
                 if self.memory.voters.contains(&report.member) && report.member != self.me {
                     self.memory.take_report(report, self.me, self.boot, now);
@@ -355,6 +372,11 @@ impl Engine {
                     self.memory.alive_since.insert(spare, now);
                 }
             }
+            Step::Discover { node, found } => {
+                // What was told since then waits; it will be told again should this be older news than the log's.
+                self.memory.found.retain(|other, told| other != node || told != found);
+                self.memory.discovered.insert(node.clone(), now);
+            }
             Step::Withhold { .. } | Step::Stick { .. } | Step::Cleaned { .. } => {}
         }
         if self.memory.intents.len() > INTENTS_REMEMBERED_MAX {
@@ -473,6 +495,9 @@ impl Engine {
             if let Some(outcome) = outcome {
                 self.propose(Command::Lead { leader, step: Step::Resolve { token, outcome } }, outputs);
             }
+        }
+        for step in self.memory.news_of_hardware(&self.state, now) {
+            self.propose(Command::Lead { leader, step }, outputs);
         }
         let Wishes { commands, effects, waiting: planned } = plan(&self.desk(leader, rejudged, now));
         let holds = |why: &Waiting| matches!(why, Waiting::Hold { .. });

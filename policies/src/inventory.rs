@@ -1,5 +1,7 @@
 //! What the operator tells us of the world: nodes, instances, providers. Facts and wishes, no beliefs.
 
+use crate::capability::Capabilities;
+use crate::requirement::Requirements;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -34,6 +36,9 @@ pub struct Node {
     /// Key of its agent's heartbeats; absent: no agent, only probes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_key: Option<Sealed>,
+    /// What its hardware is, for the floors of instances.
+    #[serde(default, skip_serializing_if = "Capabilities::is_empty")]
+    pub capabilities: Capabilities,
 }
 
 /// What the BMC reports of its machine. Empty: not compared (and said so in `hactl node show`).
@@ -125,14 +130,17 @@ pub struct Instance {
     /// Labels that a spare must carry.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub needs: BTreeMap<String, String>,
+    /// What a spare's hardware must be at least.
+    #[serde(default, skip_serializing_if = "Requirements::is_empty")]
+    pub requires: Requirements,
 }
 
 impl Instance {
     /// True if whatever spare fits one of them fits the other, wherever they run.
     pub(crate) fn needs_the_same_as(&self, other: &Instance) -> bool {
         // All fields, so that a new one asks whether it is a need.
-        let Instance { name: _, node: _, policy: _, volumes: _, networks, boot: _, needs } = self;
-        networks.len() == other.networks.len() && *needs == other.needs
+        let Instance { name: _, node: _, policy: _, volumes: _, networks, boot: _, needs, requires } = self;
+        networks.len() == other.networks.len() && *needs == other.needs && *requires == other.requires
     }
 }
 
@@ -218,6 +226,17 @@ impl From<Provider> for ProviderDocument {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Stored entries and snapshots of older versions know no capabilities.
+    #[test]
+    fn without_capabilities_a_node_and_an_instance_are_written_as_before_there_were_any() {
+        let node = r#"{"name":"n1"}"#;
+        let instance = r#"{"name":"web","node":"n1","policy":"quick"}"#;
+        let again = serde_json::to_string(&serde_json::from_str::<Node>(node).unwrap());
+        assert_eq!(again.unwrap(), node);
+        let again = serde_json::to_string(&serde_json::from_str::<Instance>(instance).unwrap());
+        assert_eq!(again.unwrap(), instance);
+    }
 
     #[test]
     fn a_provider_is_a_flat_table_and_unknown_keys_are_refused() {

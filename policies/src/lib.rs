@@ -15,6 +15,7 @@
 
 mod apply;
 mod brake;
+pub mod capability;
 pub mod command;
 pub mod coverage;
 mod describe;
@@ -30,6 +31,7 @@ mod planner;
 pub mod policy;
 pub mod preview;
 mod proposals;
+pub mod requirement;
 mod revise;
 mod sights;
 pub mod state;
@@ -39,6 +41,7 @@ pub mod waiting;
 pub mod watch;
 pub mod words;
 
+pub use capability::*;
 pub use command::*;
 pub use coverage::{Cover, Coverage, Held, Loss};
 pub use effect::*;
@@ -50,6 +53,7 @@ pub use plan::*;
 pub use planner::Subject;
 pub use policy::*;
 pub use preview::{Changed, Fate, LossTold, Preview};
+pub use requirement::*;
 pub use revise::{POLICIES_MAX, VERSIONS_KEPT_MAX};
 pub use state::*;
 pub use view::*;

@@ -1,10 +1,13 @@
 //! What a leader knows beside the committed state: reports, readings, and when it saw what on its own clock.
 //! All of it can be lost: a new leader begins with nothing and is only slower (R5), never less safe.
 
+use crate::capability::Capabilities;
+use crate::command::Step;
 use crate::effect::{Action, Outcome};
 use crate::observation::{Power, Report, Sight, Stamp};
 use crate::plan::{Intent, Verdict};
 use crate::policy::{Detection, Policy};
+use crate::state::ClusterState;
 use crate::words::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +15,10 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) const POWER_AGE_MAX: Millis = Millis(2000);
 /// The window of the brake `fences_per_10min_max`, and of counting fenced nodes as failed.
 pub(crate) const BRAKE_WINDOW: Millis = Millis(600_000);
+
+/// Pause between two records of one node's hardware. Lower: a port that loses its link again and again, or an agent gone
+/// mad, fills the log. Higher: a repaired node is a spare later. Agents tell every five minutes.
+pub(crate) const DISCOVER_PAUSE: Millis = Millis(60_000);
 
 /// The newest answer of a BMC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +61,10 @@ pub(crate) struct Memory {
     /// Effects that this process is carrying out (`None`) or that have ended without the log knowing it yet. They
     /// outlast a leadership: whoever leads again must not send a second copy beside one that still runs.
     pub(crate) in_flight: BTreeMap<LogIndex, Option<Outcome>>,
+    /// Hardware that agents told of and that the log may not know yet.
+    pub(crate) found: BTreeMap<NodeId, Box<Capabilities>>,
+    /// When a node's hardware was last committed, as applied here.
+    pub(crate) discovered: BTreeMap<NodeId, Mono>,
     /// The last moment at which a hold kept this leader from acting.
     pub(crate) held: Option<Mono>,
     /// When this member took over; older intents may be in flight until then and longer.
@@ -97,6 +108,17 @@ impl Memory {
     /// How long the node has been judged failed, as known here.
     pub(crate) fn failed_for(&self, node: &NodeId, now: Mono) -> Millis {
         self.failed_since.get(node).map_or(Millis(0), |since| now.since(*since))
+    }
+
+    /// What agents have found and the state does not say yet.
+    pub(crate) fn news_of_hardware(&self, state: &ClusterState, now: Mono) -> Vec<Step> {
+        let is_news = |node: &NodeId, found: &Capabilities| {
+            let record = state.nodes.get(node);
+            let paused = self.discovered.get(node).is_some_and(|at| now.since(*at) < DISCOVER_PAUSE);
+            record.is_some_and(|record| record.found.as_deref() != Some(found)) && !paused
+        };
+        let news = self.found.iter().filter(|(node, found)| is_news(node, found));
+        news.map(|(node, found)| Step::Discover { node: node.clone(), found: found.clone() }).collect()
     }
 
     /// Fresh power reading of a node.

@@ -1,5 +1,6 @@
 //! Choosing a spare: a list of needs, each a function, then an order. Never looks at anything but its arguments.
 
+use crate::capability::Capabilities;
 use crate::inventory::Instance;
 use crate::memory::LastPower;
 use crate::observation::Power;
@@ -7,6 +8,7 @@ use crate::plan::Verdict;
 use crate::policy::Spares;
 use crate::state::{ClusterState, NodeRecord, NodeState};
 use crate::words::*;
+use std::borrow::Cow;
 
 /// Spares beside the chosen one that a decision names. Bounds its entry in the log.
 const RUNNERS_UP_MAX: usize = 10;
@@ -22,6 +24,9 @@ pub(crate) struct Candidate<'a> {
     power: LastPower,
     /// A failover that it takes part in although it is a spare.
     plan: Option<PlanId>,
+    /// What it has, and what it has less of than was declared.
+    capabilities: Cow<'a, Capabilities>,
+    mismatch: Option<String>,
 }
 
 /// What is to be placed.
@@ -43,6 +48,8 @@ pub(crate) fn candidates(
         record,
         power: last_power(&record.node.name),
         plan: state.plan_of_node(&record.node.name).map(|plan| plan.id),
+        capabilities: record.capabilities(),
+        mismatch: record.mismatch(),
     };
     spares.map(candidate).collect()
 }
@@ -51,8 +58,19 @@ pub(crate) fn candidates(
 type Need = fn(&Instance, &Spares, &Candidate) -> Option<String>;
 
 /// Every need, in the order in which a misfit is reported.
-const NEEDS: [Need; 9] =
-    [cordoned, maintenance, not_ordered, healthy, fenceable, is_off, ports, labels, pool];
+const NEEDS: [Need; 11] = [
+    cordoned,
+    maintenance,
+    not_ordered,
+    healthy,
+    fenceable,
+    is_off,
+    ports,
+    labels,
+    pool,
+    as_declared,
+    capabilities,
+];
 
 fn cordoned(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
     spare.record.cordoned.then(|| "cordoned".to_owned())
@@ -105,6 +123,16 @@ fn missing_label<'a>(
 ) -> Option<String> {
     let missing = wanted.find(|(key, value)| spare.record.node.labels.get(*key) != Some(*value));
     missing.map(|(key, value)| format!("label {key}={value} is missing"))
+}
+
+/// What broke in it breaks the instance too, whether or not the instance requires it: the next thing may break soon.
+fn as_declared(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
+    spare.mismatch.as_ref().map(|mismatch| format!("its hardware is not as declared: {mismatch}"))
+}
+
+/// All that it misses, for one that is told a line at a time buys the wrong memory first.
+fn capabilities(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
+    instance.requires.missing(&spare.capabilities)
 }
 
 /// Where the spare must stand in another failure domain, one of which we do not know where it stands will not do.

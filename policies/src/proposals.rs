@@ -98,6 +98,7 @@ fn same_matter(a: &Command, b: &Command) -> bool {
             (Step::Resolve { token: a, .. }, Step::Resolve { token: b, .. }) => a == b,
             (Step::Place { plan: a, .. }, Step::Place { plan: b, .. }) => a == b,
             (Step::Finish { plan: a, .. }, Step::Finish { plan: b, .. }) => a == b,
+            (Step::Discover { node: a, .. }, Step::Discover { node: b, .. }) => a == b,
             (a, b) => a == b,
         },
         (a, b) => a == b,

@@ -1,5 +1,6 @@
 //! The replicated state: what we know, what we decided. Changed only by `apply.rs`.
 
+use crate::capability::Capabilities;
 use crate::command::{Documents, Rejected};
 use crate::inventory::{Instance, Node, Provider};
 use crate::plan::{Evidence, FenceProof, Intent, Phase, Plan, Verdict};
@@ -7,6 +8,7 @@ use crate::policy::Policy;
 use crate::waiting::Waiting;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -97,6 +99,22 @@ pub struct NodeRecord {
     pub fence_order: Option<Order>,
     /// An operator's word that it is off; used up by the fence that is under way.
     pub confirmed_off: Option<Order>,
+    /// The hardware that its agent found last; `None`: no agent has told yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Box<Capabilities>>,
+}
+
+impl NodeRecord {
+    /// Its hardware: as declared, and as found where nothing is declared.
+    pub fn capabilities(&self) -> Cow<'_, Capabilities> {
+        let declared = &self.node.capabilities;
+        self.found.as_ref().map_or(Cow::Borrowed(declared), |found| Cow::Owned(declared.or(found)))
+    }
+
+    /// What its agent found to be less than declared.
+    pub fn mismatch(&self) -> Option<String> {
+        self.node.capabilities.mismatch(self.found.as_deref()?)
+    }
 }
 
 /// What we did about a node.

@@ -269,10 +269,24 @@ fn members() -> Members {
     }
 }
 
+/// A leader's record of a node's hardware, with every word that hardware has.
+fn discover() -> LogEntry {
+    let found = r#"{"cpu_arch":"x86_64","cpu_model":"AMD EPYC 9354","cpus":64,"memory":"384GiB","disks":[{"type":"nvme",
+        "size":"3840GB","count":4},{"type":"ssd","size":"480GB"},{"type":"hdd","size":"4TB"}],"nics":[{"speed":"25Gbps",
+        "count":2,"rdma":"roce"},{"speed":"200Gbps","rdma":"infiniband"},{"speed":"2500Mbps"}],"gpus":[{"pci":"10de:2330"}],
+        "boot_mode":"uefi","firmware":"2.19.1","bios_profile":"low-latency","traits":["CUSTOM_FPGA"],
+        "resource_class":"baremetal.gold"}"#;
+    let found = Box::new(serde_json::from_str(found).unwrap());
+    let step = policies::Step::Discover { node: "n1".parse().unwrap(), found };
+    let command = policies::Command::Lead { leader: policies::LeaderEpoch(40), step };
+    let proposal = Proposal { at: policies::Wall(1_790_000_000_000), by: "member/m3".to_owned(), command };
+    LogEntry { id: id(7, 45), content: Content::Proposal(proposal) }
+}
+
 /// What is on disk today must be readable for ever. To see why a line changed, read it: it is JSON behind five bytes.
 #[test]
 fn the_bytes_on_disk_do_not_change() {
-    let records: [(&str, Vec<u8>); 6] = [
+    let records: [(&str, Vec<u8>); 7] = [
         ("vote", seal::seal(&Vote { term: 7, member: 3, committed: true }).unwrap()),
         ("purged", seal::seal(&id(7, 41)).unwrap()),
         ("blank", seal::seal(&LogEntry { id: id(7, 42), content: Content::Blank }).unwrap()),
@@ -288,6 +302,7 @@ fn the_bytes_on_disk_do_not_change() {
             })
             .unwrap(),
         ),
+        ("discover", seal::seal(&discover()).unwrap()),
     ];
     let escape = |bytes: &[u8]| bytes.escape_ascii().to_string();
     let found: String = records.iter().map(|(name, bytes)| format!("{name} {}\n", escape(bytes))).collect();
@@ -301,6 +316,7 @@ fn the_bytes_on_disk_do_not_change() {
         "run with UPDATE_EXPECT=1 and read the difference"
     );
     assert_eq!(seal::open::<LogEntry>(&records[4].1).unwrap(), entry(44, "a remark"));
+    assert_eq!(seal::open::<LogEntry>(&records[6].1).unwrap(), discover());
     assert_eq!(seal::open::<LogEntry>(&records[3].1).unwrap().content, Content::Members(members()));
 }
 

@@ -12,12 +12,13 @@
 //! that it has not heard yet. A verdict needs a majority of the members.
 
 use crate::clock;
+use ha_agent::inventory::{self, BadInventory, INVENTORY_BYTES_MAX};
 use ha_agent::key::Key;
-use ha_agent::wire::{BEAT_BYTES, NodeTag, WireError, peek_tag, verify};
+use ha_agent::wire::{NodeTag, WireError, peek_tag, verify};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg, setsockopt, sockopt};
 use policies::watch::{Change, Limits, Seen, Slot, Watch};
-use policies::{Mono, NodeId};
+use policies::{Capabilities, Mono, NodeId};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
@@ -34,8 +35,8 @@ use tracing::{error, info};
 
 /// Datagrams read by one system call. Measured best with tokio; more gains nothing (facts/performance.md §1b).
 const BATCH: usize = 64;
-/// A byte more than a heartbeat, so that a longer datagram is seen to be longer.
-const BUFFER_BYTES: usize = BEAT_BYTES + 1;
+/// A byte more than the longest datagram of ours, so that a longer one is seen to be longer.
+const BUFFER_BYTES: usize = INVENTORY_BYTES_MAX + 1;
 /// Wished-for receive buffer: about 90,000 heartbeats, which bridges a stall of a second at 20,000 nodes. Smaller: a
 /// stall of this process drops heartbeats; larger: only memory that the kernel takes when it needs it.
 const RECEIVE_BUFFER_BYTES: usize = 64 << 20;
@@ -80,6 +81,8 @@ pub struct Batch {
     pub at: Mono,
     /// In the order in which they happened.
     pub changes: Vec<(NodeId, Change)>,
+    /// The hardware that nodes told of, in the same order.
+    pub found: Vec<(NodeId, Box<Capabilities>)>,
 }
 
 /// What became of the datagrams, for the metrics. Each datagram moves exactly one of them.
@@ -100,11 +103,13 @@ pub struct Counters {
     pub unknown_node: AtomicU64,
     /// No heartbeat of a version that is known here.
     pub malformed: AtomicU64,
+    /// Inventories that were taken.
+    pub inventories: AtomicU64,
 }
 
 impl Counters {
     /// Name and value of each, for the metrics.
-    pub fn totals(&self) -> [(&'static str, u64); 7] {
+    pub fn totals(&self) -> [(&'static str, u64); 8] {
         [
             ("accepted", &self.accepted),
             ("duplicate", &self.duplicate),
@@ -113,6 +118,7 @@ impl Counters {
             ("bad_mac", &self.bad_mac),
             ("unknown_node", &self.unknown_node),
             ("malformed", &self.malformed),
+            ("inventory", &self.inventories),
         ]
         .map(|(name, counter)| (name, counter.load(Relaxed)))
     }
@@ -292,6 +298,8 @@ struct Peer {
     key: Key,
     /// The newest heartbeat that was taken: its life and sequence.
     newest: Option<(policies::BootId, u64)>,
+    /// The newest inventory that was taken.
+    told: Option<(policies::BootId, u64)>,
 }
 
 /// Who is who, and the watch table. No I/O: time and datagrams are arguments.
@@ -303,6 +311,7 @@ pub struct Table {
     slots: HashMap<NodeTag, Slot>,
     counters: Arc<Counters>,
     news: Vec<(NodeId, Change)>,
+    found: Vec<(NodeId, Box<Capabilities>)>,
     noticed_at: Mono,
     passed: Vec<(Slot, Change)>,
 }
@@ -317,6 +326,7 @@ impl Table {
             slots: HashMap::new(),
             counters,
             news: vec![],
+            found: vec![],
             noticed_at: now,
             passed: vec![],
         }
@@ -357,7 +367,7 @@ impl Table {
                 return;
             }
             Some(peer) => peer.key = key,
-            None => *place = Some(Peer { node, tag, key, newest: None }),
+            None => *place = Some(Peer { node, tag, key, newest: None, told: None }),
         }
         self.slots.insert(tag, slot);
         self.watch.enroll(slot, limits, now);
@@ -377,6 +387,9 @@ impl Table {
         let count = |counter: &AtomicU64| {
             counter.fetch_add(1, Relaxed);
         };
+        if inventory::is_inventory(datagram) {
+            return self.inventory(datagram, now);
+        }
         let counters = &self.counters;
         let Ok(tag) = peek_tag(datagram) else { return count(&counters.malformed) };
         let Some(slot) = self.slots.get(&tag).copied() else { return count(&counters.unknown_node) };
@@ -406,6 +419,36 @@ impl Table {
         }
     }
 
+    /// Proves an inventory and takes what it says, once, of the life that is being heard. A recording of an older life
+    /// says nothing; where no heartbeat was taken yet, the next telling is minutes away and soon enough.
+    fn inventory(&mut self, datagram: &[u8], now: Mono) {
+        let count = |counter: &AtomicU64| {
+            counter.fetch_add(1, Relaxed);
+        };
+        let counters = &self.counters;
+        let Ok(tag) = inventory::peek_tag(datagram) else { return count(&counters.malformed) };
+        let slot = self.slots.get(&tag).copied();
+        let peer = slot.and_then(|slot| self.peers.get_mut(slot.0 as usize)).and_then(Option::as_mut);
+        let Some(peer) = peer else { return count(&counters.unknown_node) };
+        let told = match inventory::verify(datagram, &peer.key) {
+            Ok(told) => told,
+            Err(BadInventory::WrongMac) => return count(&counters.bad_mac),
+            Err(BadInventory::Other | BadInventory::Content) => return count(&counters.malformed),
+        };
+        if peer.newest.is_none_or(|(boot, _)| boot != told.boot) {
+            return count(&counters.other_life);
+        }
+        if let Some((_, newest)) = peer.told.filter(|(boot, _)| *boot == told.boot)
+            && told.sequence <= newest
+        {
+            return count(if told.sequence == newest { &counters.duplicate } else { &counters.replayed });
+        }
+        peer.told = Some((told.boot, told.sequence));
+        count(&counters.inventories);
+        self.noticed_at = now;
+        self.found.push((peer.node.clone(), Box::new(told.found)));
+    }
+
     /// Notices who has been silent for too long.
     pub fn tick(&mut self, now: Mono) {
         self.watch.tick(now, &mut self.passed);
@@ -419,8 +462,9 @@ impl Table {
 
     /// What was noticed since the last time.
     pub fn take_news(&mut self) -> Option<Batch> {
-        let changes = std::mem::take(&mut self.news);
-        (!changes.is_empty()).then_some(Batch { at: self.noticed_at, changes })
+        let (changes, found) = (std::mem::take(&mut self.news), std::mem::take(&mut self.found));
+        let is_news = !changes.is_empty() || !found.is_empty();
+        is_news.then_some(Batch { at: self.noticed_at, changes, found })
     }
 }
 

@@ -192,7 +192,8 @@ impl Metrics {
             | Step::Intend { .. }
             | Step::Resolve { .. }
             | Step::Place { .. }
-            | Step::Cleaned { .. } => {}
+            | Step::Cleaned { .. }
+            | Step::Discover { .. } => {}
         }
     }
 
@@ -287,6 +288,8 @@ fn describe_nodes(r: &Registry, state: &ClusterState) -> Result<(), MetricsError
         gauges("ha_node_withheld", "1 if a failed node is not acted on, and why.", &["node", "reason"])?;
     let counts = gauges("ha_nodes", "Nodes by state.", &["state"])?;
     let maintenance = gauges("ha_node_maintenance", "1 if the node is in maintenance.", &["node"])?;
+    let mismatch =
+        gauges("ha_node_mismatch", "1 if the node's agent found less hardware than is declared.", &["node"])?;
     for state in ["spare", "reserved", "active", "fencing", "quarantined", "cleaning"] {
         counts.with_label_values(&[state]).set(0);
     }
@@ -301,6 +304,9 @@ fn describe_nodes(r: &Registry, state: &ClusterState) -> Result<(), MetricsError
         }
         if record.maintenance.is_some() {
             maintenance.with_label_values(&[name]).set(1);
+        }
+        if record.mismatch().is_some() {
+            mismatch.with_label_values(&[name]).set(1);
         }
     }
     Ok(())
@@ -395,7 +401,7 @@ mod tests {
     fn everything() -> String {
         let metrics = Metrics::new("demo", MemberId(1)).unwrap();
         let mut state = ClusterState::default();
-        let node: Node = toml::from_str("name = \"n1\"").unwrap();
+        let node: Node = toml::from_str("name = \"n1\"\ncapabilities = { cpus = 64 }").unwrap();
         let documents = Documents { nodes: vec![node], ..Documents::default() };
         let n1: NodeId = "n1".parse().unwrap();
         let maintain = Command::Maintain { node: n1.clone(), reason: Some("fans".into()) };
@@ -404,7 +410,10 @@ mod tests {
         let verdict = Verdict::Failed(Cause::Silent);
         let judge = lead(Step::Judge { node: n1.clone(), verdict, evidence: Evidence::default() });
         let withhold = lead(Step::Withhold { node: n1.clone(), why: Waiting::NothingToMove });
-        let commands = [Command::Describe(Box::new(documents)), maintain, took_over, judge, withhold];
+        let found = Box::new(Capabilities { cpus: Some(32), ..Capabilities::default() });
+        let discover = lead(Step::Discover { node: n1.clone(), found });
+        let describe = Command::Describe(Box::new(documents));
+        let commands = [describe, maintain, took_over, judge, withhold, discover];
         for (index, command) in (1..).zip(commands) {
             let proposal = Proposal { at: Wall(0), by: "test".into(), command };
             state.apply(LogIndex(index), &proposal).unwrap();

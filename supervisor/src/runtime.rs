@@ -144,6 +144,9 @@ impl<O: Outside> Runtime<O> {
                         tracing::debug!(%node, ?change, "heard");
                         body.feed(Input::Changed { node, change });
                     }
+                    for (node, found) in batch.found {
+                        body.feed(Input::Found { node, found });
+                    }
                 }
                 ended = &mut listening => {
                     return Err(Stopped::Ingest(ended.map_err(Stopped::Task)?.err()));

@@ -1,12 +1,13 @@
-//! Target `heartbeat`: a script of datagrams to the table that a member keeps of its nodes' heartbeats.
+//! Target `heartbeat`: a script of datagrams to the table that a member keeps of its nodes' heartbeats and inventories.
 //!
 //! Why it exists: a heartbeat that is forged or replayed keeps a dead node alive in the members' eyes.
 
 use super::script::Script;
+use ha_agent::inventory::{self, Inventory};
 use ha_agent::key::Key;
 use ha_agent::wire::{BEAT_BYTES, Beat, NodeTag, encode, verify};
 use policies::watch::Limits;
-use policies::{BootId, Epoch, Heartbeat, LastGasp, Millis, Mono, NodeId};
+use policies::{BootId, Capabilities, Epoch, Heartbeat, LastGasp, Millis, Mono, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -24,14 +25,16 @@ struct Bench {
     keys: BTreeMap<u64, u8>,
     /// The newest heartbeat that counted, of each.
     newest: BTreeMap<u64, (BootId, u64)>,
+    /// The newest inventory that counted, of each.
+    told: BTreeMap<u64, (BootId, u64)>,
     sent: Vec<Vec<u8>>,
 }
 
 pub(super) fn run(data: &[u8]) -> bool {
     let counters = Arc::new(Counters::default());
     let table = Table::new(Mono(0), Arc::clone(&counters));
-    let (keys, newest) = (BTreeMap::new(), BTreeMap::new());
-    let mut bench = Bench { table, counters, now: Mono(0), keys, newest, sent: vec![] };
+    let (keys, newest, told) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut bench = Bench { table, counters, now: Mono(0), keys, newest, told, sent: vec![] };
     let mut script = Script::new(data);
     bench.enroll(0, 0);
     for _ in 0..STEPS_MAX {
@@ -69,6 +72,7 @@ impl Bench {
                 self.table.tick(self.now);
                 self.table.take_news();
             }
+            7 => self.inventory(script),
             _ => self.beat(script),
         }
     }
@@ -86,6 +90,7 @@ impl Bench {
         self.table.obey(Command::Forget { node: name.parse().expect("a name") }, self.now);
         self.keys.remove(&NodeTag::of(name).0);
         self.newest.remove(&NodeTag::of(name).0);
+        self.told.remove(&NodeTag::of(name).0);
     }
 
     /// A heartbeat that is made as an agent makes it, with this or that key.
@@ -104,6 +109,18 @@ impl Bench {
         self.sent.push(datagram);
     }
 
+    /// An inventory as an agent makes it, or with content that no agent would make.
+    fn inventory(&mut self, script: &mut Script<'_>) {
+        let (at, key_number, sequence) = (script.byte(), script.byte(), u64::from(script.byte()));
+        let boot = BootId(u64::from(script.byte() % 8));
+        let node = NodeTag::of(NAMES[usize::from(at) % NAMES.len()]);
+        let found = Capabilities { cpus: Some(u32::from(script.byte())), ..Capabilities::default() };
+        let told = Inventory { node, boot, sequence, found };
+        let datagram = inventory::encode(&told, &key(key_number % 4)).expect("it is short");
+        self.deliver(&datagram);
+        self.sent.push(datagram);
+    }
+
     fn total(&self) -> u64 {
         self.counters.totals().iter().map(|(_, count)| count).sum()
     }
@@ -112,7 +129,9 @@ impl Bench {
     fn deliver(&mut self, datagram: &[u8]) {
         let before = (self.total(), self.counters.accepted.load(Relaxed));
         self.table.datagram(datagram, self.now);
-        self.table.take_news();
+        if let Some(batch) = self.table.take_news() {
+            batch.found.iter().for_each(|(node, found)| self.found(datagram, node, found));
+        }
         assert_eq!(self.total(), before.0 + 1, "a datagram moves exactly one counter");
         let accepted = self.counters.accepted.load(Relaxed) > before.1;
         for number in 0..4 {
@@ -132,12 +151,26 @@ impl Bench {
         let replayed = newest.is_some_and(|(boot, sequence)| boot == this.0 && sequence >= this.1);
         assert!(!replayed, "a heartbeat that is not newer than the newest counted");
     }
+
+    /// Hardware that counts is of the node that told it, of the life that is heard, and newer than what counted before.
+    fn found(&mut self, datagram: &[u8], node: &NodeId, found: &Capabilities) {
+        let tag = NodeTag::of(node.as_str());
+        let key = key(*self.keys.get(&tag.0).expect("hardware of a node that is not enrolled"));
+        let told = inventory::verify(datagram, &key).expect("hardware that its node did not tell");
+        assert_eq!((told.node, &told.found), (tag, found), "hardware of another node, or other hardware");
+        let heard = self.newest.get(&tag.0).map(|(boot, _)| *boot);
+        assert_eq!(heard, Some(told.boot), "hardware of a life that is not heard");
+        let newest = self.told.insert(tag.0, (told.boot, told.sequence));
+        let replayed = newest.is_some_and(|(boot, sequence)| boot == told.boot && sequence >= told.sequence);
+        assert!(!replayed, "hardware that is not newer than the newest counted");
+    }
 }
 
 pub(super) fn seeds() -> Vec<Vec<u8>> {
     let beat = |sequence: u8, boot: u8| [6, 0, 0, 1, 0, sequence, boot, 2];
     let gasp = [6, 0, 0, 0, 6, 9, 1, 7, 1, 2];
     let other_key = [3, 0, 1, 6, 0, 1, 0, 0, 8, 1, 1];
+    let told = [7, 0, 0, 2, 1, 64, 1, 3, 7, 0, 0, 3, 1, 32, 7, 0, 0, 9, 2, 16];
     let raw = encode(
         &Beat {
             node: NodeTag::of("n1"),
@@ -148,7 +181,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         &key(0),
     );
     vec![
-        [&beat(1, 1)[..], &beat(2, 1), &[1, 0, 1, 1], &beat(3, 2)].concat(),
+        [&beat(1, 1)[..], &beat(2, 1), &[1, 0, 1, 1], &beat(3, 2), &told].concat(),
         [&beat(1, 1)[..], &[5, 0, 8], &beat(1, 2), &beat(9, 1), &gasp].concat(),
         [&beat(1, 1)[..], &[2, 9, 0, 1], &other_key, &[4, 0], &beat(3, 1)].concat(),
         [&[0, 64][..], &raw, &[1, 0], &[3, 1, 0, 6, 1, 0, 0, 0, 1, 1, 1]].concat(),

@@ -324,6 +324,7 @@ impl MachineDescription {
             initiator: Some(self.initiator.clone()),
             probe: Probe { tcp: Some(self.probe.to_string()), icmp: None },
             agent_key: Some(self.agent_key.clone()),
+            capabilities: Default::default(),
         }
     }
 }
@@ -354,6 +355,7 @@ impl InstanceDescription {
             networks: self.networks.clone(),
             boot: Some(Boot { provider: rack.clone(), image: self.image.clone() }),
             needs: BTreeMap::new(),
+            requires: Default::default(),
         }
     }
 }

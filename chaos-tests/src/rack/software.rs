@@ -58,6 +58,8 @@ struct AgentConfig<'a> {
     boot_id: String,
     epoch: u64,
     interval: String,
+    /// The rack's machines share the hardware of this one; it would be told as theirs.
+    inventory: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     write_probe: Option<WriteProbe>,
     paths: Vec<AgentPath<'a>>,
@@ -140,6 +142,7 @@ impl Software {
             boot_id: hex(&rand::random::<[u8; 8]>()),
             epoch: epoch.0,
             interval: self.heartbeat.to_string(),
+            inventory: false,
             write_probe: writes.then(|| WriteProbe { file: self.dir.join("written"), mode: "age-of-file" }),
             paths: self.paths.iter().map(|(name, members)| AgentPath { name, members }).collect(),
         };

@@ -68,6 +68,7 @@ pub fn inventory(seal: &Seal, policy: &Policy, instances: u64, spares: u64, dice
             networks: vec![Network { vlan: 100 + u16::try_from(number).unwrap_or(0), mac: None }],
             boot: Some(Boot { provider: name("boot"), image: "image".to_owned() }),
             needs: BTreeMap::new(),
+            requires: Default::default(),
         });
     }
     documents.policies.push(PolicyDocument { name: name("sim"), policy: policy.clone() });
@@ -96,5 +97,6 @@ fn describe(seal: &Seal, node: &NodeId, key: &Key, rack: u64) -> Node {
         initiator: Some(node.to_string()),
         probe: Probe { tcp: Some(node.to_string()), icmp: None },
         agent_key: Some(sealed(seal, Secret::AgentKey(node), key.to_hex().as_bytes())),
+        capabilities: Default::default(),
     }
 }

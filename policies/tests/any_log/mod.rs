@@ -44,6 +44,7 @@ pub enum Want {
     Finish(Pick),
     Stick(Pick, bool),
     Cleaned(Pick),
+    Discover(Pick, u8),
     OldLeader(Pick),
 }
 
@@ -87,7 +88,8 @@ impl Want {
             45..=48 => Want::Place { plan: pa, tried: u64::from(b) * 20 },
             49 | 50 => Want::Finish(pa),
             51 => Want::Stick(pa, on),
-            52 | 53 => Want::Cleaned(pa),
+            52 => Want::Cleaned(pa),
+            53 => Want::Discover(pa, b),
             _ => Want::OldLeader(pa),
         }
     }
@@ -181,6 +183,7 @@ fn node(name_: &str, ports: usize) -> Node {
         initiator: None,
         probe: Probe::default(),
         agent_key: None,
+        capabilities: Default::default(),
     }
 }
 
@@ -193,6 +196,7 @@ fn instance(name_: &str, node: &str) -> Instance {
         networks: vec![Network { vlan: 10, mac: None }],
         boot: None,
         needs: Default::default(),
+        requires: Default::default(),
     }
 }
 
@@ -314,6 +318,10 @@ pub fn command(state: &ClusterState, want: &Want) -> Command {
         Want::Finish(at) => lead(Step::Finish { plan: plan(at), seen: "a heartbeat".to_owned() }),
         Want::Stick(at, on) => lead(Step::Stick { plan: plan(at), why: on.then(reason) }),
         Want::Cleaned(at) => lead(Step::Cleaned { node: node(at) }),
+        Want::Discover(at, cpus) => {
+            let found = Capabilities { cpus: Some(u32::from(*cpus)), ..Capabilities::default() };
+            lead(Step::Discover { node: node(at), found: Box::new(found) })
+        }
         Want::OldLeader(at) => Command::Lead {
             leader: LeaderEpoch(leader.0.wrapping_sub(1)),
             step: Step::Cleaned { node: node(at) },

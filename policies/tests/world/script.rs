@@ -121,6 +121,21 @@ fn describe(world: &mut World, documents: &mut Documents, words: &[&str]) -> Res
             }
             documents.instances.push(instance);
         }
+        ["has", name, table @ ..] => {
+            let name: NodeId = parse(name)?;
+            let described = documents.nodes.extract_if(.., |node| node.name == name).last();
+            let known =
+                described.or_else(|| world.truth.nodes.get(&name).map(|record| Node::clone(&record.node)));
+            let capabilities = toml_table(table)?;
+            documents.nodes.push(Node { capabilities, ..known.ok_or("no such node")? });
+        }
+        ["requires", name, table @ ..] => {
+            let name: InstanceId = parse(name)?;
+            let described = documents.instances.extract_if(.., |instance| instance.name == name).last();
+            let known = world.truth.instances.get(&name).map(|record| Instance::clone(&record.instance));
+            let requires = toml_table(table)?;
+            documents.instances.push(Instance { requires, ..described.or(known).ok_or("no such instance")? });
+        }
         ["policy", name, changes @ ..] => {
             let (name, policy) = (parse(name)?, policy(&world.truth, name, changes)?);
             documents.policies.push(PolicyDocument { name, policy });
@@ -128,6 +143,13 @@ fn describe(world: &mut World, documents: &mut Documents, words: &[&str]) -> Res
         words => return Err(format!("cannot read {:?}", words.join(" "))),
     }
     Ok(())
+}
+
+/// The inside of a TOML table, as it stands in a document.
+fn toml_table<T: serde::de::DeserializeOwned>(words: &[&str]) -> Result<T, String> {
+    let mut table: BTreeMap<String, T> =
+        toml::from_str(&format!("it = {{ {} }}", words.join(" "))).map_err(|e| e.message().to_owned())?;
+    table.remove("it").ok_or_else(String::new)
 }
 
 fn node(name: NodeId, options: &mut BTreeMap<&str, &str>) -> Result<Node, String> {
@@ -152,7 +174,19 @@ fn node(name: NodeId, options: &mut BTreeMap<&str, &str>) -> Result<Node, String
         labels.map(|(key, value)| (key.trim_start_matches("label.").into(), (*value).into())).collect();
     let domains = options.iter().filter(|(key, _)| !is_label(key));
     let domains = domains.map(|(key, value)| ((*key).into(), (*value).into())).collect();
-    Ok(Node { name, identity, domains, labels, fencing, ports, initiator: None, probe, agent_key })
+    let capabilities = Capabilities::default();
+    Ok(Node {
+        name,
+        identity,
+        domains,
+        labels,
+        fencing,
+        ports,
+        initiator: None,
+        probe,
+        agent_key,
+        capabilities,
+    })
 }
 
 fn instance(name: InstanceId, node: NodeId, options: &mut BTreeMap<&str, &str>) -> Result<Instance, String> {
@@ -169,7 +203,8 @@ fn instance(name: InstanceId, node: NodeId, options: &mut BTreeMap<&str, &str>) 
     let boot = options.remove("noboot").is_none();
     let boot = boot.then(|| Ok::<_, String>(Boot { provider: parse("rack")?, image: format!("img-{name}") }));
     let needs = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    Ok(Instance { name, node, policy, volumes, networks, boot: boot.transpose()?, needs })
+    let requires = Requirements::default();
+    Ok(Instance { name, node, policy, volumes, networks, boot: boot.transpose()?, needs, requires })
 }
 
 /// The named policy, or a copy of `quick` under a new name, with `key=value` changes. Contradictions are left in it
@@ -225,6 +260,13 @@ pub(super) fn act(world: &mut World, line: &str) -> Result<(), String> {
         ["leader", "dies"] => world.leader.map_or(Ok(()), |leader| member(world, leader, &["dies"])),
         ["leadership", "moves", "to", to, late @ ..] => {
             move_leadership(world, parse(to)?, late == ["late"]);
+            Ok(())
+        }
+        [name, "tells", table @ ..] => {
+            let (node, found): (NodeId, Capabilities) = (parse(name)?, toml_table(table)?);
+            for id in world.up() {
+                world.feed(id, Input::Found { node: node.clone(), found: Box::new(found.clone()) });
+            }
             Ok(())
         }
         [name, rest @ ..] => match (parse::<MemberId>(name), parse::<NodeId>(name)) {

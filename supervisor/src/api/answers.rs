@@ -565,6 +565,9 @@ impl Facts<'_> {
         if let Some(Order { by, reason, .. }) = &record.maintenance {
             what.push(format!("in maintenance by {by}: {reason}"));
         }
+        if let Some(mismatch) = record.mismatch() {
+            what.push(format!("its hardware is not as declared: {mismatch}"));
+        }
         let waiting = self.node_waiting(name, record);
         // A quarantined node's wait says the same again.
         if record.maintenance.is_none() && !matches!(record.state, NodeState::Quarantined { .. }) {

@@ -152,7 +152,7 @@ pub(super) async fn plan(
     let (policy, check) = new_policy(engine.state(), &name, policing)?;
     engine.state().check_version(&name, check).map_err(|why| Problem::rejected(&why))?;
     let preview = tokio::task::spawn_blocking(move || engine.preview(clock::now(), &name, &policy)).await;
-    preview.map(Json).map_err(|error| Problem::broken(&format!("work out the preview: {error}")))
+    preview.map(Json).map_err(|error| Problem::broken(format!("work out the preview: {error}")))
 }
 
 /// Changes a policy.

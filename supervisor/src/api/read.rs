@@ -41,7 +41,7 @@ pub(super) async fn coverage(State(state): State<ApiState>) -> Result<Json<Cover
     // A copy, for the state's lock must not be held as long as this takes.
     let committed = state.store.read(Clone::clone);
     let coverage = tokio::task::spawn_blocking(move || Coverage::of(&committed, &view)).await;
-    coverage.map(Json).map_err(|error| Problem::broken(&format!("work out the coverage: {error}")))
+    coverage.map(Json).map_err(|error| Problem::broken(format!("work out the coverage: {error}")))
 }
 
 /// Reads a name of a path; a text that is no name is a 400 that says what a name is.

@@ -1,6 +1,7 @@
 //! The ingest with real datagrams on the loopback.
 
 use super::*;
+use ha_agent::inventory::Inventory;
 use ha_agent::wire::{Beat, encode};
 use policies::{BootId, Epoch, Heartbeat, LastGasp, Millis};
 use std::future::Future;
@@ -80,7 +81,7 @@ impl Rig {
         changes
     }
 
-    fn counted(&self) -> [u64; 7] {
+    fn counted(&self) -> [u64; 8] {
         self.counters.totals().map(|(_, total)| total)
     }
 }
@@ -116,7 +117,7 @@ async fn each_bad_datagram_moves_its_counter_and_nothing_else() {
     rig.send(&beat("last", 9, 1), 2);
 
     assert_eq!(rig.changes_until("last").await, [heard("last", 9)]);
-    assert_eq!(rig.counted(), [2, 1, 1, 1, 2, 1, 6]);
+    assert_eq!(rig.counted(), [2, 1, 1, 1, 2, 1, 6, 0]);
     assert_eq!(rig.snapshot().await[&node("n1")], before[&node("n1")]);
 }
 
@@ -174,7 +175,7 @@ async fn a_forgotten_node_is_unknown_and_its_place_starts_anew() {
     rig.send(&beat("n1", 7, 101), 1);
     rig.send(&beat("n2", 3, 1), 2);
     assert_eq!(rig.changes_until("n2").await, [heard("n2", 3)]);
-    assert_eq!(rig.counted(), [2, 0, 0, 0, 0, 1, 0]);
+    assert_eq!(rig.counted(), [2, 0, 0, 0, 0, 1, 0, 0]);
     assert_eq!(rig.snapshot().await.keys().collect::<Vec<_>>(), [&node("n2")]);
 }
 
@@ -191,7 +192,45 @@ async fn a_node_enrolled_again_keeps_what_was_heard_and_takes_the_new_key() {
     rig.send(&next, 2);
     let expected = (node("n1"), Change::Heard { boot: BootId(7), epoch: Epoch(2) });
     assert_eq!(rig.changes_until("n1").await, [expected]);
-    assert_eq!(rig.counted(), [2, 0, 0, 0, 1, 0, 0]);
+    assert_eq!(rig.counted(), [2, 0, 0, 0, 1, 0, 0, 0]);
+}
+
+fn hardware(cpus: u32) -> Box<Capabilities> {
+    Box::new(Capabilities { cpus: Some(cpus), ..Capabilities::default() })
+}
+
+fn inventory(name: &str, boot: u64, sequence: u64, cpus: u32) -> Vec<u8> {
+    let found = *hardware(cpus);
+    let told = Inventory { node: NodeTag::of(name), boot: BootId(boot), sequence, found };
+    ha_agent::inventory::encode(&told, &key(1)).unwrap()
+}
+
+#[tokio::test]
+async fn an_inventory_is_taken_once_of_the_life_that_is_heard() {
+    let mut rig = Rig::start(8);
+    rig.enroll("n1", 1, PATIENT).await;
+    let send = |datagram: &[u8]| rig.sender.send(datagram).unwrap();
+    // Nothing was heard yet; then of another life, older than the newest, once more, of a stranger, changed, cut.
+    send(&inventory("n1", 7, 90, 1));
+    rig.send(&beat("n1", 7, 100), 1);
+    let good = inventory("n1", 7, 101, 64);
+    send(&good);
+    send(&inventory("n1", 6, 200, 2));
+    send(&inventory("n1", 7, 99, 3));
+    send(&good);
+    send(&inventory("n2", 7, 102, 4));
+    let mut changed = good.clone();
+    changed[40] ^= 1;
+    send(&changed);
+    send(&good[..20]);
+    send(&[good.as_slice(), &[0; 1400]].concat());
+    send(&inventory("n1", 7, 103, 32));
+    let mut found = vec![];
+    while found.len() < 2 {
+        found.extend(soon(rig.batches.recv()).await.unwrap().found);
+    }
+    assert_eq!(found, [(node("n1"), hardware(64)), (node("n1"), hardware(32))]);
+    assert_eq!(rig.counted(), [1, 1, 1, 2, 1, 1, 2, 2]);
 }
 
 #[tokio::test]

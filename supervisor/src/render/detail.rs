@@ -90,6 +90,11 @@ pub fn node(detail: &NodeDetail, screen: &Screen) -> String {
     }
     sheet.lines("Domains", pairs(&described.domains));
     sheet.lines("Labels", pairs(&described.labels));
+    sheet.lines("Declared", described.capabilities.lines());
+    sheet.lines("Found", record.found.iter().flat_map(|found| found.lines()));
+    if let Some(mismatch) = record.mismatch() {
+        sheet.line("Mismatch", screen.tint(Tone::Bad, &mismatch));
+    }
     let no_guid = "not known: it cannot be checked that the BMC is this node's";
     sheet.line(
         "Identity",
@@ -154,6 +159,7 @@ pub fn instance(detail: &InstanceDetail, screen: &Screen) -> String {
     sheet.lines("Networks", networks);
     sheet.lines("Boot", described.boot.iter().map(|boot| format!("{} from {}", boot.image, boot.provider)));
     sheet.lines("Needs", pairs(&described.needs));
+    sheet.lines("Requires", described.requires.lines());
     if let Some(order) = &record.evacuate {
         sheet.line("Evacuate", format!("{}: {}, {}", order.by, order.reason, screen.at(order.at)));
     }

@@ -321,6 +321,45 @@ fn details() {
     assert_eq!(toml::from_str::<Policy>(&text).unwrap(), story.state.policies[&name("quick")].policy);
 }
 
+/// A memory module and a port are gone; the disks are more than was declared.
+#[test]
+fn a_node_shows_what_was_declared_what_was_found_and_what_is_missing() {
+    let mut story = mid_failover();
+    let mut documents = Documents { nodes: vec![node_described(3)], ..Documents::default() };
+    let declared = "cpu_arch = \"x86_64\"\ncpu_model = \"EPYC\"\ncpus = 64\nmemory = \"384GiB\"\nboot_mode = \"uefi\"\n\
+                    bios_profile = \"low-latency\"\ntraits = [\"CUSTOM_FPGA\", \"CUSTOM_TPM\"]\nfirmware = \"2.19\"\n\
+                    disks = [{ type = \"nvme\", size = \"3.84TB\", count = 4 }]\nresource_class = \"baremetal.gold\"\n\
+                    nics = [{ speed = \"25Gbps\", count = 2, rdma = \"roce\" }, { speed = \"1Gbps\" }]\n\
+                    gpus = [{ pci = \"10de:2330\" }]\n";
+    documents.nodes[0].capabilities = toml::from_str(declared).unwrap();
+    story.then(92, "admin", Command::Describe(Box::new(documents)));
+    let found = "cpu_arch = \"x86_64\"\ncpu_model = \"AMD EPYC 9354\"\ncpus = 64\nmemory = \"352GiB\"\nboot_mode = \"uefi\"\n\
+                 disks = [{ type = \"nvme\", size = \"3.84TB\", count = 5 }]\nfirmware = \"2.19\"\n\
+                 nics = [{ speed = \"25Gbps\", rdma = \"roce\" }, { speed = \"1Gbps\" }]\ngpus = [{ pci = \"10de:2330\" }]\n";
+    let found = Box::new(toml::from_str(found).unwrap());
+    story.leads(93, Step::Discover { node: name("n3"), found });
+    let instance = InstanceRecord {
+        instance: toml::from_str(
+            "name = \"db\"\nnode = \"n3\"\npolicy = \"quick\"\n[requires]\ncpus_min = 32\nmemory_min = \"256GiB\"\n\
+             disks = [{ type = \"nvme\", size_min = \"1TB\", count_min = 2 }]\nnics = [{ speed_min = \"25Gbps\", rdma = \"roce\" }]\n\
+             gpus = [{ pci = \"10de\" }]\nfirmware_any = [\"2.19\", \"2.20\"]\ntraits = [\"CUSTOM_FPGA\"]\n",
+        )
+        .unwrap(),
+        node: name("n3"),
+        epoch: Epoch(1),
+        evacuate: None,
+    };
+    story.state.instances.insert(name("db"), instance);
+    let (facts, screen) = (story.facts(), screen());
+    golden("node_show_hardware", &node(&facts.node(&name("n3")).unwrap(), &screen));
+    golden("instance_show_requires", &super::instance(&facts.instance(&name("db")).unwrap(), &screen));
+    let attention = facts.attention();
+    assert!(
+        attention.iter().any(|line| format!("{line:?}").contains("its hardware is not as declared")),
+        "{attention:?}"
+    );
+}
+
 #[test]
 fn the_past_of_a_policy() {
     let mut story = mid_failover();

@@ -214,11 +214,10 @@ fn toml(detail: &PolicyDetail) -> Result<String, Failure> {
     render::policy(detail).map_err(|error| Failure::local("write TOML", &error))
 }
 
-/// Single keys, or the whole content of a file.
-fn content(
-    changes: &[String],
-    file: Option<&Path>,
-) -> Result<(Vec<(String, String)>, Option<Policy>), Failure> {
+/// Single keys with their values, or the whole content of a file.
+type Content = (Vec<(String, String)>, Option<Policy>);
+
+fn content(changes: &[String], file: Option<&Path>) -> Result<Content, Failure> {
     let Some(file) = file else { return Ok((split(changes)?, None)) };
     let (source, text) = read_input(file)?;
     Ok((vec![], Some(read(&source, &text)?)))
