@@ -6,7 +6,7 @@
 //! Counters and histograms are told what happened; gauges that describe the cluster are computed from the committed
 //! state when somebody asks, so they cannot go stale.
 
-use policies::{Action, ClusterState, Command, MemberId, Millis, Outcome, PlanId, Proposal, Step};
+use policies::{Action, ClusterState, Command, Coverage, MemberId, Millis, Outcome, PlanId, Proposal, Step};
 use prometheus::core::Collector;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -68,6 +68,8 @@ pub struct Scene<'a> {
     pub leader: Option<MemberId>,
     /// How far its log is.
     pub progress: &'a Progress,
+    /// Who is covered, if this member leads.
+    pub coverage: Option<&'a Coverage>,
 }
 
 impl Metrics {
@@ -235,6 +237,9 @@ impl Metrics {
         let gauges = Registry::new();
         describe_cluster(&gauges, scene)?;
         describe_nodes(&gauges, scene.state)?;
+        if let Some(coverage) = scene.coverage {
+            describe_coverage(&gauges, coverage)?;
+        }
         let mut families = self.registry.gather();
         families.extend(gauges.gather());
         let written = TextEncoder::new().encode_to_string(&families);
@@ -274,6 +279,21 @@ fn describe_cluster(r: &Registry, scene: Scene<'_>) -> Result<(), MetricsError> 
     let policies: IntGaugeVec = add(r, IntGaugeVec::new(policies, &["policy"]))?;
     for (name, record) in &state.policies {
         policies.with_label_values(&[name.as_str()]).set(i64::try_from(record.version.0).unwrap_or(i64::MAX));
+    }
+    Ok(())
+}
+
+/// Told by the leader only, so that dashboards need no sum over members.
+fn describe_coverage(r: &Registry, coverage: &Coverage) -> Result<(), MetricsError> {
+    let help =
+        "Instances that would not come back by themselves if their node were lost; told by the leader.";
+    let gaps: IntGauge = add(r, IntGauge::new("ha_instances_uncovered", help))?;
+    gaps.set(i64::try_from(coverage.gaps().count()).unwrap_or(i64::MAX));
+    let help = "Failure domains whose loss is not covered, by kind; told by the leader.";
+    let losses: IntGaugeVec = add(r, IntGaugeVec::new(Opts::new("ha_losses_uncovered", help), &["kind"]))?;
+    for (domain, loss) in &coverage.losses {
+        let kind = domain.split('/').next().unwrap_or_default();
+        losses.with_label_values(&[kind]).add(i64::from(!loss.is_covered()));
     }
     Ok(())
 }
@@ -337,7 +357,11 @@ mod tests {
         let replicated = [(MemberId(2), LogIndex(7))].into();
         let progress = Progress { last: Some(LogIndex(9)), replicated, ..Progress::default() };
         let leader = Some(MemberId(1));
-        metrics.text(Scene { state, me: MemberId(1), leader, progress: &progress }).unwrap()
+        let losses =
+            [("rack/r1".to_owned(), Loss { spares: [("web".parse().unwrap(), None)].into(), held: None })];
+        let coverage = &Coverage { losses: losses.into(), ..Coverage::default() };
+        let (me, progress) = (MemberId(1), &progress);
+        metrics.text(Scene { state, me, leader, progress, coverage: Some(coverage) }).unwrap()
     }
 
     #[test]
@@ -350,6 +374,8 @@ mod tests {
             "ha_raft_is_leader 1",
             "ha_nodes{state=\"spare\"} 0",
             "ha_failover_in_progress 0",
+            "ha_instances_uncovered 0",
+            "ha_losses_uncovered{kind=\"rack\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

@@ -5,9 +5,9 @@
 
 use crate::seal;
 use policies::{
-    Armed, Cause, ClusterState, Event, FenceDevice, Instance, InstanceId, InstanceRecord, LogIndex, MemberId,
-    Millis, Node, NodeId, NodeRecord, NodeState, NodeView, Order, Phase, Plan, PlanId, Policy, PolicyId,
-    Power, Verdict, View, Waiting, Wall,
+    Armed, Cause, ClusterState, Coverage, Event, FenceDevice, Instance, InstanceId, InstanceRecord, LogIndex,
+    MemberId, Millis, Node, NodeId, NodeRecord, NodeState, NodeView, Order, Phase, Plan, PlanId, Policy,
+    PolicyId, Power, Verdict, View, Waiting, Wall,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -106,6 +106,30 @@ impl Members {
     }
 }
 
+/// The coverage in short.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CoverageTold {
+    /// Instances that would not come back by themselves if their node were lost.
+    #[schema(value_type = Vec<String>)]
+    pub instances_uncovered: Vec<InstanceId>,
+    /// Failure domains whose loss is not covered, as `rack/r1`.
+    pub losses_uncovered: Vec<String>,
+    /// Failure domains in which an instance runs.
+    pub losses: u64,
+}
+
+impl CoverageTold {
+    /// Of the whole coverage.
+    pub fn of(coverage: &Coverage) -> Self {
+        let uncovered = coverage.losses.iter().filter(|(_, loss)| !loss.is_covered());
+        CoverageTold {
+            instances_uncovered: coverage.gaps().map(|(name, _)| name.clone()).collect(),
+            losses_uncovered: uncovered.map(|(domain, _)| domain.clone()).collect(),
+            losses: coverage.losses.len() as u64,
+        }
+    }
+}
+
 /// The one-screen status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
@@ -134,6 +158,9 @@ pub struct Status {
     pub instances: u64,
     /// Failovers under way.
     pub failovers: Vec<FailoverLine>,
+    /// Who would be covered; absent if the answering member does not lead.
+    #[serde(default)]
+    pub coverage: Option<CoverageTold>,
     /// Everything that is not as it should be, with the reason; empty if all is well.
     pub attention: Vec<Attention>,
 }

@@ -37,11 +37,21 @@ pub(super) fn facts<T>(state: &ApiState, answer: impl FnOnce(Facts<'_>) -> T) ->
 /// Who would take over from whom, and which failure domains could be lost.
 #[utoipa::path(get, path = "/v1/coverage", responses((status = 200, body = Object)))]
 pub(super) async fn coverage(State(state): State<ApiState>) -> Result<Json<Coverage>, Problem> {
+    work_out_coverage(&state).await.map(Json)
+}
+
+async fn work_out_coverage(state: &ApiState) -> Result<Coverage, Problem> {
     let view = state.view.borrow().clone();
     // A copy, for the state's lock must not be held as long as this takes.
     let committed = state.store.read(Clone::clone);
     let coverage = tokio::task::spawn_blocking(move || Coverage::of(&committed, &view)).await;
-    coverage.map(Json).map_err(|error| Problem::broken(format!("work out the coverage: {error}")))
+    coverage.map_err(|error| Problem::broken(format!("work out the coverage: {error}")))
+}
+
+/// The same, if this member leads: the others do not know which spares are off.
+async fn coverage_if_leader(state: &ApiState) -> Result<Option<Coverage>, Problem> {
+    let leads = state.view.borrow().leads.is_some();
+    if leads { work_out_coverage(state).await.map(Some) } else { Ok(None) }
 }
 
 /// Reads a name of a path; a text that is no name is a 400 that says what a name is.
@@ -65,8 +75,11 @@ pub(super) async fn metrics(State(state): State<ApiState>) -> Result<Response, P
     let leader = state.store.leader().map(|leader| leader.id);
     let me = state.config.me();
     let progress = &state.store.progress();
-    let text =
-        state.store.read(|committed| state.metrics.text(Scene { state: committed, me, leader, progress }));
+    let coverage = coverage_if_leader(&state).await?;
+    let coverage = coverage.as_ref();
+    let text = state
+        .store
+        .read(|committed| state.metrics.text(Scene { state: committed, me, leader, progress, coverage }));
     let text = text.map_err(|error| Problem::broken(policies::causes(&error)))?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
@@ -76,9 +89,10 @@ pub(super) async fn metrics(State(state): State<ApiState>) -> Result<Response, P
 pub(super) async fn status(
     State(state): State<ApiState>,
     Extension(Local(local)): Extension<Local>,
-) -> Json<Status> {
+) -> Result<Json<Status>, Problem> {
     let members = members::lines(&state);
-    Json(facts(&state, |facts| Status {
+    let coverage = coverage_if_leader(&state).await?;
+    Ok(Json(facts(&state, |facts| Status {
         cluster: state.config.cluster.name.clone(),
         now: facts.now,
         answered_by: state.config.me(),
@@ -90,8 +104,9 @@ pub(super) async fn status(
         nodes: facts.node_counts(),
         instances: facts.state.instances.len() as u64,
         failovers: facts.failovers().into_iter().filter(|line| !line.phase.is_over()).collect(),
+        coverage: coverage.as_ref().map(answers::CoverageTold::of),
         attention: facts.attention(),
-    }))
+    })))
 }
 
 /// All nodes.

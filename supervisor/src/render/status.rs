@@ -1,7 +1,7 @@
 //! `hactl status`: is it armed, who leads, what is where, and everything that is not as it should be - on one screen.
 
 use super::{Screen, Tone, failovers, time};
-use crate::api::answers::{MemberLine, Status};
+use crate::api::answers::{CoverageTold, MemberLine, Status};
 use policies::Millis;
 
 /// Lines of trouble that are shown; the rest is counted, so that the screen stays one screen.
@@ -30,6 +30,9 @@ pub fn status(status: &Status, screen: &Screen) -> String {
     }
     text.push_str(&format!("Nodes      {}\n", nodes(status, screen)));
     text.push_str(&format!("Instances  {}\n", status.instances));
+    if let Some(covered) = status.coverage.as_ref().filter(|_| status.instances > 0) {
+        text.push_str(&format!("Coverage   {}\n", coverage(status.instances, covered, screen)));
+    }
     if !status.failovers.is_empty() {
         text.push_str("\nFailovers under way\n");
         text.push_str(&indent(&failovers(&status.failovers, screen)));
@@ -89,6 +92,28 @@ fn nodes(status: &Status, screen: &Screen) -> String {
         }
     };
     format!("{all}: {}", order.iter().filter_map(part).collect::<Vec<_>>().join(", "))
+}
+
+/// Failure domains that are named; the rest is counted.
+const LOSSES_MAX: usize = 3;
+
+fn coverage(instances: u64, covered: &CoverageTold, screen: &Screen) -> String {
+    let alone = match covered.instances_uncovered.len() {
+        0 => screen.tint(Tone::Good, "each instance has a spare"),
+        gaps => screen.tint(Tone::Bad, &format!("{gaps} of {instances} instances have none")),
+    };
+    let uncovered = &covered.losses_uncovered;
+    let more = uncovered.len().saturating_sub(LOSSES_MAX);
+    let mut named: Vec<String> = uncovered.iter().take(LOSSES_MAX).cloned().collect();
+    if more > 0 {
+        named.push(format!("{more} more"));
+    }
+    let losses = match (covered.losses, named.is_empty()) {
+        (0, _) => String::new(),
+        (_, true) => "; any one failure domain could be lost".to_owned(),
+        (_, false) => screen.tint(Tone::Careful, &format!("; not covered: the loss of {}", named.join(", "))),
+    };
+    format!("{alone}{losses} (`hactl coverage`)")
 }
 
 fn attention(status: &Status, screen: &Screen) -> String {

@@ -169,6 +169,11 @@ pub(crate) fn status_of(story: &Story) -> Status {
         answered_by: MemberId(1),
         local: false,
         not_acting: facts.view.not_acting.as_ref().map(ToString::to_string),
+        coverage: Some(answers::CoverageTold {
+            instances_uncovered: vec![],
+            losses_uncovered: ["r1", "r2", "r3", "r4", "r5"].map(|rack| format!("rack/{rack}")).into(),
+            losses: 6,
+        }),
         not_judging: answers::not_judging(&members()),
         armed: facts.state.armed.clone(),
         members: members(),
