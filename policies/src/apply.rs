@@ -56,7 +56,7 @@ impl ClusterState {
             }
             Command::SetPolicy { name, policy, check, reason } => {
                 self.check_version(name, *check)?;
-                let order = Order { by: by.to_owned(), reason: reason.clone(), at: story.at };
+                let order = Order::new(by, reason, story.at);
                 let changes = self.revise(name, policy, index, order)?;
                 story.tell(
                     &[format!("policy/{name}")],
@@ -65,12 +65,12 @@ impl ClusterState {
             }
             Command::DeletePolicy { name, check, reason } => {
                 self.check_version(name, *check)?;
-                let order = Order { by: by.to_owned(), reason: reason.clone(), at: story.at };
+                let order = Order::new(by, reason, story.at);
                 self.delete_policy(name, index, order)?;
                 story.tell(&[format!("policy/{name}")], format!("{by} deleted policy {name}: {reason}"));
             }
-            Command::Arm { reason } => self.arm(&mut story, by, true, reason),
-            Command::Disarm { reason } => self.arm(&mut story, by, false, reason),
+            Command::Arm { reason } => self.arm(&mut story, by, true, reason, None),
+            Command::Disarm { reason, until } => self.arm(&mut story, by, false, reason, *until),
             Command::TookOver { member, boot } => {
                 let epoch = LeaderEpoch(index.0);
                 self.leadership = Some(Leadership { epoch, member: *member, boot: *boot });
@@ -95,8 +95,8 @@ impl ClusterState {
         Ok(Applied { events: story.events })
     }
 
-    fn arm(&mut self, story: &mut Story, by: &str, armed: bool, reason: &str) {
-        let order = Order { by: by.to_owned(), reason: reason.to_owned(), at: story.at };
+    fn arm(&mut self, story: &mut Story, by: &str, armed: bool, reason: &str, until: Option<Wall>) {
+        let order = Order { until, ..Order::new(by, reason, story.at) };
         self.armed = Armed { armed, order };
         let word = if armed { "armed" } else { "disarmed" };
         story.tell(&[], format!("{by} {word} the cluster: {reason}"));
@@ -144,15 +144,16 @@ impl ClusterState {
 
     /// An operator's order about one node or instance.
     fn order(&mut self, story: &mut Story, by: &str, command: &Command) -> Result<(), Rejected> {
-        let order = |reason: &String| Order { by: by.to_owned(), reason: reason.clone(), at: story.at };
+        let order = |reason: &String| Order::new(by, reason, story.at);
         match command {
             Command::Cordon { node, on } => {
                 self.node_mut(node)?.cordoned = *on;
                 let word = if *on { "cordoned" } else { "uncordoned" };
                 story.tell(&[node_key(node)], format!("{by} {word} {node}"));
             }
-            Command::Maintain { node, reason } => {
-                self.node_mut(node)?.maintenance = reason.as_ref().map(order);
+            Command::Maintain { node, reason, until } => {
+                let limited = |reason: &String| Order { until: *until, ..order(reason) };
+                self.node_mut(node)?.maintenance = reason.as_ref().map(limited);
                 let text = match reason {
                     Some(reason) => format!("{by} put {node} into maintenance: {reason}"),
                     None => format!("{by} ended the maintenance of {node}"),
@@ -255,6 +256,25 @@ impl ClusterState {
                     None => format!("failover {} goes on", plan.id),
                 };
                 story.tell(&plan_keys(plan), text);
+            }
+            Step::Lapse { node: None } => {
+                let Armed { armed: false, order } = &self.armed else { return Err(Rejected::NothingLapsed) };
+                if !order.has_lapsed(story.at) {
+                    return Err(Rejected::NothingLapsed);
+                }
+                let Order { by, reason, .. } = order;
+                let reason = format!("the time is over for which {by} disarmed it ({reason})");
+                story.tell(&[], format!("the cluster is armed again: {reason}"));
+                self.armed = Armed { armed: true, order: Order::new("the cluster", &reason, story.at) };
+            }
+            Step::Lapse { node: Some(node) } => {
+                let record = self.node_mut(node)?;
+                let Some(order) = record.maintenance.take_if(|order| order.has_lapsed(story.at)) else {
+                    return Err(Rejected::NothingLapsed);
+                };
+                let Order { by, reason, .. } = order;
+                let text = format!("the time is over for which {by} put {node} into maintenance ({reason})");
+                story.tell(&[node_key(node)], text);
             }
             Step::Cleaned { node } => {
                 let record = self.node_mut(node)?;

@@ -117,6 +117,9 @@ pub enum Command {
     Disarm {
         /// Why.
         reason: String,
+        /// When it is armed again by itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Wall>,
     },
     /// No new instance for this node.
     Cordon {
@@ -131,6 +134,9 @@ pub enum Command {
         node: NodeId,
         /// The reason; `None` ends the maintenance.
         reason: Option<String>,
+        /// When it ends by itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Wall>,
     },
     /// Move an instance after a fence of its node, whatever the node's health.
     Evacuate {
@@ -253,6 +259,11 @@ pub enum Step {
         plan: PlanId,
         /// The exact missing thing.
         why: Option<String>,
+    },
+    /// The time is over for which an operator disarmed the cluster (`None`) or put a node into maintenance.
+    Lapse {
+        /// Which node.
+        node: Option<NodeId>,
     },
     /// A released node has drained: it is a spare again.
     Cleaned {
@@ -415,6 +426,9 @@ pub enum Rejected {
     /// The cluster is disarmed, and this is no operator's order.
     #[error("the cluster is disarmed")]
     NotArmed,
+    /// No order of this kind has a time that is over, by the proposer's clock.
+    #[error("no such order has run out")]
+    NothingLapsed,
     /// The same step is recorded and has not ended.
     #[error("`{action}` is already under way as {token}")]
     AlreadyIntended {

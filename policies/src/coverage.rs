@@ -393,8 +393,11 @@ mod tests {
             + &instance("db", "n1", "needs = { gpu = \"yes\" }")
             + &instance("web", "n2", "");
         let mut state = cluster(&text);
-        let maintain =
-            |node: &str| Command::Maintain { node: node.parse().unwrap(), reason: Some("DIMMs".into()) };
+        let maintain = |node: &str| Command::Maintain {
+            node: node.parse().unwrap(),
+            reason: Some("DIMMs".into()),
+            until: None,
+        };
         apply(&mut state, maintain("n2"));
         let view = View::default();
         let told = |state: &ClusterState| told(&Coverage::of(state, &view));
@@ -426,7 +429,8 @@ mod tests {
             Some(Held::Brake { policy, key: format!("brakes.{key}"), failed, max })
         };
         assert_eq!(held(&state, "rack/r2"), key("hold_above_failed_per_domain", 4, 3));
-        let maintain = Command::Maintain { node: "n6".parse().unwrap(), reason: Some("x".into()) };
+        let maintain =
+            Command::Maintain { node: "n6".parse().unwrap(), reason: Some("x".into()), until: None };
         apply(&mut state, maintain);
         assert_eq!(held(&state, "rack/r2"), None);
         judge(&mut state, &"n1".parse().unwrap(), Verdict::Failed(Cause::Silent));

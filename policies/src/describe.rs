@@ -31,7 +31,7 @@ impl ClusterState {
         };
         for document in &documents.policies {
             let new = !self.policies.contains_key(&document.name);
-            let order = Order { by: by.to_owned(), reason: "applied with other documents".to_owned(), at };
+            let order = Order::new(by, "applied with other documents", at);
             self.revise(&document.name, &document.policy, index, order)?;
             tell(format!("policy/{}", document.name), new);
         }

@@ -198,7 +198,7 @@ impl Engine {
         let mut outputs = vec![];
         self.take(now.mono, input, &mut outputs);
         self.report(now.mono, &mut outputs);
-        self.lead(now.mono, &mut outputs);
+        self.lead(now, &mut outputs);
         outputs
     }
 
@@ -377,7 +377,7 @@ impl Engine {
                 self.memory.found.retain(|other, told| other != node || told != found);
                 self.memory.discovered.insert(node.clone(), now);
             }
-            Step::Withhold { .. } | Step::Stick { .. } | Step::Cleaned { .. } => {}
+            Step::Withhold { .. } | Step::Stick { .. } | Step::Lapse { .. } | Step::Cleaned { .. } => {}
         }
         if self.memory.intents.len() > INTENTS_REMEMBERED_MAX {
             self.forget_intents();
@@ -475,7 +475,7 @@ impl Engine {
     }
 
     /// A leader's work: judge, plan, propose, act.
-    fn lead(&mut self, now: Mono, outputs: &mut Vec<Output>) {
+    fn lead(&mut self, Now { mono: now, wall }: Now, outputs: &mut Vec<Output>) {
         // Without the list of voters no majority can be told.
         if self.leader != Some(self.me) || self.memory.voters.is_empty() {
             return;
@@ -495,6 +495,9 @@ impl Engine {
             if let Some(outcome) = outcome {
                 self.propose(Command::Lead { leader, step: Step::Resolve { token, outcome } }, outputs);
             }
+        }
+        for step in lapsed(&self.state, wall) {
+            self.propose(Command::Lead { leader, step }, outputs);
         }
         for step in self.memory.news_of_hardware(&self.state, now) {
             self.propose(Command::Lead { leader, step }, outputs);
@@ -629,6 +632,17 @@ impl Engine {
 
 /// Times of intents that are remembered before those of forgotten plans are dropped.
 const INTENTS_REMEMBERED_MAX: usize = 20_000;
+
+/// Orders whose time is over, by this clock. It is the wall clock, for people mean six o'clock: one that is wrong by an hour
+/// arms the cluster an hour early or late.
+fn lapsed(state: &ClusterState, now: Wall) -> Vec<Step> {
+    let armed =
+        (!state.armed.armed && state.armed.order.has_lapsed(now)).then_some(Step::Lapse { node: None });
+    let over = |record: &&NodeRecord| record.maintenance.as_ref().is_some_and(|order| order.has_lapsed(now));
+    let nodes =
+        state.nodes.values().filter(over).map(|record| Step::Lapse { node: Some(record.node.name.clone()) });
+    armed.into_iter().chain(nodes).collect()
+}
 
 /// True for a node whose silence means something: it carries an instance, and no plan has begun to cut it off or is
 /// starting it.

@@ -71,6 +71,21 @@ pub struct Order {
     pub reason: String,
     /// When.
     pub at: Wall,
+    /// When it ends by itself; absent: when somebody ends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Wall>,
+}
+
+impl Order {
+    /// An order that nobody has limited.
+    pub fn new(by: &str, reason: &str, at: Wall) -> Self {
+        Order { by: by.to_owned(), reason: reason.to_owned(), at, until: None }
+    }
+
+    /// True once it has ended by itself, by this clock.
+    pub fn has_lapsed(&self, now: Wall) -> bool {
+        self.until.is_some_and(|until| now >= until)
+    }
 }
 
 /// A node and what we decided about it.
@@ -194,8 +209,8 @@ pub struct PolicyRecord {
 impl Default for ClusterState {
     /// The state of a new cluster: disarmed, with the presets.
     fn default() -> Self {
-        let order = Order { by: "init".into(), reason: "a new cluster".into(), at: Wall(0) };
-        let preset = Order { by: "preset".into(), reason: "a new cluster".into(), at: Wall(0) };
+        let order = Order::new("init", "a new cluster", Wall(0));
+        let preset = Order::new("preset", "a new cluster", Wall(0));
         let record = |policy| PolicyRecord { policy, version: LogIndex(0), order: preset.clone() };
         ClusterState {
             applied: LogIndex(0),

@@ -194,6 +194,7 @@ impl Metrics {
             | Step::Intend { .. }
             | Step::Resolve { .. }
             | Step::Place { .. }
+            | Step::Lapse { .. }
             | Step::Cleaned { .. }
             | Step::Discover { .. } => {}
         }
@@ -430,7 +431,7 @@ mod tests {
         let node: Node = toml::from_str("name = \"n1\"\ncapabilities = { cpus = 64 }").unwrap();
         let documents = Documents { nodes: vec![node], ..Documents::default() };
         let n1: NodeId = "n1".parse().unwrap();
-        let maintain = Command::Maintain { node: n1.clone(), reason: Some("fans".into()) };
+        let maintain = Command::Maintain { node: n1.clone(), reason: Some("fans".into()), until: None };
         let took_over = Command::TookOver { member: MemberId(1), boot: BootId(1) };
         let lead = |step| Command::Lead { leader: LeaderEpoch(3), step };
         let verdict = Verdict::Failed(Cause::Silent);

@@ -248,7 +248,7 @@ mod tests {
     fn failovers_from_before_the_order_are_not_its_doing() {
         let mut story = mid_failover();
         assert_eq!(evacuated(&story, 9), Ended(vec![], "the order to move web was withdrawn".into()));
-        let order = Order { by: "admin".into(), reason: "fan".into(), at: Wall(1) };
+        let order = Order::new("admin", "fan", Wall(1));
         story.state.instances.get_mut(&name("web")).unwrap().evacuate = Some(order);
         story.view.instances.insert(name("web"), vec![Waiting::PlanRunning { plan: PlanId(3) }]);
         let UnderWay(lines) = evacuated(&story, 9) else { panic!("{:?}", evacuated(&story, 9)) };
@@ -263,7 +263,7 @@ mod tests {
             approval(LogIndex(order), &node, &instance(story), &plans(story.facts()))
         };
         assert!(matches!(approved(&story, 1), Ended(_, why) if why.contains("stuck")));
-        let order = Order { by: "admin".into(), reason: "seen".into(), at: Wall(1) };
+        let order = Order::new("admin", "seen", Wall(1));
         story.state.nodes.get_mut(&name("n1")).unwrap().approved = Some(order);
         assert_eq!(approved(&story, 9), UnderWay(vec![]));
         let node = story.state.nodes.get_mut(&name("n1")).unwrap();
@@ -283,7 +283,7 @@ mod tests {
         let Done(lines) = fenced(&story, 1) else { panic!() };
         assert_eq!(lines.last().unwrap(), "n1 can touch nothing any more");
         assert!(matches!(fenced(&story, 9), Ended(_, why) if why == "the order to fence n1 was withdrawn"));
-        let order = Order { by: "admin".into(), reason: "smoke".into(), at: Wall(1) };
+        let order = Order::new("admin", "smoke", Wall(1));
         story.state.nodes.get_mut(&name("n1")).unwrap().fence_order = Some(order.clone());
         assert_eq!(fenced(&story, 9), UnderWay(vec![]));
         // Released, it is cleaned and then a spare.

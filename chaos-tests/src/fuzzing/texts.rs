@@ -239,7 +239,7 @@ pub(super) fn body_seeds() -> Vec<Vec<u8>> {
         documents_seeds().iter().filter_map(|text| toml::from_slice(text).ok()).collect();
     let mut seeds = vec![
         written(0, &Reason { reason: "dead disk".to_owned() }),
-        written(1, &Switch { on: true, reason: Some("new fans".to_owned()) }),
+        written(1, &Switch { on: true, reason: Some("new fans".to_owned()), until: None }),
         written(2, &single),
         written(2, &whole),
         written(

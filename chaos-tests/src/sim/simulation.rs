@@ -407,7 +407,7 @@ fn tend(inner: &mut Inner, script: &Script) {
     }
     for (name, record) in &state.nodes {
         if record.maintenance.is_some() {
-            inner.propose("operator", Command::Maintain { node: name.clone(), reason: None });
+            inner.propose("operator", Command::Maintain { node: name.clone(), reason: None, until: None });
         }
         if record.cordoned {
             inner.propose("operator", Command::Cordon { node: name.clone(), on: false });

@@ -249,16 +249,16 @@ impl Inner {
                 }
             }
             Order::Disarm { length } => {
-                self.propose("operator", Command::Disarm { reason: reason() });
+                self.propose("operator", Command::Disarm { reason: reason(), until: None });
                 self.after(length * MS, |inner| {
                     inner.propose("operator", Command::Arm { reason: "sim".to_owned() });
                 });
             }
             Order::Maintain { node, length } => {
-                let command = Command::Maintain { node: node.clone(), reason: Some(reason()) };
+                let command = Command::Maintain { node: node.clone(), reason: Some(reason()), until: None };
                 self.propose("operator", command);
                 self.after(length * MS, |inner| {
-                    inner.propose("operator", Command::Maintain { node, reason: None });
+                    inner.propose("operator", Command::Maintain { node, reason: None, until: None });
                 });
             }
             Order::Cordon { node, length } => {

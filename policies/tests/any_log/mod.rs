@@ -264,9 +264,9 @@ pub fn command(state: &ClusterState, want: &Want) -> Command {
     };
     match want {
         Want::Arm(true) => Command::Arm { reason: reason() },
-        Want::Arm(false) => Command::Disarm { reason: reason() },
+        Want::Arm(false) => Command::Disarm { reason: reason(), until: None },
         Want::Cordon(at, on) => Command::Cordon { node: node(at), on: *on },
-        Want::Maintain(at, on) => Command::Maintain { node: node(at), reason: on.then(reason) },
+        Want::Maintain(at, on) => Command::Maintain { node: node(at), reason: on.then(reason), until: None },
         Want::Evacuate(at) => Command::Evacuate { instance: instance(at), reason: reason() },
         Want::Fence(at) => Command::Fence { node: node(at), reason: reason() },
         Want::ConfirmOff(at) => Command::ConfirmOff { node: node(at), reason: reason() },

@@ -320,17 +320,23 @@ fn leader_writes(world: &mut World, json: &str) -> Result<(), String> {
 }
 
 fn order(world: &mut World, verb: &str, rest: &[&str]) -> Result<(), String> {
+    let is_until = |word: &&&str| word.starts_with("until=");
+    let until = rest.iter().find(is_until).map(|word| parse::<Millis>(word.trim_start_matches("until=")));
+    let until = until.transpose()?.map(|time| Wall(SETTLED + time.0));
+    let rest: Vec<&str> = rest.iter().filter(|word| !is_until(word)).copied().collect();
+    let rest = rest.as_slice();
     let reason = rest.get(1..).unwrap_or_default().join(" ");
     let first = rest.first().copied().unwrap_or_default();
     let node = || parse::<NodeId>(first);
     let command = match verb {
         "arm" => Command::Arm { reason: rest.join(" ") },
-        "disarm" => Command::Disarm { reason: rest.join(" ") },
+        "disarm" => Command::Disarm { reason: rest.join(" "), until },
         "note" => Command::Note { text: rest.join(" ") },
         "cordon" => Command::Cordon { node: node()?, on: true },
         "uncordon" => Command::Cordon { node: node()?, on: false },
         "maintenance" => {
-            Command::Maintain { node: node()?, reason: Some(reason).filter(|reason| reason != "ends") }
+            let reason = Some(reason).filter(|reason| reason != "ends");
+            Command::Maintain { node: node()?, reason, until }
         }
         "evacuate" => Command::Evacuate { instance: parse(first)?, reason },
         "fence" => Command::Fence { node: node()?, reason },

@@ -14,7 +14,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use policies::{ClusterState, Command, Documents, Proposal};
+use policies::{ClusterState, Command, Documents, Proposal, Wall};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -28,6 +28,18 @@ pub struct Reason {
     pub reason: String,
 }
 
+/// An order that may end by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limited {
+    /// Why; kept for ever.
+    pub reason: String,
+    /// When it ends by itself, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub until: Option<Wall>,
+}
+
 /// An order to switch something on or off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +49,10 @@ pub struct Switch {
     /// Why; needed to switch maintenance on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// When a maintenance ends by itself, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub until: Option<Wall>,
 }
 
 /// Documents to apply. The same form as in TOML: `provider`, `node`, `instance`, `policy`.
@@ -147,6 +163,17 @@ pub(super) fn checked(reason: &str) -> Result<String, Problem> {
     }
 }
 
+/// An order that has ended before it begins is a slip of the pen.
+fn in_the_future(until: Wall) -> Result<Wall, Problem> {
+    match until > clock::wall() {
+        true => Ok(until),
+        false => Err(Problem::bad_request(
+            "key until: that time is over; nothing was changed",
+            "give a time that is still to come, by the clock of this member",
+        )),
+    }
+}
+
 /// Cordons a node, or lifts it.
 #[utoipa::path(post, path = "/v1/nodes/{name}/cordon", params(("name" = String, Path)), request_body = Switch, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
 pub(super) async fn cordon(
@@ -165,11 +192,12 @@ pub(super) async fn maintenance(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
-    Body(Switch { on, reason }): Body<Switch>,
+    Body(Switch { on, reason, until }): Body<Switch>,
 ) -> Result<Json<Committed>, Problem> {
     let node = parse(&name)?;
     let reason = if on { Some(checked(&reason.unwrap_or_default())?) } else { None };
-    propose(&state, &caller, Command::Maintain { node, reason }).await
+    let until = until.map(in_the_future).transpose()?;
+    propose(&state, &caller, Command::Maintain { node, reason, until }).await
 }
 
 /// Fences a node, whatever its health.
@@ -221,9 +249,14 @@ pub(super) async fn arm(order: Order) -> Result<Json<Committed>, Problem> {
 }
 
 /// Lets the cluster only watch.
-#[utoipa::path(post, path = "/v1/disarm", request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
-pub(super) async fn disarm(order: Order) -> Result<Json<Committed>, Problem> {
-    order.propose(|reason| Command::Disarm { reason }).await
+#[utoipa::path(post, path = "/v1/disarm", request_body = Limited, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+pub(super) async fn disarm(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Body(Limited { reason, until }): Body<Limited>,
+) -> Result<Json<Committed>, Problem> {
+    let (reason, until) = (checked(&reason)?, until.map(in_the_future).transpose()?);
+    propose(&state, &caller, Command::Disarm { reason, until }).await
 }
 
 /// Describes providers, nodes, instances and policies: all of it or nothing.

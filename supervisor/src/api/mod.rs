@@ -16,7 +16,7 @@ mod read;
 mod serve;
 
 pub(crate) use change::read_json;
-pub use change::{Applying, Reason, Switch};
+pub use change::{Applying, Limited, Reason, Switch};
 pub use members::{NewMember, Transfer};
 pub use openapi::description;
 pub use policy::{Became, Deleting, Policing, PolicyVersion};

@@ -101,6 +101,7 @@ impl Problem {
             | Rejected::NotProven { .. }
             | Rejected::AlreadyIntended { .. }
             | Rejected::BadValue { .. }
+            | Rejected::NothingLapsed
             | Rejected::EndedAlready { .. } => "nothing was changed",
         };
         Problem::new(Code::Rejected, why.to_string(), hint)

@@ -231,7 +231,7 @@ pub fn policy_history(versions: &[PolicyVersion], screen: &Screen) -> String {
             Became::Replaced => "replaced".to_owned(),
             Became::Deleted => screen.tint(Tone::Careful, "deleted"),
         };
-        let Order { by, reason, at } = &version.order;
+        let Order { by, reason, at, .. } = &version.order;
         let when = match version.version.0 {
             0 => "from the beginning".to_owned(),
             _ => format!("{}, {}", screen.at(*at), by),

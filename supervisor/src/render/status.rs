@@ -49,7 +49,11 @@ fn armed(status: &Status, screen: &Screen) -> String {
     };
     match status.armed.armed {
         true => format!("{} ({by})", screen.tint(Tone::Good, "yes")),
-        false => format!("{} ({by})", screen.tint(Tone::Careful, "no, it watches and does not act")),
+        false => {
+            let until =
+                order.until.map_or_else(String::new, |until| format!(", armed again {}", screen.at(until)));
+            format!("{} ({by}{until})", screen.tint(Tone::Careful, "no, it watches and does not act"))
+        }
     }
 }
 

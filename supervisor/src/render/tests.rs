@@ -466,7 +466,8 @@ fn the_history_is_one_line_an_event() {
 #[test]
 fn answers_to_orders() {
     let mut story = mid_failover();
-    let index = story.then(91, "admin", Command::Disarm { reason: "maintenance of the switch".into() });
+    let index =
+        story.then(91, "admin", Command::Disarm { reason: "maintenance of the switch".into(), until: None });
     let events = story.events.iter().filter(|event| event.index == index).cloned().collect();
     assert_eq!(
         committed(&Committed { index, events }),

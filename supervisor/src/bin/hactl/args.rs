@@ -153,11 +153,16 @@ pub(crate) enum Verb {
         reason: String,
     },
     /// Let the cluster only watch. Failovers under way go on.
-    #[command(after_help = "Example:\n  hactl disarm --reason 'work on the core switch until 06:00'")]
+    #[command(
+        after_help = "Example:\n  hactl disarm --until 06:00 --reason 'work on the core switch'\n  hactl disarm --reason 'until I have understood it'"
+    )]
     Disarm {
         /// Why.
         #[arg(long)]
         reason: String,
+        /// When it is armed again by itself: 2h, 06:00, 2026-11-26T06:00, or with an offset.
+        #[arg(long, value_name = "TIME", value_parser = crate::until::from_now)]
+        until: Option<policies::Wall>,
     },
     /// Who would take over from whom, and which racks, PDUs or switches could be lost. Exit code 1: something is not covered.
     #[command(after_help = "Example:\n  hactl coverage\n  hactl coverage --losing rack/r2")]
@@ -239,7 +244,7 @@ pub(crate) enum NodeVerb {
     },
     /// Hands off this node (`on`), or hands on again (`off`).
     #[command(
-        after_help = "Example:\n  hactl node maintenance on node-3 --reason 'new DIMMs'\n  hactl node maintenance off node-3"
+        after_help = "Example:\n  hactl node maintenance on node-3 --until 2h --reason 'new DIMMs'\n  hactl node maintenance off node-3"
     )]
     Maintenance {
         /// On or off.
@@ -249,6 +254,9 @@ pub(crate) enum NodeVerb {
         /// Why; needed for `on`.
         #[arg(long, required_if_eq("switch", "on"))]
         reason: Option<String>,
+        /// When it ends by itself: 2h, 06:00, 2026-11-26T06:00, or with an offset.
+        #[arg(long, value_name = "TIME", value_parser = crate::until::from_now)]
+        until: Option<policies::Wall>,
     },
     /// Let a quarantined node become a spare again.
     #[command(

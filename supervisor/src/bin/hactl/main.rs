@@ -13,6 +13,7 @@ mod policy;
 mod run;
 #[cfg(test)]
 mod schema;
+mod until;
 mod wait;
 mod watching;
 

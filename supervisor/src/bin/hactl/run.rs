@@ -17,7 +17,7 @@ use supervisor::api::answers::{
     NodeDetail, NodeLine, Status,
 };
 use supervisor::api::explain::Explanation;
-use supervisor::api::{Applying, Code, NewMember, Reason, Switch, Transfer};
+use supervisor::api::{Applying, Code, Limited, NewMember, Reason, Switch, Transfer};
 use supervisor::client::{Client, ClientError};
 use supervisor::context::{ContextDetail, ContextFile};
 use supervisor::render::{self, Screen};
@@ -159,7 +159,7 @@ impl Session {
                 self.order(&format!("/v1/nodes/{}/confirm-off", segment(&node)), &Reason { reason }).await
             }
             Verb::Arm { reason } => self.order("/v1/arm", &Reason { reason }).await,
-            Verb::Disarm { reason } => self.order("/v1/disarm", &Reason { reason }).await,
+            Verb::Disarm { reason, until } => self.order("/v1/disarm", &Limited { reason, until }).await,
             Verb::Member(verb) => self.member(verb).await,
             Verb::Policy(verb) => self.policy(verb).await,
             Verb::Events { follow, about, since, limit } => self.events(follow, about, since, limit).await,
@@ -213,17 +213,17 @@ impl Session {
                 self.show_or_watch(watch, &path, render::node as fn(&NodeDetail, &Screen) -> String).await
             }
             NodeVerb::Cordon { name } => {
-                self.order(&path(&name, "cordon"), &Switch { on: true, reason: None }).await
+                self.order(&path(&name, "cordon"), &Switch { on: true, reason: None, until: None }).await
             }
             NodeVerb::Uncordon { name } => {
-                self.order(&path(&name, "cordon"), &Switch { on: false, reason: None }).await
+                self.order(&path(&name, "cordon"), &Switch { on: false, reason: None, until: None }).await
             }
-            NodeVerb::Maintenance { switch, name, reason } => {
+            NodeVerb::Maintenance { switch, name, reason, until } => {
                 let on = match switch {
                     OnOff::On => true,
                     OnOff::Off => false,
                 };
-                self.order(&path(&name, "maintenance"), &Switch { on, reason }).await
+                self.order(&path(&name, "maintenance"), &Switch { on, reason, until }).await
             }
             NodeVerb::Release { name, reason, wait } => {
                 self.commit(&path(&name, "release"), &Reason { reason }).await?;
