@@ -19,6 +19,7 @@ pub mod command;
 mod describe;
 pub mod effect;
 pub mod engine;
+pub mod flight;
 pub mod inventory;
 mod judge;
 mod memory;
