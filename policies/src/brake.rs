@@ -40,17 +40,24 @@ pub(crate) fn may_begin(
             return Err(Waiting::HoldSettles { after: HOLD_SETTLES });
         }
     }
-    let (in_flight, max) = (state.fences_in_flight(), brakes.fences_in_flight_max);
+    let (in_flight, begun) = (state.fences_in_flight(), fences_begun(state, memory, now));
+    limits(in_flight, begun, brakes)?;
+    passed("fences in flight", format!("{in_flight} of at most {}", brakes.fences_in_flight_max));
+    passed("fences in ten minutes", format!("{begun} of at most {}", brakes.fences_per_10min_max));
+    Ok(gates)
+}
+
+/// The limits of fences at a time and within ten minutes.
+pub(crate) fn limits(in_flight: u32, begun: u32, brakes: &Brakes) -> Result<(), Waiting> {
+    let max = brakes.fences_in_flight_max;
     if in_flight >= max {
         return Err(Waiting::FencesInFlight { now: in_flight, max });
     }
-    passed("fences in flight", format!("{in_flight} of at most {max}"));
-    let (begun, max) = (fences_begun(state, memory, now), brakes.fences_per_10min_max);
+    let max = brakes.fences_per_10min_max;
     if begun >= max {
         return Err(Waiting::FencesPer10Min { now: begun, max });
     }
-    passed("fences in ten minutes", format!("{begun} of at most {max}"));
-    Ok(gates)
+    Ok(())
 }
 
 /// After a hold the nodes come back one by one, and the last ones must not be fenced because the others are back. For
@@ -77,19 +84,29 @@ fn hold(
 ) -> Result<String, Waiting> {
     let failed: Vec<&NodeRecord> =
         state.nodes.values().filter(|record| counts_as_failed(state, record, memory, sights, now)).collect();
-    let (all, max) = (count(failed.len()), brakes.hold_above_failed);
-    if all > max {
-        let common = common_domain(&failed);
-        return Err(Waiting::Hold { place: "the cluster".to_owned(), failed: all, max, common });
-    }
     let mut domains: BTreeMap<(&str, &str), u32> = BTreeMap::new();
     for (kind, name) in failed.iter().flat_map(|record| &record.node.domains) {
         *domains.entry((kind, name)).or_default() += 1;
     }
+    hold_above(count(failed.len()), &domains, brakes, || common_domain(&failed))
+}
+
+/// Whether so many failed nodes, in the cluster and in each failure domain, are too many to act.
+pub(crate) fn hold_above<T: AsRef<str>>(
+    all: u32,
+    domains: &BTreeMap<(T, T), u32>,
+    brakes: &Brakes,
+    common: impl FnOnce() -> Option<String>,
+) -> Result<String, Waiting> {
+    let max = brakes.hold_above_failed;
+    if all > max {
+        return Err(Waiting::Hold { place: "the cluster".to_owned(), failed: all, max, common: common() });
+    }
     let max = brakes.hold_above_failed_per_domain;
     match domains.iter().find(|(_, failed)| **failed > max) {
         Some(((kind, name), failed)) => {
-            Err(Waiting::Hold { place: format!("{kind} {name}"), failed: *failed, max, common: None })
+            let place = format!("{} {}", kind.as_ref(), name.as_ref());
+            Err(Waiting::Hold { place, failed: *failed, max, common: None })
         }
         None => Ok(format!("{all} of at most {} nodes failed", brakes.hold_above_failed)),
     }

@@ -6,7 +6,6 @@
 //! Durations are measured on the member's steady clock and written as durations; moments are its wall clock's, so that
 //! the records of several members can be laid side by side.
 
-use crate::command::Command;
 use crate::observation::{LastGasp, Power};
 use crate::plan::Verdict;
 use crate::state::{ClusterState, NodeRecord, NodeState};
@@ -95,7 +94,7 @@ pub enum Sign {
 }
 
 /// What a node is there for and how it can be seen.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Standing {
     /// What for.
     pub duty: Duty,
@@ -108,7 +107,7 @@ pub struct Standing {
 }
 
 /// What a node is there for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Duty {
     /// It carries an instance that this policy protects.
     Protected(PolicyId),
@@ -138,26 +137,6 @@ impl Standing {
         let domains =
             node.domains.iter().take(DOMAINS_MAX).map(|(kind, name)| (cut(kind), cut(name))).collect();
         Standing { duty, has_probe, has_agent, domains }
-    }
-
-    /// True if this entry may have changed what a node is there for.
-    pub fn may_change_by(command: &Command) -> bool {
-        match command {
-            Command::Note { .. }
-            | Command::Arm { .. }
-            | Command::Disarm { .. }
-            | Command::TookOver { .. } => false,
-            Command::Describe(_)
-            | Command::SetPolicy { .. }
-            | Command::Cordon { .. }
-            | Command::Maintain { .. }
-            | Command::Evacuate { .. }
-            | Command::Fence { .. }
-            | Command::ConfirmOff { .. }
-            | Command::Cancel { .. }
-            | Command::Release { .. }
-            | Command::Lead { .. } => true,
-        }
     }
 }
 

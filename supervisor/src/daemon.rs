@@ -15,7 +15,7 @@ use crate::runtime::{Runtime, Stopped};
 use crate::seal::{Seal, SealError};
 use crate::tls::{Credentials, TlsError};
 use policies::View;
-use raft_store::{BootstrapError, OpenError, Store, StoreEvent, Timing, Tls};
+use raft_store::{BootstrapError, Flight, OpenError, Store, StoreEvent, Timing, Tls};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -90,6 +90,8 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
     let hears = config.member.heartbeat_socket().map_err(address)?;
     let heard = Arc::new(Counters::default());
     let ingest = Ingest::bind(hears, heard.clone()).map_err(DaemonError::Ingest)?;
+    let (flight, tape) = Flight::open(home.flight(), config.flight.keep, config.flight.bytes_max);
+    let ingest = ingest.recording(tape.clone());
     let serves = config.member.api_socket().map_err(address)?;
     let listener = TcpListener::bind(serves).await.map_err(|source| DaemonError::Listen {
         address: serves,
@@ -130,6 +132,7 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
         view,
         me,
         domain,
+        tape,
     };
     let ended = runtime.run(stop).await;
     if let Err(error) = notify::stopping() {
@@ -139,6 +142,10 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
         api.abort();
     }
     store.shutdown().await;
+    // Its files are locked until they are closed; the next process may come at once.
+    if let Err(error) = tokio::task::spawn_blocking(move || flight.close()).await {
+        tracing::warn!(%error, "the flight record did not close cleanly");
+    }
     match api.await {
         Ok(()) => {}
         Err(error) if error.is_cancelled() => {}
