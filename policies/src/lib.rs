@@ -29,6 +29,7 @@ pub mod plan;
 mod planner;
 pub mod policy;
 mod proposals;
+pub mod replay;
 mod sights;
 pub mod state;
 mod steps;
