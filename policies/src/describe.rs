@@ -13,6 +13,24 @@ const TEXT_MAX: usize = 1024;
 /// Volumes, networks, ports, levels or labels of one object.
 const LIST_MAX: usize = 64;
 
+impl NodeRecord {
+    /// Of a node that was described just now.
+    pub(crate) fn new(node: Node) -> Self {
+        NodeRecord {
+            node,
+            state: NodeState::Spare,
+            verdict: Verdict::Unknown,
+            evidence: Evidence::default(),
+            judged: Wall(0),
+            withheld: None,
+            cordoned: false,
+            maintenance: None,
+            fence_order: None,
+            confirmed_off: None,
+        }
+    }
+}
+
 impl ClusterState {
     /// Takes the documents. On an error the caller drops the half-changed copy.
     pub(crate) fn describe(
@@ -86,19 +104,7 @@ impl ClusterState {
             record.node = node.clone();
             return Ok(false);
         }
-        let record = NodeRecord {
-            node: node.clone(),
-            state: NodeState::Spare,
-            verdict: Verdict::Unknown,
-            evidence: Evidence::default(),
-            judged: Wall(0),
-            withheld: None,
-            cordoned: false,
-            maintenance: None,
-            fence_order: None,
-            confirmed_off: None,
-        };
-        self.nodes.insert(node.name.clone(), record);
+        self.nodes.insert(node.name.clone(), NodeRecord::new(node.clone()));
         Ok(true)
     }
 

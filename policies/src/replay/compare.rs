@@ -90,7 +90,7 @@ fn notes(trial: &Trial, current: &Policy, track: &Track, candidate: &Played) -> 
     let assumed = candidate.doings.fences.iter().filter(|fence| fence.assumed).count();
     if assumed > 0 {
         notes.push(format!(
-            "{assumed} fences of the candidate rest on a kernel that nobody asked at the time; it counts as mute"
+            "fences of the candidate that rest on a kernel that nobody asked at the time, and that counts as mute: {assumed}"
         ));
     }
     let agentless = |standing: &crate::flight::Standing| {
@@ -108,13 +108,16 @@ fn notes(trial: &Trial, current: &Policy, track: &Track, candidate: &Played) -> 
     }
     let missing = u64::from(trial.voters).saturating_sub(track.members.len() as u64);
     if missing > 0 {
-        notes.push(format!("{missing} of {} members have no record here and count as blind", trial.voters));
+        notes.push(format!(
+            "members without a record here, which count as blind: {missing} of {}",
+            trial.voters
+        ));
     }
     let fenced =
         candidate.doings.fences.iter().filter(|fence| !fence.really && fence.back_after.is_none()).count();
     if fenced > 0 {
         notes.push(format!(
-            "{fenced} nodes that the candidate fences were not heard again before the record ends"
+            "nodes that the candidate fences and that were not heard again before the record ends: {fenced}"
         ));
     }
     notes

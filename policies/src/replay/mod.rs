@@ -6,6 +6,8 @@
 //! functions. What it cannot know it assumes, and says so: see [`Fence::assumed`] and [`Replay::notes`].
 
 mod compare;
+mod gates;
+mod patient;
 #[cfg(test)]
 mod tests;
 mod track;

@@ -1,32 +1,28 @@
 //! One run: the track under one set of policies. An event queue; only the node that a moment or a timer is about is
-//! looked at. The decisions are production's: [`Local::change`], [`doubt`], [`judge`], [`hold_above`], [`limits`].
+//! looked at. The decisions are production's: [`Local::change`], [`doubt`], [`judge`], and in `gates.rs` the brakes.
 
+use super::patient::{Eye, Patient, Watcher};
 use super::track::{Moment, Track, What};
-use super::{Braked, Doings, Fence, Trial};
-use crate::brake::{HOLD_SETTLES, hold_above, limits};
+use super::{Doings, Trial};
 use crate::flight::{Duty, Standing};
-use crate::inventory::{Identity, Node, Probe};
 use crate::judge::judge;
-use crate::memory::{BRAKE_WINDOW, Memory};
-use crate::observation::{Power, Report, SelfDoubt, Stamp};
-use crate::plan::{Cause, Evidence, Verdict};
+use crate::plan::Verdict;
 use crate::policy::{Detection, Policy};
 use crate::sights::{DOUBT_SETTLES, Local, doubt};
-use crate::state::{DEFAULT_POLICY, NodeRecord, NodeState};
-use crate::waiting::Waiting;
+use crate::state::DEFAULT_POLICY;
 use crate::watch::Change;
 use crate::words::*;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 /// How long a fence counts as under way. BMCs switch off in 1 s to 10 s; the policies differ in when it begins.
-const FENCE_TAKES: Millis = Millis(5000);
+pub(super) const FENCE_TAKES: Millis = Millis(5000);
 /// Pause between looks at nodes that a brake withholds, in the first minute and later.
-const RETRY: (Millis, Millis) = (Millis(1000), Millis(10_000));
+pub(super) const RETRY: (Millis, Millis) = (Millis(1000), Millis(10_000));
 
 /// Something to look at later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
+pub(super) enum Timer {
     /// `suspect_after` has passed since the eye heard the node, if its turn is still this one.
     Suspect(u32, u8, u32),
     /// The questions to its kernel have been asked.
@@ -45,72 +41,6 @@ enum Timer {
     Retry,
 }
 
-/// One member's eye on one node.
-#[derive(Default)]
-struct Eye {
-    local: Option<Local>,
-    /// Not heard since then.
-    quiet: Option<(Mono, bool)>,
-    stale: Option<Mono>,
-    /// Counts the changes, so that old timers are known.
-    turn: u32,
-    /// What its kernel answered in this silence, if it was asked in truth.
-    asked: Option<Option<bool>>,
-    /// The time for questions has passed.
-    done: bool,
-    /// Its kernel counts as mute although nobody asked.
-    assumed: bool,
-    /// Counts among the silent nodes of its member.
-    silent: bool,
-}
-
-impl Eye {
-    fn is_troubled(&self) -> bool {
-        self.quiet.is_some() || self.stale.is_some()
-    }
-
-    fn is_silent(&self, known: bool) -> bool {
-        self.local.as_ref().is_some_and(|local| local.is_silent(known))
-    }
-}
-
-/// One node.
-struct Patient {
-    record: NodeRecord,
-    memory: Memory,
-    eyes: Vec<Eye>,
-    standing: Option<u32>,
-    /// Its silence means something.
-    expected: bool,
-    /// Really cut off: nothing that is seen of it counts any more.
-    cut: bool,
-    /// Fenced in this run and not back yet.
-    fenced: bool,
-    /// Until then it counts as just failed.
-    recent_until: Mono,
-    /// Counts in the hold.
-    failing: bool,
-    power: Option<Power>,
-    troubled: u32,
-    /// Counts its troubles; the same in every run.
-    trouble: u32,
-    trouble_since: Mono,
-    /// The fence of this trouble, and what a brake stopped in it.
-    fence: Option<usize>,
-    braked: Option<usize>,
-}
-
-/// One member.
-#[derive(Default)]
-struct Watcher {
-    sees: bool,
-    silent: u32,
-    watched: u32,
-    mass_silence: Option<Mono>,
-    doubt: Option<SelfDoubt>,
-    settles: bool,
-}
-
 /// What a run gives: what was done, each with the number of the node and of its trouble.
 #[derive(Default)]
 pub(super) struct Played {
@@ -123,42 +53,27 @@ pub(super) struct Played {
     pub(super) really: Vec<(u32, u32)>,
 }
 
-struct World<'a> {
-    track: &'a Track,
-    policies: &'a BTreeMap<PolicyId, Policy>,
-    majority: u32,
-    since: Mono,
-    now: Mono,
-    patients: Vec<Patient>,
-    watchers: Vec<Watcher>,
-    timers: BinaryHeap<Reverse<(Mono, u64, Timer)>>,
-    filed: u64,
-    troubled: BTreeSet<u32>,
+pub(super) struct World<'a> {
+    pub(super) track: &'a Track,
+    pub(super) policies: &'a BTreeMap<PolicyId, Policy>,
+    pub(super) majority: u32,
+    pub(super) since: Mono,
+    pub(super) now: Mono,
+    pub(super) patients: Vec<Patient>,
+    pub(super) watchers: Vec<Watcher>,
+    pub(super) timers: BinaryHeap<Reverse<(Mono, u64, Timer)>>,
+    pub(super) filed: u64,
+    pub(super) troubled: BTreeSet<u32>,
     /// Failed and not yet fenced.
-    pending: BTreeSet<u32>,
-    pending_since: Mono,
-    retries: bool,
-    failing: u32,
-    domains: BTreeMap<(&'a str, &'a str), u32>,
-    held: Option<Mono>,
-    in_flight: u32,
-    begun: VecDeque<Mono>,
-    played: Played,
-}
-
-/// A node of which nothing but its name matters to a verdict.
-fn only_a_name(name: NodeId) -> Node {
-    Node {
-        name,
-        identity: Identity::default(),
-        domains: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        fencing: vec![],
-        ports: vec![],
-        initiator: None,
-        probe: Probe::default(),
-        agent_key: None,
-    }
+    pub(super) pending: BTreeSet<u32>,
+    pub(super) pending_since: Mono,
+    pub(super) retries: bool,
+    pub(super) failing: u32,
+    pub(super) domains: BTreeMap<(&'a str, &'a str), u32>,
+    pub(super) held: Option<Mono>,
+    pub(super) in_flight: u32,
+    pub(super) begun: VecDeque<Mono>,
+    pub(super) played: Played,
 }
 
 /// Plays the track under these policies.
@@ -170,55 +85,6 @@ pub(super) fn play(track: &Track, policies: &BTreeMap<PolicyId, Policy>, trial: 
     }
     world.run_until(track.end);
     world.played
-}
-
-impl Patient {
-    fn new(name: &NodeId, members: &[MemberId], domains: &[String], voters: &BTreeSet<MemberId>) -> Self {
-        let report = |member: MemberId, domain: &String| Report {
-            member,
-            written: Stamp { boot: BootId(0), moment: 0 },
-            heard: BTreeMap::new(),
-            domain: domain.clone(),
-            doubt: None,
-            sights: BTreeMap::new(),
-        };
-        let reports =
-            members.iter().zip(domains).map(|(member, domain)| (*member, (report(*member, domain), Mono(0))));
-        let memory = Memory { voters: voters.clone(), reports: reports.collect(), ..Memory::default() };
-        let record = NodeRecord {
-            node: only_a_name(name.clone()),
-            state: NodeState::Spare,
-            verdict: Verdict::Unknown,
-            evidence: Evidence::default(),
-            judged: Wall(0),
-            withheld: None,
-            cordoned: false,
-            maintenance: None,
-            fence_order: None,
-            confirmed_off: None,
-        };
-        Patient {
-            record,
-            memory,
-            eyes: members.iter().map(|_| Eye::default()).collect(),
-            standing: None,
-            expected: false,
-            cut: false,
-            fenced: false,
-            recent_until: Mono(0),
-            failing: false,
-            power: None,
-            troubled: 0,
-            trouble: 0,
-            trouble_since: Mono(0),
-            fence: None,
-            braked: None,
-        }
-    }
-
-    fn is_known(&self) -> bool {
-        self.record.verdict != Verdict::Unknown
-    }
 }
 
 impl<'a> World<'a> {
@@ -251,7 +117,7 @@ impl<'a> World<'a> {
 
     // ---- time ----------------------------------------------------------------------------------------------------
 
-    fn file(&mut self, at: Mono, timer: Timer) {
+    pub(super) fn file(&mut self, at: Mono, timer: Timer) {
         self.filed += 1;
         self.timers.push(Reverse((at.max(self.now), self.filed, timer)));
     }
@@ -542,7 +408,7 @@ impl<'a> World<'a> {
     // ---- what members and the cluster make of it -------------------------------------------------------------------
 
     /// Whether silence of this node means something now; if that changes, the members' counts do.
-    fn expect(&mut self, node: u32) {
+    pub(super) fn expect(&mut self, node: u32) {
         let on_duty = self.standing(node).is_some_and(|standing| match standing.duty {
             Duty::Protected(_) | Duty::Spare => true,
             Duty::Cut | Duty::Aside => false,
@@ -661,158 +527,6 @@ impl<'a> World<'a> {
         }
     }
 
-    // ---- brakes ----------------------------------------------------------------------------------------------------
-
-    /// Counts the node in the hold, or no more.
-    fn recount(&mut self, node: u32) {
-        let leader = self.watchers.iter().position(|watcher| watcher.sees);
-        let Some(patient) = self.patients.get(node as usize) else { return };
-        let failed = matches!(patient.record.verdict, Verdict::Failed(_));
-        let silent =
-            leader.and_then(|leader| patient.eyes.get(leader)).is_some_and(|eye| eye.is_silent(false));
-        let counts = match self.standing(node).map(|standing| &standing.duty) {
-            _ if self.now < patient.recent_until => true,
-            Some(Duty::Protected(_)) => patient.expected && (failed || silent),
-            Some(Duty::Spare) => patient.expected && failed,
-            Some(Duty::Cut | Duty::Aside) | None => false,
-        };
-        self.count(node, counts);
-    }
-
-    fn uncount(&mut self, node: u32) {
-        self.count(node, false);
-    }
-
-    fn count(&mut self, node: u32, counts: bool) {
-        let track = self.track;
-        let Some(patient) = self.patients.get_mut(node as usize) else { return };
-        if std::mem::replace(&mut patient.failing, counts) == counts {
-            return;
-        }
-        let standing = patient.standing.and_then(|number| track.standings.get(number as usize));
-        if !counts {
-            // Until this moment the hold was as it was.
-            self.hold();
-        }
-        self.failing = if counts { self.failing + 1 } else { self.failing.saturating_sub(1) };
-        for (kind, name) in standing.iter().flat_map(|standing| &standing.domains) {
-            let failing = self.domains.entry((kind, name)).or_default();
-            *failing = if counts { *failing + 1 } else { failing.saturating_sub(1) };
-        }
-        self.domains.retain(|_, failing| *failing > 0);
-    }
-
-    /// If anything waits, whether a hold keeps it; remembers that it does.
-    fn hold(&mut self) {
-        if let Some(brakes) =
-            self.pending.first().and_then(|node| self.policy(*node)).map(|policy| &policy.brakes)
-            && hold_above(self.failing, &self.domains, brakes, || None).is_err()
-        {
-            self.held = Some(self.now);
-        }
-    }
-
-    fn fail(&mut self, node: u32) {
-        let protected = |standing: &Standing| matches!(standing.duty, Duty::Protected(_));
-        if !self.standing(node).is_some_and(protected) {
-            return;
-        }
-        self.pending.insert(node);
-        self.pending_since = self.now;
-        self.attempt(node);
-    }
-
-    /// Looks at all that waits again. What keeps one node of a policy keeps all of them.
-    fn retry(&mut self) {
-        let mut shut: BTreeSet<&PolicyId> = BTreeSet::new();
-        for node in self.pending.clone() {
-            let Some(name) = self.policy_name(node).filter(|name| !shut.contains(name)) else { continue };
-            if !self.attempt(node) {
-                shut.insert(name);
-            }
-        }
-    }
-
-    /// Begins the fence of a failed node, if the brakes are open. The same gates in the same order as production's.
-    fn attempt(&mut self, node: u32) -> bool {
-        let Some(policy) = self.policy(node) else { return false };
-        match self.may_begin(policy) {
-            Ok(()) => {
-                self.fence(node);
-                true
-            }
-            Err(why) => {
-                if matches!(why, Waiting::Hold { .. }) {
-                    self.held = Some(self.now);
-                }
-                self.brake(node, &why);
-                if !std::mem::replace(&mut self.retries, true) {
-                    let young = self.now.since(self.pending_since) < Millis(60_000);
-                    let pause = if young { RETRY.0 } else { RETRY.1 };
-                    self.file(self.now + pause, Timer::Retry);
-                }
-                false
-            }
-        }
-    }
-
-    fn may_begin(&mut self, policy: &Policy) -> Result<(), Waiting> {
-        hold_above(self.failing, &self.domains, &policy.brakes, || None)?;
-        if self.held.is_some_and(|held| self.now.since(held) < HOLD_SETTLES) {
-            return Err(Waiting::HoldSettles { after: HOLD_SETTLES });
-        }
-        while self.begun.front().is_some_and(|begun| self.now.since(*begun) >= BRAKE_WINDOW) {
-            self.begun.pop_front();
-        }
-        limits(self.in_flight, u32::try_from(self.begun.len()).unwrap_or(u32::MAX), &policy.brakes)
-    }
-
-    fn brake(&mut self, node: u32, why: &Waiting) {
-        let (now, since) = (self.now, self.since);
-        let Some(patient) = self.patients.get_mut(node as usize) else { return };
-        if patient.braked.is_some() || now < since {
-            return;
-        }
-        let list = &mut self.played.doings.braked;
-        patient.braked = Some(list.len());
-        self.played.braked.push((node, patient.trouble));
-        let name = patient.record.node.name.clone();
-        list.push(Braked { node: name, at: Wall(now.0), why: why.to_string(), fenced_later: false });
-    }
-
-    fn fence(&mut self, node: u32) {
-        let (now, since) = (self.now, self.since);
-        self.pending.remove(&node);
-        self.in_flight += 1;
-        self.begun.push_back(now);
-        self.file(now + FENCE_TAKES, Timer::Fenced);
-        self.file(now + BRAKE_WINDOW, Timer::Forget(node));
-        let Some(patient) = self.patients.get_mut(node as usize) else { return };
-        (patient.fenced, patient.recent_until) = (true, now + BRAKE_WINDOW);
-        if let Some(braked) = patient.braked.and_then(|at| self.played.doings.braked.get_mut(at)) {
-            braked.fenced_later = true;
-        }
-        if now >= since {
-            let cause = match &patient.record.verdict {
-                Verdict::Failed(cause) => cause.clone(),
-                Verdict::Unknown | Verdict::Healthy | Verdict::Gray => Cause::Silent,
-            };
-            patient.fence = Some(self.played.doings.fences.len());
-            self.played.keys.push((node, patient.trouble));
-            self.played.doings.fences.push(Fence {
-                node: patient.record.node.name.clone(),
-                at: Wall(now.0),
-                trouble_since: Wall(patient.trouble_since.0),
-                assumed: cause == Cause::Silent && patient.eyes.iter().any(|eye| eye.assumed),
-                cause,
-                really: patient.cut,
-                back_after: None,
-            });
-        }
-        self.expect(node);
-        self.recount(node);
-    }
-
     // ---- small things ------------------------------------------------------------------------------------------------
 
     fn patient(&mut self, node: u32) -> Option<&mut Patient> {
@@ -823,11 +537,11 @@ impl<'a> World<'a> {
         self.patients.get_mut(node as usize)?.eyes.get_mut(usize::from(member))
     }
 
-    fn standing(&self, node: u32) -> Option<&'a Standing> {
+    pub(super) fn standing(&self, node: u32) -> Option<&'a Standing> {
         self.track.standings.get(self.patients.get(node as usize)?.standing? as usize)
     }
 
-    fn policy_name(&self, node: u32) -> Option<&'a PolicyId> {
+    pub(super) fn policy_name(&self, node: u32) -> Option<&'a PolicyId> {
         match self.standing(node).map(|standing| &standing.duty) {
             Some(Duty::Protected(name)) => self.policies.get_key_value(name).map(|(name, _)| name),
             Some(Duty::Spare | Duty::Cut | Duty::Aside) | None => {
@@ -836,37 +550,11 @@ impl<'a> World<'a> {
         }
     }
 
-    fn policy(&self, node: u32) -> Option<&'a Policy> {
+    pub(super) fn policy(&self, node: u32) -> Option<&'a Policy> {
         self.policies.get(self.policy_name(node)?)
     }
 
     fn rules(&self, node: u32) -> Option<&'a Detection> {
         self.policy(node).map(|policy| &policy.detection)
-    }
-}
-
-impl Patient {
-    /// Every member that sees reports at once what it sees now; members report once a second and at each change.
-    fn refresh(&mut self, members: &[MemberId], watchers: &[Watcher], now: Mono) {
-        let name = &self.record.node.name;
-        for ((member, watcher), eye) in members.iter().zip(watchers).zip(&self.eyes) {
-            let Some((report, at)) = self.memory.reports.get_mut(member) else { continue };
-            report.doubt.clone_from(&watcher.doubt);
-            match eye.local.as_ref().filter(|_| watcher.sees) {
-                Some(local) => {
-                    let sight = local.sight(now);
-                    match report.sights.get_mut(name) {
-                        Some(known) => *known = sight,
-                        None => drop(report.sights.insert(name.clone(), sight)),
-                    }
-                }
-                None => drop(report.sights.remove(name)),
-            }
-            *at = now;
-        }
-        self.memory.fresh_powers.clear();
-        if let Some(power) = self.power {
-            self.memory.fresh_powers.insert(name.clone(), power);
-        }
     }
 }
