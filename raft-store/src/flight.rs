@@ -113,7 +113,8 @@ pub struct Flight {
 }
 
 impl Flight {
-    /// Opens the record in `dir`. Cannot fail: what does not open is moved aside, or the member goes without.
+    /// Opens the record in `dir`. Cannot fail: what does not open is moved aside, or the member goes without. Nothing is
+    /// opened before the first record or read: by then the store must hold its lock.
     pub fn open(dir: PathBuf, keep: Millis, bytes_max: u64) -> (Flight, Tape) {
         let days = Arc::new(Mutex::new(Days::new("flight record", dir, keep)));
         let (queue, waiting) = sync_channel(QUEUE_MAX);
@@ -230,6 +231,8 @@ impl Writer {
                 }
             }
             Ok(false) => self.state.lose(count, "this day alone takes flight.bytes_max"),
+            // The member is shutting down.
+            Err(DaysError::Closed) => {}
             Err(error) => self.state.lose(count, &policies::causes(&error)),
         }
     }

@@ -89,9 +89,8 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
 
     let hears = config.member.heartbeat_socket().map_err(address)?;
     let heard = Arc::new(Counters::default());
-    let ingest = Ingest::bind(hears, heard.clone()).map_err(DaemonError::Ingest)?;
     let (flight, tape) = Flight::open(home.flight(), config.flight.keep, config.flight.bytes_max);
-    let ingest = ingest.recording(tape.clone());
+    let ingest = Ingest::bind(hears, heard.clone()).map_err(DaemonError::Ingest)?.recording(tape.clone());
     let serves = config.member.api_socket().map_err(address)?;
     let listener = TcpListener::bind(serves).await.map_err(|source| DaemonError::Listen {
         address: serves,
@@ -104,6 +103,7 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
     let (view, viewed) = watch::channel(Arc::new(View::default()));
     let state = ApiState {
         store: store.clone(),
+        flight: flight.clone(),
         view: viewed,
         seal: seal.clone(),
         metrics: metrics.clone(),
@@ -141,17 +141,21 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
     if ended.is_err() {
         api.abort();
     }
+    close_flight(flight).await;
     store.shutdown().await;
-    // Its files are locked until they are closed; the next process may come at once.
-    if let Err(error) = tokio::task::spawn_blocking(move || flight.close()).await {
-        tracing::warn!(%error, "the flight record did not close cleanly");
-    }
     match api.await {
         Ok(()) => {}
         Err(error) if error.is_cancelled() => {}
         Err(error) => return ended.and(Err(Stopped::Task(error))).map_err(DaemonError::Stopped),
     }
     ended.map_err(DaemonError::Stopped)
+}
+
+/// Before the store, whose lock keeps the next process away: it would take files that are still open for damaged ones.
+async fn close_flight(flight: Flight) {
+    if let Err(error) = tokio::task::spawn_blocking(move || flight.close()).await {
+        tracing::warn!(%error, "the flight record did not close cleanly");
+    }
 }
 
 /// Opens the memory; begins the cluster if this is its first member's first start.

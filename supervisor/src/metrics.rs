@@ -60,6 +60,13 @@ fn add<C: Collector + Clone + 'static>(
     Ok(metric)
 }
 
+fn flight_metrics(r: &Registry) -> Result<(IntCounterVec, IntGauge), MetricsError> {
+    let help = "Flight records, by what became of them; lost ones only make a replay see less.";
+    let records = add(r, IntCounterVec::new(Opts::new("ha_flight_records_total", help), &["result"]))?;
+    let help = "What the flight record takes on disk, when last measured.";
+    Ok((records, add(r, IntGauge::new("ha_flight_size_bytes", help))?))
+}
+
 /// What a scrape needs beside the counters.
 #[derive(Clone, Copy, Debug)]
 pub struct Scene<'a> {
@@ -88,6 +95,7 @@ impl Metrics {
         let build = Opts::new("ha_build_info", "1; version, cluster and member are labels.");
         let build = add(&r, IntGaugeVec::new(build, &["version", "cluster", "member"]))?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), cluster, &me.0.to_string()]).set(1);
+        let (flight_records, flight_bytes) = flight_metrics(&r)?;
         Ok(Metrics {
             heartbeats: counters(
                 "ha_heartbeats_total",
@@ -129,18 +137,8 @@ impl Metrics {
                 &["result"],
                 &FAST,
             )?,
-            flight_records: counters(
-                "ha_flight_records_total",
-                "Flight records, by what became of them; lost ones only make a replay see less.",
-                &["result"],
-            )?,
-            flight_bytes: add(
-                &r,
-                IntGauge::new(
-                    "ha_flight_size_bytes",
-                    "What the flight record takes on disk, when last measured.",
-                ),
-            )?,
+            flight_records,
+            flight_bytes,
             api_requests: counters(
                 "ha_api_requests_total",
                 "API requests answered.",

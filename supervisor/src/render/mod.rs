@@ -5,11 +5,13 @@
 
 mod detail;
 mod list;
+mod replay;
 mod status;
 mod time;
 
 pub use detail::{committed, described, event, explanation, failover, instance, node, policy};
 pub use list::{failovers, instances, members, nodes, policies};
+pub use replay::{Replayed, replayed};
 pub use status::status;
 pub use time::{ago, at, clock, length, local, utc};
 

@@ -5,6 +5,7 @@
 
 mod args;
 mod policy;
+mod replay;
 mod run;
 
 use args::{Cli, PolicyVerb, Verb};

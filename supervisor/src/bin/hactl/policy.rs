@@ -4,6 +4,7 @@
 //! What it never does: know which values are good; the document itself does ([`Policy::validate`]).
 
 use crate::args::PolicyVerb;
+use crate::replay::Wanted;
 use crate::run::{Done, Failure, Session, read_input, say, segment};
 use policies::Policy;
 use reqwest::Method;
@@ -56,6 +57,9 @@ impl Session {
                 self.change_policy(&name, &policing).await
             }
             PolicyVerb::Edit { name } => self.edit(&name).await,
+            PolicyVerb::Replay { file, name, since, failover_takes } => {
+                self.replay(Wanted { file, name, since, failover_takes }).await
+            }
         }
     }
 
@@ -152,7 +156,7 @@ impl Draft {
 /// What marks a line as ours in a draft.
 const COMPLAINT: &str = "#! ";
 
-fn read(source: &str, text: &str) -> Result<Policy, Failure> {
+pub(crate) fn read(source: &str, text: &str) -> Result<Policy, Failure> {
     let policy: Policy = document::read(source, text).map_err(|error| Failure::Usage(error.to_string()))?;
     policy.validate().map_err(|why| Failure::Usage(format!("{source}: {why}")))?;
     Ok(policy)

@@ -2,7 +2,7 @@
 
 use crate::args::{Cli, FailoverVerb, InstanceVerb, MemberVerb, NodeVerb, OnOff, Output, Verb};
 use jiff::tz::TimeZone;
-use policies::{Documents, Event, LogIndex, MemberId};
+use policies::{Documents, Event, LogIndex, MemberId, Wall};
 use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -107,6 +107,18 @@ impl Session {
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let screen = Screen { now: clock::wall(), zone: TimeZone::system(), colour };
         Ok(Session { client, output: cli.output, screen, timeout: cli.timeout })
+    }
+
+    pub(crate) fn now(&self) -> Wall {
+        self.screen.now
+    }
+
+    pub(crate) fn screen(&self) -> &Screen {
+        &self.screen
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     pub(crate) async fn carry_out(&self, verb: Verb) -> Done {
