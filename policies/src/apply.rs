@@ -4,7 +4,6 @@
 use crate::command::*;
 use crate::effect::{Action, Outcome};
 use crate::plan::*;
-use crate::policy::Policy;
 use crate::state::*;
 use crate::waiting::Waiting;
 use crate::words::*;
@@ -54,8 +53,20 @@ impl ClusterState {
                 story.events = next.describe(index, proposal.at, by, documents)?;
                 *self = next;
             }
-            Command::SetPolicy { name, policy, check } => {
-                self.set_policy(&mut story, by, name, policy, *check)?;
+            Command::SetPolicy { name, policy, check, reason } => {
+                self.check_version(name, *check)?;
+                let order = Order { by: by.to_owned(), reason: reason.clone(), at: story.at };
+                let changes = self.revise(name, policy, index, order)?;
+                story.tell(
+                    &[format!("policy/{name}")],
+                    format!("{by} set policy {name} ({changes}): {reason}"),
+                );
+            }
+            Command::DeletePolicy { name, check, reason } => {
+                self.check_version(name, *check)?;
+                let order = Order { by: by.to_owned(), reason: reason.clone(), at: story.at };
+                self.delete_policy(name, index, order)?;
+                story.tell(&[format!("policy/{name}")], format!("{by} deleted policy {name}: {reason}"));
             }
             Command::Arm { reason } => self.arm(&mut story, by, true, reason),
             Command::Disarm { reason } => self.arm(&mut story, by, false, reason),
@@ -70,6 +81,7 @@ impl ClusterState {
             | Command::Evacuate { .. }
             | Command::Fence { .. }
             | Command::ConfirmOff { .. }
+            | Command::Approve { .. }
             | Command::Release { .. } => self.order(&mut story, by, &proposal.command)?,
             Command::Lead { leader, step } => {
                 let newest = self.leadership.map_or(LeaderEpoch(0), |l| l.epoch);
@@ -87,28 +99,6 @@ impl ClusterState {
         self.armed = Armed { armed, order };
         let word = if armed { "armed" } else { "disarmed" };
         story.tell(&[], format!("{by} {word} the cluster: {reason}"));
-    }
-
-    fn set_policy(
-        &mut self,
-        story: &mut Story,
-        by: &str,
-        name: &PolicyId,
-        policy: &Policy,
-        check: Option<LogIndex>,
-    ) -> Result<(), Rejected> {
-        policy.validate().map_err(|why| Rejected::BadPolicy { name: name.clone(), why })?;
-        let found = self.policies.get(name).map_or(LogIndex(0), |record| record.version);
-        match check {
-            Some(expected) if expected != found => {
-                return Err(Rejected::PolicyChanged { name: name.clone(), expected, found });
-            }
-            Some(_) | None => {}
-        }
-        let record = PolicyRecord { policy: policy.clone(), version: story.index, by: by.to_owned() };
-        self.policies.insert(name.clone(), record);
-        story.tell(&[format!("policy/{name}")], format!("{by} set policy {name}"));
-        Ok(())
     }
 
     fn cancel(&mut self, story: &mut Story, by: &str, id: PlanId, reason: &str) -> Result<(), Rejected> {
@@ -200,6 +190,23 @@ impl ClusterState {
                 self.node_mut(node)?.confirmed_off = Some(order(reason));
                 story.tell(&[node_key(node)], format!("{by} vouches that {node} is off: {reason}"));
             }
+            Command::Approve { instance, reason } => {
+                if let Some(plan) = self.plan_of_instance(instance) {
+                    return Err(Rejected::PlanExists { what: instance_key(instance), plan: plan.id });
+                }
+                let record = self.instances.get(instance).ok_or_else(|| not_there("instance", instance))?;
+                let node = record.node.clone();
+                let record = self.node_mut(&node)?;
+                match record.verdict {
+                    Verdict::Failed(_) => record.approved = Some(order(reason)),
+                    Verdict::Unknown | Verdict::Healthy | Verdict::Gray => {
+                        let (found, wanted) = (format!("judged {}", record.verdict), "failed".to_owned());
+                        return Err(Rejected::WrongState { node, found, wanted });
+                    }
+                }
+                let about = [instance_key(instance), node_key(&node)];
+                story.tell(&about, format!("{by} approved to move {instance} off {node}: {reason}"));
+            }
             Command::Release { node, reason } => {
                 if let Some(instance) = self.instance_on(node) {
                     let what = node_key(node);
@@ -216,6 +223,7 @@ impl ClusterState {
             Command::Note { .. }
             | Command::Describe(_)
             | Command::SetPolicy { .. }
+            | Command::DeletePolicy { .. }
             | Command::Arm { .. }
             | Command::Disarm { .. }
             | Command::Cancel { .. }
@@ -275,6 +283,7 @@ impl ClusterState {
         record.judged = story.at;
         if changed {
             record.withheld = None;
+            record.approved = None;
             story.tell(&[node_key(node)], format!("{node} is judged {verdict} ({evidence})"));
         }
         // Nothing was done yet: a failover whose reason is gone is called off (R6).
@@ -364,7 +373,9 @@ impl ClusterState {
             (None, Some(_)) => return Err(not_there("instance in the decision about", &decision.from)),
         };
         let id = PlanId(story.index.0);
-        self.node_mut(&decision.from)?.withheld = None;
+        let record = self.node_mut(&decision.from)?;
+        record.withheld = None;
+        record.approved = None;
         if let Some(spare) = &decision.spare {
             self.node_mut(spare)?.state = NodeState::Reserved { plan: id };
         }
@@ -483,7 +494,7 @@ impl ClusterState {
             .get(&plan.decision.policy.0)
             .ok_or_else(|| not_there("policy", &plan.decision.policy.0))?;
         let vouched = from.confirmed_off.as_ref().map(|order| (order.by.as_str(), order.reason.as_str()));
-        let carried = self.carried(plan).or(instance).map(|record| &record.instance);
+        let carried = self.carried(plan).or(instance).map(|record| &*record.instance);
         let proof = prove(plan, &from.node, carried, &policy.policy, tried, vouched)
             .map_err(|missing| Rejected::NotProven { plan: id, missing })?;
         let (from, spare) = (plan.decision.from.clone(), plan.decision.spare.clone());

@@ -9,42 +9,79 @@ use crate::waiting::Waiting;
 use crate::words::*;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Passes all gates or names the closed one. An operator's order passes `armed`, `maintenance` and `hold`, but not
-/// the limits of fences at a time and within ten minutes.
-pub(crate) fn may_begin(
-    state: &ClusterState,
-    memory: &Memory,
-    sights: &Sights,
-    node: &NodeRecord,
-    cause: &Cause,
-    brakes: &Brakes,
-    now: Mono,
-) -> Result<Vec<Gate>, Waiting> {
-    let ordered = *cause == Cause::Ordered;
-    let mut gates = vec![];
-    let mut passed = |name: &str, found: String| gates.push(Gate { name: name.to_owned(), found });
-    if ordered {
-        passed("order", "an operator ordered it".to_owned());
-    } else {
-        if !state.armed.armed {
-            return Err(Waiting::Disarmed { reason: state.armed.order.reason.clone() });
+/// What the gates count, for the whole cluster: a pass over all nodes and plans, taken once for all decisions of a moment.
+pub(crate) struct Standing<'a> {
+    state: &'a ClusterState,
+    /// Nodes that count as failed: in the cluster and in each failure domain.
+    failed: u32,
+    failed_in: BTreeMap<(&'a str, &'a str), u32>,
+    /// What all of them have in common.
+    common: Option<String>,
+    settles: bool,
+    in_flight: u32,
+    begun: u32,
+}
+
+impl<'a> Standing<'a> {
+    pub(crate) fn take(state: &'a ClusterState, memory: &Memory, sights: &Sights, now: Mono) -> Self {
+        let counts = |record: &&NodeRecord| counts_as_failed(state, record, memory, sights, now);
+        let failed: Vec<&NodeRecord> = state.nodes.values().filter(counts).collect();
+        let mut failed_in: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+        for (kind, name) in failed.iter().flat_map(|record| &record.node.domains) {
+            *failed_in.entry((kind, name)).or_default() += 1;
         }
-        passed("armed", format!("by {}", state.armed.order.by));
-        if let Some(order) = &node.maintenance {
-            let (node, reason) = (node.node.name.clone(), order.reason.clone());
-            return Err(Waiting::Maintenance { node, reason });
-        }
-        passed("maintenance", "none".to_owned());
-        passed("hold", hold(state, memory, sights, brakes, now)?);
-        if settles(state, memory, now) {
-            return Err(Waiting::HoldSettles { after: HOLD_SETTLES });
+        Standing {
+            state,
+            failed: count(failed.len()),
+            failed_in,
+            common: common_domain(&failed),
+            settles: settles(state, memory, now),
+            in_flight: state.fences_in_flight(),
+            begun: fences_begun(state, memory, now),
         }
     }
-    let (in_flight, begun) = (state.fences_in_flight(), fences_begun(state, memory, now));
-    limits(in_flight, begun, brakes)?;
-    passed("fences in flight", format!("{in_flight} of at most {}", brakes.fences_in_flight_max));
-    passed("fences in ten minutes", format!("{begun} of at most {}", brakes.fences_per_10min_max));
-    Ok(gates)
+
+    /// Passes all gates or names the closed one. An operator's order passes `armed`, `maintenance` and `hold`, but not
+    /// the limits of fences at a time and within ten minutes.
+    pub(crate) fn may_begin(
+        &self,
+        node: &NodeRecord,
+        cause: &Cause,
+        brakes: &Brakes,
+    ) -> Result<Vec<Gate>, Waiting> {
+        let ordered = *cause == Cause::Ordered;
+        let mut gates = vec![];
+        let mut passed = |name: &str, found: String| gates.push(Gate { name: name.to_owned(), found });
+        if ordered {
+            passed("order", "an operator ordered it".to_owned());
+        } else {
+            let armed = &self.state.armed;
+            if !armed.armed {
+                return Err(Waiting::Disarmed { reason: armed.order.reason.clone() });
+            }
+            passed("armed", format!("by {}", armed.order.by));
+            if let Some(order) = &node.maintenance {
+                let (node, reason) = (node.node.name.clone(), order.reason.clone());
+                return Err(Waiting::Maintenance { node, reason });
+            }
+            passed("maintenance", "none".to_owned());
+            passed("hold", self.hold(brakes)?);
+            if self.settles {
+                return Err(Waiting::HoldSettles { after: HOLD_SETTLES });
+            }
+        }
+        let (in_flight, begun) = (self.in_flight, self.begun);
+        limits(in_flight, begun, brakes)?;
+        passed("fences in flight", format!("{in_flight} of at most {}", brakes.fences_in_flight_max));
+        passed("fences in ten minutes", format!("{begun} of at most {}", brakes.fences_per_10min_max));
+        Ok(gates)
+    }
+
+    /// Counts failed, silent and just fenced nodes in the cluster and in each failure domain. Silent ones count before
+    /// they are judged: when a switch dies, the first node to be judged must not be fenced before the others are.
+    fn hold(&self, brakes: &Brakes) -> Result<String, Waiting> {
+        hold_above(self.failed, &self.failed_in, brakes, || self.common.clone())
+    }
 }
 
 /// The limits of fences at a time and within ten minutes.
@@ -71,24 +108,6 @@ fn settles(state: &ClusterState, memory: &Memory, now: Mono) -> bool {
     };
     let since = memory.held.or_else(|| state.nodes.values().any(held).then_some(memory.took_over));
     since.is_some_and(|since| now.since(since) < HOLD_SETTLES)
-}
-
-/// Counts failed, silent and just fenced nodes in the cluster and in each failure domain. Silent ones count before
-/// they are judged: when a switch dies, the first node to be judged must not be fenced before the others are.
-fn hold(
-    state: &ClusterState,
-    memory: &Memory,
-    sights: &Sights,
-    brakes: &Brakes,
-    now: Mono,
-) -> Result<String, Waiting> {
-    let failed: Vec<&NodeRecord> =
-        state.nodes.values().filter(|record| counts_as_failed(state, record, memory, sights, now)).collect();
-    let mut domains: BTreeMap<(&str, &str), u32> = BTreeMap::new();
-    for (kind, name) in failed.iter().flat_map(|record| &record.node.domains) {
-        *domains.entry((kind, name)).or_default() += 1;
-    }
-    hold_above(count(failed.len()), &domains, brakes, || common_domain(&failed))
 }
 
 /// Whether so many failed nodes, in the cluster and in each failure domain, are too many to act.

@@ -3,7 +3,7 @@
 use crate::effect::{Action, Outcome};
 use crate::inventory::{Instance, Node, Provider};
 use crate::plan::{Decision, Evidence, Phase, Verdict};
-use crate::policy::{BadPolicy, Brakes, Detection, Fencing, Policy, Takeover};
+use crate::policy::{Acting, BadPolicy, Brakes, Detection, Fencing, Policy, Spares, Takeover};
 use crate::waiting::Waiting;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
@@ -56,18 +56,22 @@ struct PolicyTable {
     fencing: Fencing,
     takeover: Takeover,
     brakes: Brakes,
+    #[serde(default)]
+    spares: Spares,
+    #[serde(default)]
+    acting: Acting,
 }
 
 impl From<PolicyTable> for PolicyDocument {
-    fn from(PolicyTable { name, detection, fencing, takeover, brakes }: PolicyTable) -> Self {
-        PolicyDocument { name, policy: Policy { detection, fencing, takeover, brakes } }
+    fn from(PolicyTable { name, detection, fencing, takeover, brakes, spares, acting }: PolicyTable) -> Self {
+        PolicyDocument { name, policy: Policy { detection, fencing, takeover, brakes, spares, acting } }
     }
 }
 
 impl From<PolicyDocument> for PolicyTable {
     fn from(PolicyDocument { name, policy }: PolicyDocument) -> Self {
-        let Policy { detection, fencing, takeover, brakes } = policy;
-        PolicyTable { name, detection, fencing, takeover, brakes }
+        let Policy { detection, fencing, takeover, brakes, spares, acting } = policy;
+        PolicyTable { name, detection, fencing, takeover, brakes, spares, acting }
     }
 }
 
@@ -90,6 +94,18 @@ pub enum Command {
         policy: Box<Policy>,
         /// Compare-and-set: the index of the version that was changed.
         check: Option<LogIndex>,
+        /// Why.
+        #[serde(default)]
+        reason: String,
+    },
+    /// `hactl policy delete`.
+    DeletePolicy {
+        /// Which.
+        name: PolicyId,
+        /// Compare-and-set: the index of the version that was read.
+        check: Option<LogIndex>,
+        /// Why.
+        reason: String,
     },
     /// Let the cluster act by itself.
     Arm {
@@ -140,6 +156,13 @@ pub enum Command {
     Cancel {
         /// Which.
         plan: PlanId,
+        /// Why.
+        reason: String,
+    },
+    /// Let a decided failover begin that waits for a human ([`crate::Mode::Approval`]).
+    Approve {
+        /// The instance that is to move.
+        instance: InstanceId,
         /// Why.
         reason: String,
     },

@@ -7,6 +7,7 @@ use crate::plan::{Evidence, Verdict};
 use crate::state::*;
 use crate::words::*;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Longest free text of a document (an address, a label, an image). Bounds the snapshot.
 const TEXT_MAX: usize = 1024;
@@ -17,7 +18,7 @@ impl NodeRecord {
     /// Of a node that was described just now.
     pub(crate) fn new(node: Node) -> Self {
         NodeRecord {
-            node,
+            node: Arc::new(node),
             state: NodeState::Spare,
             verdict: Verdict::Unknown,
             evidence: Evidence::default(),
@@ -26,6 +27,7 @@ impl NodeRecord {
             cordoned: false,
             maintenance: None,
             fence_order: None,
+            approved: None,
             confirmed_off: None,
         }
     }
@@ -47,13 +49,10 @@ impl ClusterState {
             events.push(Event { index, at, about: vec![about], text });
         };
         for document in &documents.policies {
-            document
-                .policy
-                .validate()
-                .map_err(|why| Rejected::BadPolicy { name: document.name.clone(), why })?;
-            let record = PolicyRecord { policy: document.policy.clone(), version: index, by: by.to_owned() };
-            let old = self.policies.insert(document.name.clone(), record);
-            tell(format!("policy/{}", document.name), old.is_none());
+            let new = !self.policies.contains_key(&document.name);
+            let order = Order { by: by.to_owned(), reason: "applied with other documents".to_owned(), at };
+            self.revise(&document.name, &document.policy, index, order)?;
+            tell(format!("policy/{}", document.name), new);
         }
         for provider in &documents.providers {
             let old = self.providers.insert(provider.name.clone(), provider.clone());
@@ -97,11 +96,11 @@ impl ClusterState {
             return Err(Rejected::BadValue { what, why });
         }
         if let Some(record) = self.nodes.get_mut(&node.name) {
-            if record.node != *node {
+            if *record.node != *node {
                 // Its addresses may be new: what we saw under the old ones counts no longer.
                 record.verdict = Verdict::Unknown;
             }
-            record.node = node.clone();
+            record.node = Arc::new(node.clone());
             return Ok(false);
         }
         self.nodes.insert(node.name.clone(), NodeRecord::new(node.clone()));
@@ -141,14 +140,14 @@ impl ClusterState {
             return Err(Rejected::WrongState { node, found, wanted: "spare".to_owned() });
         }
         if let Some(record) = self.instances.get_mut(&instance.name) {
-            record.instance = instance.clone();
+            record.instance = Arc::new(instance.clone());
             return Ok(false);
         }
         if let Some(record) = self.nodes.get_mut(&instance.node) {
             record.state = NodeState::Active { instance: instance.name.clone() };
         }
         let record = InstanceRecord {
-            instance: instance.clone(),
+            instance: Arc::new(instance.clone()),
             node: instance.node.clone(),
             epoch: Epoch(1),
             evacuate: None,

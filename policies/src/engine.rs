@@ -14,7 +14,8 @@ use crate::state::{ClusterState, NodeRecord, NodeState};
 use crate::waiting::Waiting;
 use crate::watch::{Change, Limits};
 use crate::words::*;
-use std::collections::BTreeMap;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How often each member reports, even if nothing changed: a third of the age at which a report counts no longer.
 pub const REPORT_EVERY: Millis = Millis(1000);
@@ -273,6 +274,12 @@ impl Engine {
                 }
             }
         }
+        for (node, record) in &state.nodes {
+            let is_news = self.state.nodes.get(node).is_none_or(|known| known.verdict != record.verdict);
+            if is_news && record.verdict != Verdict::Healthy {
+                self.memory.judged(node, &record.verdict, now);
+            }
+        }
         if self.leads != state.leadership.map(|leadership| leadership.epoch) {
             self.leads = None;
         }
@@ -298,7 +305,9 @@ impl Engine {
             }
             Command::TookOver { .. } => self.leads = None,
             Command::Lead { step, .. } => self.remember(now, index, step, outputs),
-            Command::Describe(_) | Command::SetPolicy { .. } => self.rewatch(outputs),
+            Command::Describe(_) | Command::SetPolicy { .. } | Command::DeletePolicy { .. } => {
+                self.rewatch(outputs);
+            }
             Command::Note { .. }
             | Command::Arm { .. }
             | Command::Disarm { .. }
@@ -307,6 +316,7 @@ impl Engine {
             | Command::Evacuate { .. }
             | Command::Fence { .. }
             | Command::ConfirmOff { .. }
+            | Command::Approve { .. }
             | Command::Cancel { .. }
             | Command::Release { .. } => {}
         }
@@ -338,16 +348,14 @@ impl Engine {
                 self.memory.phases.insert(*plan, now);
                 self.rewatch(outputs);
             }
-            Step::Judge { node, verdict: Verdict::Healthy, .. } => {
-                self.memory.alive_since.insert(node.clone(), now);
-            }
+            Step::Judge { node, verdict, .. } => self.memory.judged(node, verdict, now),
             Step::Finish { plan, .. } => {
                 let plan = self.state.plans.get(plan);
                 if let Some(spare) = plan.and_then(|plan| plan.decision.spare.clone()) {
                     self.memory.alive_since.insert(spare, now);
                 }
             }
-            Step::Judge { .. } | Step::Withhold { .. } | Step::Stick { .. } | Step::Cleaned { .. } => {}
+            Step::Withhold { .. } | Step::Stick { .. } | Step::Cleaned { .. } => {}
         }
         if self.memory.intents.len() > INTENTS_REMEMBERED_MAX {
             self.forget_intents();
@@ -365,7 +373,7 @@ impl Engine {
     /// Drops the times of intents whose plans are no longer kept.
     fn forget_intents(&mut self) {
         let state = &self.state;
-        let kept: std::collections::BTreeSet<LogIndex> =
+        let kept: BTreeSet<LogIndex> =
             state.plans.values().flat_map(|plan| &plan.intents).map(|intent| intent.token).collect();
         self.memory.intents.retain(|token, _| kept.contains(token));
         self.memory.phases.retain(|plan, _| state.plans.contains_key(plan));
@@ -455,7 +463,6 @@ impl Engine {
             return self.propose(command, outputs);
         };
         self.poll_power(now, outputs);
-        self.memory.refresh(now);
         let mut waiting = BTreeMap::new();
         let judged = self.judge_all(leader, now, &mut waiting);
         let rejudged = judged.iter().filter_map(Command::judges).cloned().collect();
@@ -467,9 +474,7 @@ impl Engine {
                 self.propose(Command::Lead { leader, step: Step::Resolve { token, outcome } }, outputs);
             }
         }
-        let (state, memory, sights) = (&self.state, &self.memory, &self.sights);
-        let desk = Desk { state, memory, sights, rejudged, leader, now };
-        let Wishes { commands, effects, waiting: planned } = plan(&desk);
+        let Wishes { commands, effects, waiting: planned } = plan(&self.desk(leader, rejudged, now));
         let holds = |why: &Waiting| matches!(why, Waiting::Hold { .. });
         if planned.values().flatten().any(holds) {
             self.memory.held = Some(now);
@@ -485,6 +490,12 @@ impl Engine {
             self.memory.in_flight.insert(effect.token, None);
             outputs.push(Output::Execute { effect, limit });
         }
+    }
+
+    fn desk(&self, leader: LeaderEpoch, rejudged: BTreeSet<NodeId>, now: Mono) -> Desk<'_> {
+        let (state, memory, sights) = (&self.state, &self.memory, &self.sights);
+        let (standing, candidates) = (OnceCell::new(), OnceCell::new());
+        Desk { state, memory, sights, rejudged, leader, now, standing, candidates }
     }
 
     fn poll_power(&mut self, now: Mono, outputs: &mut Vec<Output>) {
@@ -503,6 +514,7 @@ impl Engine {
         now: Mono,
         waiting: &mut BTreeMap<Subject, Vec<Waiting>>,
     ) -> Vec<Command> {
+        self.memory.refresh(now);
         let mut commands = vec![];
         for (name, record) in &self.state.nodes {
             // A spare that was never seen alive is expected to be off; it can only become healthy.
@@ -557,8 +569,28 @@ impl Engine {
         self.memory.reports.values().map(|(report, at)| (report, *at))
     }
 
-    pub(crate) fn last_power(&self, node: &NodeId) -> Option<(Option<Power>, Mono)> {
+    pub(crate) fn power_reading(&self, node: &NodeId) -> Option<(Option<Power>, Mono)> {
         self.memory.powers.get(node).copied()
+    }
+
+    /// For a copy that is only asked what it would do.
+    pub(crate) fn state_mut(&mut self) -> &mut ClusterState {
+        &mut self.state
+    }
+
+    /// For a copy likewise.
+    pub(crate) fn reports_mut(&mut self) -> impl Iterator<Item = &mut Report> {
+        self.memory.reports.values_mut().map(|(report, _)| report)
+    }
+
+    /// What it would judge now, if it led.
+    pub(crate) fn judge_now(&mut self, now: Mono) -> Vec<Command> {
+        self.judge_all(self.leads.unwrap_or_default(), now, &mut BTreeMap::new())
+    }
+
+    /// What it would plan now, if it led.
+    pub(crate) fn plan_now(&self, now: Mono) -> Wishes {
+        plan(&self.desk(self.leads.unwrap_or_default(), BTreeSet::new(), now))
     }
 
     pub(crate) fn me(&self) -> MemberId {

@@ -127,6 +127,15 @@ pub struct Instance {
     pub needs: BTreeMap<String, String>,
 }
 
+impl Instance {
+    /// True if whatever spare fits one of them fits the other, wherever they run.
+    pub(crate) fn needs_the_same_as(&self, other: &Instance) -> bool {
+        // All fields, so that a new one asks whether it is a need.
+        let Instance { name: _, node: _, policy: _, volumes: _, networks, boot: _, needs } = self;
+        networks.len() == other.networks.len() && *needs == other.needs
+    }
+}
+
 /// A volume of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -3,7 +3,7 @@
 
 use crate::effect::{Action, Outcome};
 use crate::observation::{Power, Report, Sight, Stamp};
-use crate::plan::Intent;
+use crate::plan::{Intent, Verdict};
 use crate::policy::{Detection, Policy};
 use crate::words::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +12,21 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) const POWER_AGE_MAX: Millis = Millis(2000);
 /// The window of the brake `fences_per_10min_max`, and of counting fenced nodes as failed.
 pub(crate) const BRAKE_WINDOW: Millis = Millis(600_000);
+
+/// The newest answer of a BMC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LastPower {
+    NeverAsked,
+    Mute,
+    Read(Power),
+}
+
+impl LastPower {
+    /// From an answer; `None`: there was none.
+    pub(crate) fn of(answer: Option<Power>) -> Self {
+        answer.map_or(LastPower::Mute, LastPower::Read)
+    }
+}
 
 /// Leader-local beliefs and times.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +43,8 @@ pub(crate) struct Memory {
     pub(crate) fresh_powers: BTreeMap<NodeId, Power>,
     /// When each node was last found to be alive: judged healthy, or seen to have taken over.
     pub(crate) alive_since: BTreeMap<NodeId, Mono>,
+    /// When each node that is judged failed was first known here to be so.
+    pub(crate) failed_since: BTreeMap<NodeId, Mono>,
     /// Since when enough members see a node gray.
     pub(crate) gray_since: BTreeMap<NodeId, Mono>,
     /// When each intent was applied here, and when its end was.
@@ -65,6 +82,23 @@ impl Memory {
         }
     }
 
+    /// A verdict is committed.
+    pub(crate) fn judged(&mut self, node: &NodeId, verdict: &Verdict, now: Mono) {
+        match verdict {
+            Verdict::Failed(_) => drop(self.failed_since.entry(node.clone()).or_insert(now)),
+            Verdict::Healthy => {
+                self.alive_since.insert(node.clone(), now);
+                self.failed_since.remove(node);
+            }
+            Verdict::Unknown | Verdict::Gray => drop(self.failed_since.remove(node)),
+        }
+    }
+
+    /// How long the node has been judged failed, as known here.
+    pub(crate) fn failed_for(&self, node: &NodeId, now: Mono) -> Millis {
+        self.failed_since.get(node).map_or(Millis(0), |since| now.since(*since))
+    }
+
     /// Fresh power reading of a node.
     pub(crate) fn power(&self, node: &NodeId) -> Option<Power> {
         self.fresh_powers.get(node).copied()
@@ -87,14 +121,9 @@ impl Memory {
         }
     }
 
-    /// True if the last question to the node's BMC found no answer.
-    pub(crate) fn bmc_is_mute(&self, node: &NodeId) -> bool {
-        matches!(self.powers.get(node), Some((None, _)))
-    }
-
-    /// True if the node's BMC last said that power is on.
-    pub(crate) fn is_on(&self, node: &NodeId) -> bool {
-        matches!(self.powers.get(node), Some((Some(Power::On), _)))
+    /// What the node's BMC said last, however long ago.
+    pub(crate) fn last_power(&self, node: &NodeId) -> LastPower {
+        self.powers.get(node).map_or(LastPower::NeverAsked, |(power, _)| LastPower::of(*power))
     }
 
     /// True once no copy of this intent's effect can still take effect: it has ended, or its leader has lost the

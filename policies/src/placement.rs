@@ -1,101 +1,184 @@
 //! Choosing a spare: a list of needs, each a function, then an order. Never looks at anything but its arguments.
 
 use crate::inventory::Instance;
-use crate::memory::Memory;
+use crate::memory::LastPower;
+use crate::observation::Power;
 use crate::plan::Verdict;
+use crate::policy::Spares;
 use crate::state::{ClusterState, NodeRecord, NodeState};
 use crate::words::*;
+
+/// Spares beside the chosen one that a decision names. Bounds its entry in the log.
+const RUNNERS_UP_MAX: usize = 10;
+/// Spares that a refusal names, with what each misses. Bounds it likewise.
+const MISFITS_MAX: usize = 20;
 
 /// The chosen spare, and the others, best first, each with the reason why it was not taken.
 pub(crate) type Choice = (NodeId, Vec<(NodeId, String)>);
 
-/// A need: says what the node misses.
-type Need = fn(&Instance, &NodeRecord, &Memory) -> Option<String>;
+/// A spare as far as the choice looks at it.
+pub(crate) struct Candidate<'a> {
+    pub(crate) record: &'a NodeRecord,
+    power: LastPower,
+    /// A failover that it takes part in although it is a spare.
+    plan: Option<PlanId>,
+}
+
+/// What is to be placed.
+#[derive(Clone, Copy)]
+pub(crate) struct Wish<'a> {
+    pub(crate) instance: &'a Instance,
+    pub(crate) spares: &'a Spares,
+    /// The node that it leaves.
+    pub(crate) from: &'a NodeRecord,
+}
+
+/// All spares, whether they fit or not.
+pub(crate) fn candidates(
+    state: &ClusterState,
+    last_power: impl Fn(&NodeId) -> LastPower,
+) -> Vec<Candidate<'_>> {
+    let spares = state.nodes.values().filter(|record| record.state == NodeState::Spare);
+    let candidate = |record| Candidate {
+        record,
+        power: last_power(&record.node.name),
+        plan: state.plan_of_node(&record.node.name).map(|plan| plan.id),
+    };
+    spares.map(candidate).collect()
+}
+
+/// A need wherever the instance runs: says what the node misses.
+type Need = fn(&Instance, &Spares, &Candidate) -> Option<String>;
 
 /// Every need, in the order in which a misfit is reported.
-const NEEDS: [Need; 8] = [cordoned, maintenance, not_ordered, healthy, fenceable, is_off, ports, labels];
+const NEEDS: [Need; 9] =
+    [cordoned, maintenance, not_ordered, healthy, fenceable, is_off, ports, labels, pool];
 
-fn cordoned(_: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> {
-    node.cordoned.then(|| "cordoned".to_owned())
+fn cordoned(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
+    spare.record.cordoned.then(|| "cordoned".to_owned())
 }
 
-fn maintenance(_: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> {
-    node.maintenance.as_ref().map(|order| format!("in maintenance ({})", order.reason))
+fn maintenance(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
+    spare.record.maintenance.as_ref().map(|order| format!("in maintenance ({})", order.reason))
 }
 
-fn not_ordered(_: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> {
-    node.fence_order.as_ref().map(|order| format!("to be fenced ({})", order.reason))
+fn not_ordered(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
+    spare.record.fence_order.as_ref().map(|order| format!("to be fenced ({})", order.reason))
 }
 
-fn healthy(_: &Instance, node: &NodeRecord, memory: &Memory) -> Option<String> {
-    match &node.verdict {
+fn healthy(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
+    match &spare.record.verdict {
         Verdict::Failed(cause) => Some(format!("failed ({cause})")),
         Verdict::Unknown | Verdict::Healthy | Verdict::Gray => {
-            memory.bmc_is_mute(&node.node.name).then(|| "its BMC does not answer".to_owned())
+            (spare.power == LastPower::Mute).then(|| "its BMC does not answer".to_owned())
         }
     }
 }
 
-fn fenceable(_: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> {
-    node.node
-        .fencing
-        .is_empty()
-        .then(|| "no fencing device: it could be neither started nor fenced".to_owned())
+fn fenceable(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
+    let fencing = &spare.record.node.fencing;
+    fencing.is_empty().then(|| "no fencing device: it could be neither started nor fenced".to_owned())
 }
 
 /// Power on does nothing to a running node: it would keep what runs on it, with the instance's volumes attached.
-fn is_off(_: &Instance, node: &NodeRecord, memory: &Memory) -> Option<String> {
-    memory.is_on(&node.node.name).then(|| "its power is on: it would not boot the instance".to_owned())
+fn is_off(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
+    let is_on = spare.power == LastPower::Read(Power::On);
+    is_on.then(|| "its power is on: it would not boot the instance".to_owned())
 }
 
-fn ports(instance: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> {
-    let (has, needs) = (node.node.ports.len(), instance.networks.len());
+fn ports(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
+    let (has, needs) = (spare.record.node.ports.len(), instance.networks.len());
     (has < needs).then(|| format!("{has} ports, {needs} needed"))
 }
 
-fn labels(instance: &Instance, node: &NodeRecord, _: &Memory) -> Option<String> {
-    let missing = instance.needs.iter().find(|(key, value)| node.node.labels.get(*key) != Some(*value));
+fn labels(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
+    missing_label(instance.needs.iter(), spare)
+}
+
+fn pool(_: &Instance, spares: &Spares, spare: &Candidate) -> Option<String> {
+    missing_label(spares.labels.iter(), spare).map(|missing| format!("{missing} (by the policy)"))
+}
+
+fn missing_label<'a>(
+    mut wanted: impl Iterator<Item = (&'a String, &'a String)>,
+    spare: &Candidate,
+) -> Option<String> {
+    let missing = wanted.find(|(key, value)| spare.record.node.labels.get(*key) != Some(*value));
     missing.map(|(key, value)| format!("label {key}={value} is missing"))
 }
 
+/// Where the spare must stand in another failure domain, one of which we do not know where it stands will not do.
+pub(crate) fn elsewhere(wish: &Wish, spare: &Candidate) -> Option<String> {
+    wish.spares.differs_in.iter().find_map(|kind| {
+        match (wish.from.node.domains.get(kind), spare.record.node.domains.get(kind)) {
+            (Some(left), Some(here)) if left == here => Some(format!("in {kind} {here}, as the failed node")),
+            (Some(_), Some(_)) => None,
+            (_, None) => Some(format!("its {kind} is not known, and the policy wants another")),
+            (None, Some(_)) => Some(format!("the {kind} of {} is not known", wish.from.node.name)),
+        }
+    })
+}
+
+/// What the spare misses wherever the instance runs.
+pub(crate) fn misfit(instance: &Instance, spares: &Spares, spare: &Candidate) -> Option<String> {
+    NEEDS.iter().find_map(|need| need(instance, spares, spare))
+}
+
 /// A node that was released and cleaned while the failover away from it still goes on. One that is to be replaced frees it.
-fn takes_part(state: &ClusterState, node: &NodeRecord, from: &NodeRecord) -> Option<String> {
-    let plan = state.plan_of_node(&node.node.name)?.id;
-    let replaced = state.plan_of_node(&from.node.name).is_some_and(|own| own.id == plan);
+pub(crate) fn takes_part(spare: &Candidate, own: Option<PlanId>) -> Option<String> {
+    let plan = spare.plan?;
+    let replaced = own == Some(plan);
     (!replaced).then(|| format!("failover {plan} away from it still goes on"))
 }
 
-/// Chooses a spare for an instance that leaves `from`.
+/// Chooses a spare.
 ///
 /// # Errors
-/// What each spare misses.
+/// What the spares miss.
 pub(crate) fn choose(
     state: &ClusterState,
-    memory: &Memory,
-    instance: &Instance,
-    from: &NodeRecord,
+    candidates: &[Candidate],
+    wish: &Wish,
 ) -> Result<Choice, Vec<(NodeId, String)>> {
+    let own = state.plan_of_node(&wish.from.node.name).map(|plan| plan.id);
     let mut misfits = vec![];
     let mut fitting = vec![];
-    for record in state.nodes.values().filter(|record| record.state == NodeState::Spare) {
-        let name = record.node.name.clone();
-        let misfit = NEEDS.iter().find_map(|need| need(instance, record, memory));
-        match misfit.or_else(|| takes_part(state, record, from)) {
-            Some(misfit) => misfits.push((name, misfit)),
-            None => fitting.push((shared_domains(from, record), name)),
+    let mut far = 0;
+    for spare in candidates {
+        let misfit = misfit(wish.instance, wish.spares, spare).or_else(|| elsewhere(wish, spare));
+        match misfit.or_else(|| takes_part(spare, own)) {
+            Some(misfit) => misfits.push((&spare.record.node.name, misfit)),
+            None => {
+                let preference = preference(wish, spare);
+                far += usize::from(preference.0 == 0);
+                fitting.push(preference);
+            }
+        }
+        // They come by name: no later one is better than these.
+        if far > RUNNERS_UP_MAX {
+            break;
         }
     }
-    // Farthest from the failed node first: what killed it may reach its neighbours.
-    fitting.sort();
+    fitting.sort_unstable();
+    let told = |(node, why): (&NodeId, String)| (node.clone(), why);
     let mut fitting = fitting.into_iter();
-    let Some((_, chosen)) = fitting.next() else { return Err(misfits) };
-    let runner_up = |(shared, node)| match shared {
-        0 => (node, "fits as well".to_owned()),
-        shared => (node, format!("fits, but shares {shared} failure domains with {}", from.node.name)),
+    let Some((_, chosen)) = fitting.next() else {
+        return Err(misfits.into_iter().take(MISFITS_MAX).map(told).collect());
     };
-    Ok((chosen, fitting.map(runner_up).chain(misfits).collect()))
+    let runner_up = |(shared, node): (usize, &NodeId)| match shared {
+        0 => (node.clone(), "fits as well".to_owned()),
+        shared => {
+            let from = &wish.from.node.name;
+            (node.clone(), format!("fits, but shares {shared} failure domains with {from}"))
+        }
+    };
+    let runners_up = fitting.map(runner_up).chain(misfits.into_iter().map(told));
+    Ok((chosen.clone(), runners_up.take(RUNNERS_UP_MAX).collect()))
 }
 
-fn shared_domains(a: &NodeRecord, b: &NodeRecord) -> usize {
-    a.node.domains.iter().filter(|(kind, name)| b.node.domains.get(*kind) == Some(*name)).count()
+/// Less is better: farthest from the failed node first, for what killed it may reach its neighbours.
+pub(crate) fn preference<'a>(wish: &Wish, spare: &Candidate<'a>) -> (usize, &'a NodeId) {
+    let (from, spare) = (&wish.from.node, &spare.record.node);
+    let shared = from.domains.iter().filter(|(kind, name)| spare.domains.get(*kind) == Some(*name));
+    (shared.count(), &spare.name)
 }

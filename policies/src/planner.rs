@@ -1,19 +1,20 @@
 //! What to do next: a function of the committed state and the leader's memory. Says why, wherever it does nothing.
 //! Never acts, never remembers: a new leader that calls it goes on where the old one stopped.
 
-use crate::brake::may_begin;
+use crate::brake::Standing;
 use crate::command::{Command, Step};
 use crate::effect::{Action, Effect};
 use crate::judge::is_alive_for_enough;
 use crate::memory::Memory;
 use crate::observation::{Kernel, Sight};
-use crate::placement::choose;
+use crate::placement::{Candidate, Wish, candidates, choose};
 use crate::plan::*;
-use crate::policy::Policy;
+use crate::policy::{Acting, After, Mode, Policy};
 use crate::sights::Sights;
 use crate::state::{ClusterState, InstanceRecord, NodeRecord, NodeState};
 use crate::waiting::Waiting;
 use crate::words::*;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The pause between tries of a step grows up to this many times `retry_after`. Lower: more entries in the log for a
@@ -51,6 +52,9 @@ pub(crate) struct Desk<'a> {
     pub(crate) rejudged: BTreeSet<NodeId>,
     pub(crate) leader: LeaderEpoch,
     pub(crate) now: Mono,
+    /// What the brakes count, and the spares, once a decision has asked for them: passes over all nodes.
+    pub(crate) standing: OnceCell<Standing<'a>>,
+    pub(crate) candidates: OnceCell<Vec<Candidate<'a>>>,
 }
 
 /// Plans for the whole cluster.
@@ -82,7 +86,7 @@ impl Wishes {
     }
 }
 
-impl Desk<'_> {
+impl<'a> Desk<'a> {
     /// A node: an order to fence it, a release that drains, or the reason why it stays as it is.
     fn node(&self, record: &NodeRecord, wishes: &mut Wishes) {
         let node = &record.node.name;
@@ -109,15 +113,7 @@ impl Desk<'_> {
             return wishes.wait(subject, Waiting::PlanRunning { plan: plan.id });
         }
         let Some((name, policy)) = self.state.policy_of_node(node) else { return };
-        match may_begin(
-            self.state,
-            self.memory,
-            self.sights,
-            record,
-            &Cause::Ordered,
-            &policy.policy.brakes,
-            self.now,
-        ) {
+        match self.standing().may_begin(record, &Cause::Ordered, &policy.policy.brakes) {
             Err(why) => wishes.wait(subject, why),
             Ok(gates) => {
                 let decision = Decision {
@@ -175,10 +171,12 @@ impl Desk<'_> {
         if let Some(called_off @ Waiting::CalledOff { .. }) = &from.withheld {
             return Err(called_off.clone());
         }
-        let gates =
-            may_begin(self.state, self.memory, self.sights, from, &cause, &policy.policy.brakes, self.now)?;
-        let (spare, runners_up) = choose(self.state, self.memory, instance, from)
+        let brakes = &policy.policy.brakes;
+        let mut gates = self.standing().may_begin(from, &cause, brakes)?;
+        let wish = Wish { instance, spares: &policy.policy.spares, from };
+        let (spare, runners_up) = choose(self.state, self.candidates(), &wish)
             .map_err(|missing| Waiting::NoFittingSpare { missing })?;
+        gates.extend(self.leave(&wish, &cause, &policy.policy.acting, &spare)?);
         Ok(Decision {
             instance: Some(instance.name.clone()),
             from: from.node.name.clone(),
@@ -189,6 +187,43 @@ impl Desk<'_> {
             gates,
             runners_up,
         })
+    }
+
+    fn standing(&self) -> &Standing<'a> {
+        self.standing.get_or_init(|| Standing::take(self.state, self.memory, self.sights, self.now))
+    }
+
+    fn candidates(&self) -> &[Candidate<'a>] {
+        self.candidates.get_or_init(|| candidates(self.state, |node| self.memory.last_power(node)))
+    }
+
+    /// Whether the policy lets it begin. An order is a leave, and what has begun goes on (R4).
+    fn leave(
+        &self,
+        wish: &Wish,
+        cause: &Cause,
+        acting: &Acting,
+        spare: &NodeId,
+    ) -> Result<Option<Gate>, Waiting> {
+        let from = &wish.from.node.name;
+        let may_act = match cause {
+            Cause::Ordered | Cause::DidNotStart => Mode::Automatic,
+            Cause::Silent | Cause::PowerOff | Cause::Gasped | Cause::GrayTooLong => acting.mode,
+        };
+        let passed = |found| Ok(Some(Gate { name: "approval".to_owned(), found }));
+        match (may_act, &wish.from.approved, acting.unapproved_after) {
+            (Mode::Automatic, ..) => Ok(None),
+            (Mode::Shadow, ..) => Err(Waiting::Shadow { node: from.clone(), spare: spare.clone() }),
+            (Mode::Approval, Some(order), _) => passed(format!("{}: {}", order.by, order.reason)),
+            (Mode::Approval, None, After::Time(after)) if self.memory.failed_for(from, self.now) >= after => {
+                passed(format!("nobody answered within {after}"))
+            }
+            (Mode::Approval, None, unapproved_after) => Err(Waiting::Approval {
+                instance: wish.instance.name.clone(),
+                spare: spare.clone(),
+                unapproved_after,
+            }),
+        }
     }
 
     /// A running plan: its next steps.
@@ -210,7 +245,7 @@ impl Desk<'_> {
     /// Cuts the old node off: power, volumes and ports in parallel; places the instance when it is proven.
     fn fence(&self, plan: &Plan, policy: &Policy, wishes: &mut Wishes) {
         let Some(from) = self.state.nodes.get(&plan.decision.from) else { return };
-        let instance = self.state.carried(plan).map(|record| &record.instance);
+        let instance = self.state.carried(plan).map(|record| &*record.instance);
         if let Some(action) = power_off(plan, from) {
             self.take(plan, policy, &action, policy.fencing.level_deadline, wishes);
         }
@@ -343,7 +378,7 @@ impl Desk<'_> {
     /// The first intent of this kind that may still take effect.
     fn undrained(&self, concerns: impl Fn(&Plan, &Intent) -> bool) -> Option<Waiting> {
         for plan in self.state.plans.values() {
-            let Some(record) = self.state.policies.get(&plan.decision.policy.0) else { continue };
+            let Some(record) = self.state.policy_even_if_deleted(&plan.decision.policy.0) else { continue };
             for intent in plan.intents.iter().filter(|intent| concerns(plan, intent)) {
                 let open = plan_reruns(plan, intent);
                 if open || !self.memory.is_drained(intent, self.leader, &record.policy, self.now) {

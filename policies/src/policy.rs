@@ -2,6 +2,8 @@
 
 use crate::words::*;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// How carefully an instance is protected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +17,12 @@ pub struct Policy {
     pub takeover: Takeover,
     /// When not to act.
     pub brakes: Brakes,
+    /// Which spares will do.
+    #[serde(default)]
+    pub spares: Spares,
+    /// Whether to act without being asked.
+    #[serde(default)]
+    pub acting: Acting,
 }
 
 /// When a node counts as failed.
@@ -83,11 +91,50 @@ pub struct Brakes {
     pub hold_above_failed_per_domain: u32,
 }
 
+/// Which spares will do, beside what the instance itself needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spares {
+    /// Kinds of failure domain (`rack`, `pdu`, ...) in which the spare must stand elsewhere than the failed node. A node
+    /// that is in no domain of such a kind does not fit: nobody knows that it stands elsewhere.
+    #[serde(default)]
+    pub differs_in: Vec<String>,
+    /// Labels that the spare must carry: a pool.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Whether to act without being asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Acting {
+    /// See [`Mode`].
+    #[serde(default)]
+    pub mode: Mode,
+    /// With mode `approval`: act anyway if nobody has answered for this long; `never`: wait for a human.
+    #[serde(default)]
+    pub unapproved_after: After,
+}
+
+/// What happens when a failover is decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It begins.
+    #[default]
+    Automatic,
+    /// It waits for `hactl failover approve`.
+    Approval,
+    /// It is recorded and never begins: to try a policy, or to watch what is not ours yet.
+    Shadow,
+}
+
 /// A length of time, or never.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum After {
     /// Not at all.
+    #[default]
     Never,
     /// After this time.
     Time(Millis),
@@ -126,6 +173,11 @@ pub enum BadPolicy {
     #[error("{0}")]
     Unreadable(String),
 }
+
+/// Longest name of a domain or label in `spares`, in bytes.
+const SPARES_TEXT_MAX: usize = 256;
+/// Domains and labels in `spares`, names and values counted.
+const SPARES_TEXTS_MAX: usize = 64;
 
 /// The time between two heartbeats of an agent by default; `suspect_after` must leave room for lost ones.
 pub const HEARTBEAT_INTERVAL: Millis = Millis(250);
@@ -201,6 +253,23 @@ impl Policy {
                 count("brakes.hold_above_failed_per_domain", b.hold_above_failed_per_domain),
             ),
         ];
+        let named = self.spares.differs_in.iter().chain(self.spares.labels.iter().flat_map(|(k, v)| [k, v]));
+        if named.clone().any(|text| text.is_empty() || text.len() > SPARES_TEXT_MAX) {
+            let why = format!("spares: a domain or label has no text or more than {SPARES_TEXT_MAX} bytes");
+            return Err(BadPolicy::Unreadable(why));
+        }
+        if named.count() > SPARES_TEXTS_MAX {
+            return Err(BadPolicy::Unreadable(format!(
+                "spares: more than {SPARES_TEXTS_MAX} domains and labels"
+            )));
+        }
+        if self.acting.mode != Mode::Approval && self.acting.unapproved_after != After::Never {
+            return Err(BadPolicy::Contradiction {
+                left: format!("acting.unapproved_after = {}", String::from(self.acting.unapproved_after)),
+                relation: "left out, or needs".to_owned(),
+                right: "acting.mode = approval".to_owned(),
+            });
+        }
         match at_least.into_iter().find(|((_, left), (_, right))| left < right) {
             None => Ok(()),
             Some(((left, _), (right, _))) => {
@@ -227,12 +296,7 @@ impl Policy {
             let Some(section) = slot.filter(|_| KEYS.contains(&key)) else {
                 return Err(BadPolicy::Unreadable(unknown_key(key)));
             };
-            let value = match (value.parse::<i64>(), value.parse::<bool>()) {
-                (Ok(number), _) => toml::Value::Integer(number),
-                (Err(_), Ok(truth)) => toml::Value::Boolean(truth),
-                (Err(_), Err(_)) => toml::Value::String(value.to_owned()),
-            };
-            section.insert(name.to_owned(), value);
+            section.insert(name.to_owned(), typed(section.get(name), value));
         }
         let policy: Policy = table.try_into().map_err(|e| unreadable(&e))?;
         policy.validate()?;
@@ -240,8 +304,54 @@ impl Policy {
     }
 }
 
+/// A key that is not the same in two versions of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyChange {
+    /// `section.key`
+    pub key: String,
+    /// What it was; absent: it was not set.
+    pub old: Option<String>,
+    /// What it is.
+    pub new: Option<String>,
+}
+
+impl fmt::Display for PolicyChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
+        write!(f, "{}: {} -> {}", self.key, text(&self.old), text(&self.new))
+    }
+}
+
+impl Policy {
+    /// What is not as it was in `old`, by key.
+    pub fn changes_since(&self, old: &Policy) -> Vec<PolicyChange> {
+        let (old, new) = (old.flat(), self.flat());
+        let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let change = |key: &String| PolicyChange {
+            key: key.clone(),
+            old: old.get(key).cloned(),
+            new: new.get(key).cloned(),
+        };
+        keys.into_iter().filter(|key| old.get(*key) != new.get(*key)).map(change).collect()
+    }
+
+    /// Every key that is set, as `section.key`, with its value as one types it.
+    fn flat(&self) -> BTreeMap<String, String> {
+        // A policy can always be written: a test writes every key.
+        let sections = toml::Table::try_from(self).unwrap_or_default();
+        let mut flat = BTreeMap::new();
+        for (section, values) in &sections {
+            for (key, value) in values.as_table().into_iter().flatten() {
+                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                flat.insert(format!("{section}.{key}"), text);
+            }
+        }
+        flat
+    }
+}
+
 /// Every key of a policy document. A test compares it with the documents.
-pub const KEYS: [&str; 19] = [
+pub const KEYS: [&str; 23] = [
     "detection.suspect_after",
     "detection.reprobe_count",
     "detection.reprobe_interval",
@@ -261,7 +371,33 @@ pub const KEYS: [&str; 19] = [
     "brakes.fences_per_10min_max",
     "brakes.hold_above_failed",
     "brakes.hold_above_failed_per_domain",
+    "spares.differs_in",
+    "spares.labels",
+    "acting.mode",
+    "acting.unapproved_after",
 ];
+
+/// A value as people type it: a number, a truth, a text; lists and tables as TOML, or as `rack,pdu` and `pool=gold,gpu=yes`.
+fn typed(old: Option<&toml::Value>, text: &str) -> toml::Value {
+    let words = || text.split(',').map(str::trim).filter(|word| !word.is_empty());
+    if text.starts_with(['[', '{']) {
+        let written = toml::from_str::<toml::Table>(&format!("value = {text}"));
+        // What is no TOML stays a text, and is refused as one where a list or a table is wanted.
+        let written = written.ok().and_then(|mut table| table.remove("value"));
+        return written.unwrap_or_else(|| text.into());
+    }
+    match (old, text.parse::<i64>(), text.parse::<bool>()) {
+        (Some(toml::Value::Array(_)), ..) => words().map(str::to_owned).collect::<Vec<_>>().into(),
+        (Some(toml::Value::Table(_)), ..) => {
+            // A word without `=` becomes a key without a value, and is refused as such.
+            let pairs = words().map(|word| word.split_once('=').unwrap_or((word, "")));
+            toml::Value::Table(pairs.map(|(key, value)| (key.trim().into(), value.trim().into())).collect())
+        }
+        (_, Ok(number), _) => toml::Value::Integer(number),
+        (_, Err(_), Ok(truth)) => toml::Value::Boolean(truth),
+        (_, Err(_), Err(_)) => toml::Value::String(text.to_owned()),
+    }
+}
 
 fn unknown_key(key: &str) -> String {
     let nearest =
@@ -317,5 +453,27 @@ mod tests {
             policy.with([("detection.suspect_after", "1s"), ("fencing.isolation_alone", "5s")]).unwrap();
         assert_eq!(changed.detection.suspect_after, Millis::secs(1));
         assert_eq!(changed.fencing.isolation_alone, After::Time(Millis::secs(5)));
+        assert_eq!(
+            text(policy.with([("acting.unapproved_after", "5m")])),
+            "acting.unapproved_after = 5m must be left out, or needs acting.mode = approval"
+        );
+        assert!(text(policy.with([("acting.mode", "shado")])).contains("automatic"));
+    }
+
+    #[test]
+    fn lists_and_tables_are_typed_as_people_type_them() {
+        let policy = Policy::presets().remove(0).1;
+        let pool = BTreeMap::from([("pool".to_owned(), "gold".to_owned())]);
+        for (domains, labels) in [("rack, pdu", "pool=gold"), (r#"["rack","pdu"]"#, r#"{ pool = "gold" }"#)] {
+            let changed = policy.with([("spares.differs_in", domains), ("spares.labels", labels)]).unwrap();
+            assert_eq!(
+                changed.spares,
+                Spares { differs_in: vec!["rack".into(), "pdu".into()], labels: pool.clone() }
+            );
+            let emptied = changed.with([("spares.differs_in", ""), ("spares.labels", "")]).unwrap();
+            assert_eq!(emptied, policy);
+        }
+        assert!(policy.with([("spares.labels", "gold")]).is_err(), "a label has a value");
+        assert!(policy.with([("spares.differs_in", "[rack")]).is_err());
     }
 }

@@ -9,6 +9,7 @@ use crate::words::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// Finished plans that are kept for `hactl failover list`; older ones are only in the history.
 pub const PLANS_KEPT_MAX: usize = 500;
@@ -32,6 +33,9 @@ pub struct ClusterState {
     pub instances: BTreeMap<InstanceId, InstanceRecord>,
     /// Policies, with their versions.
     pub policies: BTreeMap<PolicyId, PolicyRecord>,
+    /// What they were before, and what the deleted ones were, oldest first.
+    #[serde(default)]
+    pub policies_past: BTreeMap<PolicyId, Vec<PolicyRecord>>,
     /// Failovers, running and finished.
     pub plans: BTreeMap<PlanId, Plan>,
 }
@@ -70,8 +74,8 @@ pub struct Order {
 /// A node and what we decided about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {
-    /// As described.
-    pub node: Node,
+    /// As described; shared, for the state is copied more often than nodes change.
+    pub node: Arc<Node>,
     /// What we did about it.
     pub state: NodeState,
     /// What we think of it.
@@ -86,6 +90,9 @@ pub struct NodeRecord {
     pub cordoned: bool,
     /// Hands off. Beside the state, for a node in maintenance still has its instance.
     pub maintenance: Option<Order>,
+    /// An operator's leave to move its instance; used up by the failover, void once the node is judged anew.
+    #[serde(default)]
+    pub approved: Option<Order>,
     /// An operator's order to fence it.
     pub fence_order: Option<Order>,
     /// An operator's word that it is off; used up by the fence that is under way.
@@ -145,8 +152,8 @@ impl fmt::Display for NodeState {
 /// An instance and where it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceRecord {
-    /// As described.
-    pub instance: Instance,
+    /// As described; shared likewise.
+    pub instance: Arc<Instance>,
     /// The node that it belongs to now.
     pub node: NodeId,
     /// Counts its placements.
@@ -162,15 +169,16 @@ pub struct PolicyRecord {
     pub policy: Policy,
     /// The log index of this version; 0 for an untouched preset.
     pub version: LogIndex,
-    /// Who set it.
-    pub by: String,
+    /// Who set it, why and when. Of a deleted policy, the last past version says who deleted it.
+    pub order: Order,
 }
 
 impl Default for ClusterState {
     /// The state of a new cluster: disarmed, with the presets.
     fn default() -> Self {
         let order = Order { by: "init".into(), reason: "a new cluster".into(), at: Wall(0) };
-        let record = |policy| PolicyRecord { policy, version: LogIndex(0), by: "preset".into() };
+        let preset = Order { by: "preset".into(), reason: "a new cluster".into(), at: Wall(0) };
+        let record = |policy| PolicyRecord { policy, version: LogIndex(0), order: preset.clone() };
         ClusterState {
             applied: LogIndex(0),
             leadership: None,
@@ -179,6 +187,7 @@ impl Default for ClusterState {
             nodes: BTreeMap::new(),
             instances: BTreeMap::new(),
             policies: Policy::presets().into_iter().map(|(name, policy)| (name, record(policy))).collect(),
+            policies_past: BTreeMap::new(),
             plans: BTreeMap::new(),
         }
     }

@@ -18,7 +18,7 @@ impl ClusterState {
     /// Everything that cuts the old node off: each fencing level, each volume, each port.
     pub fn fence_actions(&self, plan: &Plan) -> Vec<Action> {
         let Some(from) = self.nodes.get(&plan.decision.from) else { return vec![] };
-        let instance = self.carried(plan).map(|record| &record.instance);
+        let instance = self.carried(plan).map(|record| &*record.instance);
         let levels = (0..from.node.fencing.len())
             .map(|level| Action::PowerOff { node: from.node.name.clone(), level });
         levels.chain(isolation(&from.node, instance)).collect()

@@ -62,7 +62,7 @@ impl Engine {
             ..View::default()
         };
         for node in self.state().nodes.keys() {
-            let power = self.last_power(node).map(|(power, at)| (power, now.mono.since(at)));
+            let power = self.power_reading(node).map(|(power, at)| (power, now.mono.since(at)));
             view.nodes.insert(node.clone(), NodeView { power, ..NodeView::default() });
         }
         for (report, at) in self.reports() {

@@ -97,6 +97,22 @@ pub enum Waiting {
         /// The limit.
         max: u32,
     },
+    /// Decided, but the policy only watches.
+    Shadow {
+        /// The node that would be fenced.
+        node: NodeId,
+        /// The spare that would take over.
+        spare: NodeId,
+    },
+    /// Decided, and waiting for a human's leave.
+    Approval {
+        /// The instance that would move.
+        instance: InstanceId,
+        /// The spare that would take over.
+        spare: NodeId,
+        /// When it begins without an answer.
+        unapproved_after: After,
+    },
     /// No spare fits.
     NoFittingSpare {
         /// Each node that was looked at and what it misses.
@@ -220,6 +236,22 @@ impl fmt::Display for Waiting {
             }
             Waiting::FencesPer10Min { now, max } => {
                 write!(f, "{now} fences were begun within ten minutes, at most {max} may be")
+            }
+            Waiting::Shadow { node, spare } => {
+                write!(
+                    f,
+                    "shadow: {node} would be fenced and {spare} would take over; the policy only watches"
+                )
+            }
+            Waiting::Approval { instance, spare, unapproved_after } => {
+                write!(
+                    f,
+                    "{instance} may move to {spare} once somebody says `hactl failover approve {instance}`"
+                )?;
+                match unapproved_after {
+                    After::Never => Ok(()),
+                    After::Time(after) => write!(f, "; without an answer it begins after {after}"),
+                }
             }
             Waiting::NoFittingSpare { missing } if missing.is_empty() => write!(f, "there is no spare"),
             Waiting::NoFittingSpare { missing } => {

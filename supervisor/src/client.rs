@@ -5,9 +5,9 @@
 //! that is not of the cluster's CA.
 
 use crate::api::{Code, Problem};
-use crate::document::{self, DocumentError};
+use crate::context::ContextFile;
+use crate::document::DocumentError;
 use crate::files::{self, FileError};
-use crate::init::Context;
 use crate::tls::{self, Credentials, TlsError};
 use reqwest::{Method, Response, Url};
 use serde::Serialize;
@@ -23,7 +23,7 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 const REDIRECTS_MAX: usize = 4;
 /// Pause before all members are asked again while there is no leader.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// Largest answer in bytes: a list of 10,000 nodes has some 4 MB.
+/// Largest answer in bytes: a list of 10,000 nodes has some 6 MB.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Why there is no answer.
@@ -81,10 +81,19 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub fn open(path: &Path, patience: Duration) -> Result<Client, ClientError> {
-        let text = files::read_text(path).map_err(ClientError::File)?;
-        let context: Context =
-            document::read(&path.display().to_string(), &text).map_err(ClientError::Document)?;
-        let dir = path.parent().unwrap_or(Path::new("."));
+        Client::open_cluster(&ContextFile::load(path)?, None, patience)
+    }
+
+    /// As [`Client::open`], of the cluster with that name, if the file has several.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn open_cluster(
+        file: &ContextFile,
+        cluster: Option<&str>,
+        patience: Duration,
+    ) -> Result<Client, ClientError> {
+        let (context, dir, path) = (file.pick(cluster)?, file.dir(), file.path());
         let ca = dir.join(&context.ca);
         let tls = match (&context.cert, &context.key) {
             (Some(cert), Some(key)) => {
@@ -134,6 +143,32 @@ impl Client {
     pub async fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, ClientError> {
         let response = self.send(Method::GET, path, None).await?;
         read_answer(response).await
+    }
+
+    /// Asks for a text.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn get_text(&self, path: &str) -> Result<String, ClientError> {
+        let response = self.send(Method::GET, path, None).await?;
+        let endpoint = place(response.url());
+        let body =
+            read_body(response).await.and_then(|body| String::from_utf8(body).map_err(|e| e.to_string()));
+        body.map_err(|why| ClientError::BadAnswer { endpoint, why })
+    }
+
+    /// The way to one member alone, whose API is at `host:port`.
+    ///
+    /// # Errors
+    /// [`ClientError::Context`] if that is no address.
+    pub fn at(&self, api: &str, patience: Duration) -> Result<Client, ClientError> {
+        let endpoints = vec![endpoint_url(Path::new("member list"), &format!("https://{api}"))?];
+        Ok(Client { http: self.http.clone(), endpoints, token: self.token.clone(), patience })
+    }
+
+    /// What must not be seen by others.
+    pub fn secrets(&self) -> Vec<Zeroizing<String>> {
+        self.token.iter().cloned().collect()
     }
 
     /// Orders. Sent again only while it is certain that it did not arrive.

@@ -540,7 +540,8 @@ mod tests {
     fn as_toml(rows: &[(String, String)]) -> String {
         let line = |(key, value): &(String, String)| match value.as_str() {
             "absent" => String::new(),
-            _ if value.parse::<u64>().is_ok() || value == "false" => format!("{key} = {value}\n"),
+            "false" | "[]" | "{}" => format!("{key} = {value}\n"),
+            _ if value.parse::<u64>().is_ok() => format!("{key} = {value}\n"),
             _ => format!("{key} = \"{value}\"\n"),
         };
         rows.iter().map(line).collect()

@@ -76,6 +76,9 @@ pub enum DaemonError {
     Stopped(#[source] Stopped),
 }
 
+/// Copies of the brain that are waited for at a time; more callers wait in line.
+const QUESTIONS_MAX: usize = 4;
+
 /// Runs the member until `stop` becomes true.
 ///
 /// # Errors
@@ -101,10 +104,12 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
     tracing::info!(member = %config.me(), api = %serves, heartbeats = %hears, "this member runs");
 
     let (view, viewed) = watch::channel(Arc::new(View::default()));
+    let (ask, questions) = mpsc::channel(QUESTIONS_MAX);
     let state = ApiState {
         store: store.clone(),
         flight: flight.clone(),
         view: viewed,
+        ask,
         seal: seal.clone(),
         metrics: metrics.clone(),
         tokens,
@@ -130,6 +135,7 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
         seal,
         metrics,
         view,
+        questions,
         me,
         domain,
         tape,

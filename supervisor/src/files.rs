@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
 /// Who may read a file.
@@ -73,14 +73,45 @@ pub fn create(path: &Path, content: &[u8], access: Access) -> Result<(), FileErr
 /// # Errors
 /// [`FileError::Io`].
 pub fn replace(path: &Path, content: &[u8], access: Access) -> Result<(), FileError> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".new");
-    let aside = PathBuf::from(aside);
+    let aside = aside(path);
     let replaced = remove_if_there(&aside)
         .and_then(|()| write_new(&aside, content, access))
         .and_then(|()| fs::rename(&aside, path))
         .and_then(|()| sync_parent(path));
     replaced.map_err(|source| io_error("replace", path, source))
+}
+
+/// Replaces the content of a file in one step, as [`replace`] does; who owns it and who may read it stays as it was, and
+/// a link goes on pointing to it.
+///
+/// # Errors
+/// [`FileError::Io`]; then the file is as it was.
+pub fn rewrite(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    let target = fs::canonicalize(path).map_err(|source| io_error("find", path, source))?;
+    let aside = aside(&target);
+    let rewritten = remove_if_there(&aside)
+        .and_then(|()| write_new(&aside, content, Access::Private))
+        .and_then(|()| keep_access(&target, &aside))
+        .and_then(|()| fs::rename(&aside, &target))
+        .and_then(|()| sync_parent(&target));
+    rewritten.map_err(|source| io_error("replace", path, source))
+}
+
+/// Gives a new file the owner and the permissions of the one that it replaces.
+fn keep_access(old: &Path, new: &Path) -> io::Result<()> {
+    let (was, is) = (fs::metadata(old)?, fs::metadata(new)?);
+    // Only root may give a file away, so nobody else should fail for asking in vain.
+    if (was.uid(), was.gid()) != (is.uid(), is.gid()) {
+        chown(new, Some(was.uid()), Some(was.gid()))?;
+    }
+    fs::set_permissions(new, was.permissions())?;
+    File::open(new)?.sync_all()
+}
+
+fn aside(path: &Path) -> PathBuf {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".new");
+    PathBuf::from(aside)
 }
 
 /// Removes a file, durably; that it is not there is success.

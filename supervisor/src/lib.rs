@@ -6,9 +6,11 @@
 
 pub mod api;
 pub mod auth;
+pub mod bundle;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod context;
 pub mod daemon;
 pub mod document;
 pub mod executor;
@@ -24,8 +26,10 @@ pub mod parse;
 pub mod pki;
 mod poll;
 pub mod probe;
+pub mod progress;
 pub mod render;
 pub mod runtime;
 pub mod seal;
+pub mod still;
 pub mod telemetry;
 pub mod tls;

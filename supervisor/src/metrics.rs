@@ -170,6 +170,7 @@ impl Metrics {
             Command::Note { .. }
             | Command::Describe(_)
             | Command::SetPolicy { .. }
+            | Command::DeletePolicy { .. }
             | Command::Arm { .. }
             | Command::Disarm { .. }
             | Command::Cordon { .. }
@@ -177,6 +178,7 @@ impl Metrics {
             | Command::Evacuate { .. }
             | Command::Fence { .. }
             | Command::ConfirmOff { .. }
+            | Command::Approve { .. }
             | Command::Release { .. }
             | Command::TookOver { .. } => {}
         }

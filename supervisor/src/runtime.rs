@@ -18,7 +18,7 @@ use policies::{BootId, Command, Engine, Input, LogIndex, MemberId, NodeId, Outpu
 use raft_store::{Store, StoreEvent, Tape};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -71,6 +71,8 @@ pub struct Runtime<O> {
     pub metrics: Metrics,
     /// Where the view for people goes.
     pub view: watch::Sender<Arc<View>>,
+    /// Those who want a copy of the brain, to ask it what it would do.
+    pub questions: mpsc::Receiver<Question>,
     /// Who we are.
     pub me: MemberId,
     /// The failure domain we stand in.
@@ -78,6 +80,9 @@ pub struct Runtime<O> {
     /// Where observations are written down.
     pub tape: Tape,
 }
+
+/// Where a copy of the brain is wanted.
+pub type Question = oneshot::Sender<Engine>;
 
 struct Loop<O> {
     store: Store,
@@ -89,6 +94,7 @@ struct Loop<O> {
     metrics: Metrics,
     heard: Arc<Counters>,
     view: watch::Sender<Arc<View>>,
+    questions: mpsc::Receiver<Question>,
     me: MemberId,
     engine: Engine,
     results: mpsc::Sender<Finding>,
@@ -104,20 +110,8 @@ impl<O: Outside> Runtime<O> {
     /// # Errors
     /// [`Stopped`] if it cannot go on; the process must then end.
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), Stopped> {
-        let Runtime {
-            store,
-            mut events,
-            ears,
-            heard,
-            executor,
-            outside,
-            seal,
-            metrics,
-            view,
-            me,
-            domain,
-            tape,
-        } = self;
+        let Runtime { store, mut events, ears, heard, executor, outside, seal, metrics, view, .. } = self;
+        let Runtime { questions, me, domain, tape, .. } = self;
         let Ears { commands: ears, mut news, mut listening } = ears;
         let (results, mut findings) = mpsc::channel(FINDINGS_MAX);
         let boot = BootId(rand::random());
@@ -135,6 +129,7 @@ impl<O: Outside> Runtime<O> {
             metrics,
             heard,
             view,
+            questions,
             me,
             engine,
             results,
@@ -216,6 +211,10 @@ impl<O: Outside> Loop<O> {
             self.feed(Input::Voters(voters));
         }
         self.feed(Input::Tick);
+        while let Ok(question) = self.questions.try_recv() {
+            // Whoever asked may have gone away.
+            drop(question.send(self.engine.clone()));
+        }
         if self.viewed.elapsed() >= VIEW_EVERY {
             self.viewed = Instant::now();
             self.metrics.heartbeats(self.heard.totals());

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 /// How every sealed text begins. A field of an incoming document that begins otherwise holds the plain secret.
 pub const SEALED: &str = "sealed:";
-const SEALED_V1: &str = "sealed:v1:";
+pub(crate) const SEALED_V1: &str = "sealed:v1:";
 /// What answers show in place of a sealed secret; in an incoming document it means "as it was".
 pub const UNCHANGED: &str = "sealed:unchanged";
 

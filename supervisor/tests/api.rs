@@ -7,149 +7,22 @@
     reason = "what a test did not expect must end it; the helpers of tests are tests too"
 )]
 
+mod daemon;
+
+use daemon::*;
 use policies::flight::{Duty, Fact, Record, Sign, Standing};
-use policies::{BootId, Documents, Epoch, MemberId, Millis, View, Wall};
-use raft_store::{Flight, Member, Store, StoreEvent, Tape};
+use policies::{BootId, Documents, Epoch, MemberId, Millis, Wall};
 use reqwest::Method;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::path::PathBuf;
-use std::process::Output;
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use supervisor::api::answers::{Committed, Events, Members, NodeDetail, Status};
-use supervisor::api::{self, ApiState, Applying, Code, NewMember, Reason};
-use supervisor::auth::{Role, Tokens, create_token};
+use supervisor::api::{Applying, Code, NewMember, Reason};
+use supervisor::auth::{Role, create_token};
 use supervisor::client::{Client, ClientError};
-use supervisor::config::{Config, Home};
-use supervisor::init::{self, Addresses};
-use supervisor::metrics::Metrics;
-use supervisor::seal::Seal;
-use supervisor::{clock, tls};
-use tempfile::TempDir;
-use tokio::sync::{mpsc, watch};
-
-/// Everything here happens within milliseconds; the limit is for a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Daemon {
-    home: Home,
-    config: Arc<Config>,
-    store: Store,
-    stop: watch::Sender<bool>,
-    serving: tokio::task::JoinHandle<()>,
-    flight: Flight,
-    tape: Tape,
-    _view: watch::Sender<Arc<View>>,
-    _events: mpsc::UnboundedReceiver<StoreEvent>,
-}
-
-fn free_tcp() -> String {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    socket.local_addr().unwrap().to_string()
-}
-
-fn addresses() -> Addresses {
-    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let heartbeat = udp.local_addr().unwrap().to_string();
-    Addresses { member: free_tcp(), api: free_tcp(), heartbeat, domain: "default".into() }
-}
-
-impl Daemon {
-    /// Everything of a member but the loop: the API has no need of it.
-    async fn start(home: Home) -> Daemon {
-        let config = Arc::new(Config::load(&home).unwrap());
-        let credentials = tls::Credentials::of_member(&home).unwrap();
-        let (store, events) = Store::open(raft_store::Config {
-            dir: home.store(),
-            me: config.me(),
-            cluster: config.cluster.id.clone(),
-            listen: config.member.member_socket().unwrap(),
-            tls: raft_store::Tls {
-                server: credentials.member_server().unwrap(),
-                client: credentials.member_client().unwrap(),
-            },
-            timing: raft_store::Timing::default(),
-            snapshots: raft_store::Snapshots::default(),
-            history_keep: Millis(86_400_000),
-        })
-        .await
-        .unwrap();
-        if home.founding().exists() {
-            let (address, api) = (config.member.member_addr.clone(), config.member.api_addr.clone());
-            store.bootstrap(&Member { id: config.me(), address, api, voter: true }).await.unwrap();
-        }
-        let (view_sender, view) = watch::channel(Arc::new(View::default()));
-        let (stop, stopped) = watch::channel(false);
-        let (flight, tape) = Flight::open(home.flight(), Millis(86_400_000), 1 << 30);
-        let state = ApiState {
-            store: store.clone(),
-            flight: flight.clone(),
-            view,
-            seal: Seal::load(&home.seal_key(), &config.cluster.id).unwrap(),
-            metrics: Metrics::new(&config.cluster.name, config.me()).unwrap(),
-            tokens: Arc::new(Tokens::open(home.tokens()).unwrap()),
-            config: Arc::clone(&config),
-        };
-        let listen: SocketAddr = config.member.api_socket().unwrap();
-        let listener = tokio::net::TcpListener::bind(listen).await.unwrap();
-        let router = api::router(state);
-        let serving = tokio::spawn(api::serve(
-            listener,
-            credentials.api_server().unwrap(),
-            config.api,
-            router,
-            stopped,
-        ));
-        Daemon { home, config, store, stop, serving, flight, tape, _view: view_sender, _events: events }
-    }
-
-    fn client(&self) -> Client {
-        Client::open(&self.home.hactl(), PATIENCE).unwrap()
-    }
-
-    async fn leads(&self) {
-        until("it leads", || self.store.is_leader()).await;
-    }
-
-    async fn end(self) {
-        self.stop.send_replace(true);
-        self.serving.await.unwrap();
-        self.flight.close();
-        self.store.shutdown().await;
-    }
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        tokio::task::yield_now().await;
-    }
-}
-
-async fn one_member() -> (TempDir, Daemon) {
-    let dir = tempfile::tempdir().unwrap();
-    let home = Home::new(dir.path().join("m1"));
-    init::init(&home, MemberId(1), "test", addresses(), jiff::Timestamp::now()).unwrap();
-    let daemon = Daemon::start(home).await;
-    daemon.leads().await;
-    (dir, daemon)
-}
-
-/// A context with a token in place of the certificate.
-fn token_context(daemon: &Daemon, token: &str) -> PathBuf {
-    let dir = daemon.home.dir();
-    std::fs::write(dir.join("token"), token).unwrap();
-    let path = dir.join("token.toml");
-    let api = &daemon.config.member.api_addr;
-    std::fs::write(
-        &path,
-        format!("endpoints = [\"https://{api}\"]\nca = \"ca.pem\"\ntoken_file = \"token\"\n"),
-    )
-    .unwrap();
-    path
-}
+use supervisor::clock;
+use supervisor::config::Home;
+use supervisor::init;
 
 fn code(error: &ClientError) -> Option<Code> {
     match error {
@@ -392,17 +265,6 @@ async fn garbage_on_the_port_harms_nobody() {
     daemon.end().await;
 }
 
-/// Runs the real `hactl` against the daemon.
-fn hactl(daemon: &Daemon, args: &[&str]) -> Output {
-    hactl_with_editor(daemon, args, "true")
-}
-
-fn hactl_with_editor(daemon: &Daemon, args: &[&str], editor: &str) -> Output {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hactl"));
-    command.env_clear().env("HACTL_CONFIG", daemon.home.hactl()).env("TZ", "UTC").env("EDITOR", editor);
-    tokio::task::block_in_place(|| command.args(args).output()).unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn policies_are_linted_and_edited() {
     let (_dir, daemon) = one_member().await;
@@ -421,23 +283,44 @@ async fn policies_are_linted_and_edited() {
     let (code, _, said) = run(&offline, "true");
     assert!(code == 2 && said.contains("takeover.start_deadline = 1s must be at least"), "{said}");
 
+    let edit = ["policy", "edit", "quick", "--reason", "INC-1"];
     // Nothing is changed by who changes nothing, makes a mistake, or has no editor; what was typed is kept.
-    let (code, said, _) = run(&["policy", "edit", "quick"], "true");
+    let (code, said, _) = run(&edit, "true");
     assert_eq!((code, said.as_str()), (0, "policy quick is as it was; nothing was changed\n"));
-    let (code, _, said) = run(&["policy", "edit", "quick"], "sed -i s/suspect_after/suspect_afetr/");
+    let (code, _, said) = run(&edit, "sed -i s/suspect_after/suspect_afetr/");
     assert!(code == 2 && said.contains("did you mean `suspect_after`?"), "{said}");
     let kept = said.lines().find_map(|line| line.strip_prefix("What was typed is in ")).unwrap();
     assert!(std::fs::read_to_string(kept).unwrap().contains("suspect_afetr"));
     std::fs::remove_file(kept).unwrap();
-    let (code, _, said) = run(&["policy", "edit", "quick"], "false");
+    let (code, _, said) = run(&edit, "false");
     assert!(code == 2 && said.contains("the editor `false` ended with"), "{said}");
     let kept = said.lines().find_map(|line| line.strip_prefix("What was typed is in ")).unwrap();
     std::fs::remove_file(kept).unwrap();
 
-    let (code, said, _) =
-        run(&["policy", "edit", "quick"], "sed -i 's/^gray_after = .*/gray_after = \"77s\"/'");
-    assert_eq!((code, said.as_str()), (0, "admin set policy quick\n"));
+    let (code, said, _) = run(&edit, "sed -i 's/^gray_after = .*/gray_after = \"77s\"/'");
+    assert_eq!(
+        (code, said.as_str()),
+        (0, "admin set policy quick (detection.gray_after: 5s -> 77s): INC-1\n")
+    );
     assert!(run(&["policy", "get", "quick"], "true").1.contains("gray_after = \"77s\""));
+
+    // Every version has its author and reason; an earlier one comes back as a new one.
+    let set = ["policy", "set", "mine", "brakes.fences_in_flight_max=1", "--reason", "for web"];
+    let (code, said, _) = run(&set, "true");
+    assert!(code == 0 && said.starts_with("admin set policy mine (new): for web"), "{said}");
+    let (code, said, _) = run(&["policy", "rollback", "quick", "--reason", "false alarms"], "true");
+    assert!(
+        code == 0 && said.contains("(detection.gray_after: 77s -> 5s): back to version i0: false"),
+        "{said}"
+    );
+    let (code, said, _) = run(&["policy", "rollback", "quick", "--to", "i9999", "--reason", "x"], "true");
+    assert!(code == 1 && said.is_empty(), "{said}");
+    let (_, said, _) = run(&["policy", "history", "quick"], "true");
+    let heads: Vec<&str> = said.lines().filter(|line| line.starts_with("version")).collect();
+    assert!(
+        heads.len() == 3 && heads[0].contains("in force") && heads[2].contains("from the beginning"),
+        "{said}"
+    );
 
     let web = NODE.to_owned() + "[[instance]]\nname = \"web\"\nnode = \"n1\"\npolicy = \"quick\"\n";
     let file = daemon.home.dir().join("web.toml");
@@ -446,6 +329,29 @@ async fn policies_are_linted_and_edited() {
     let (code, said, _) = run(&["policy", "effective", "web"], "true");
     assert!(code == 0 && said.starts_with("# web names policy quick\n# policy quick, version "), "{said}");
     assert_eq!(run(&["policy", "effective", "db"], "true").0, 1);
+
+    // A change can be tried: what it would do is told, nothing is done, and the exit code says whether it would do anything.
+    let try_it = ["policy", "plan", "quick", "fencing.isolation_alone=never", "fencing.power_alone=true"];
+    let (code, said, _) = run(&try_it, "true");
+    assert!(code == 1 && said.contains("fencing.isolation_alone: 2s -> never"), "{said}");
+    assert!(said.contains("No node, failover or spare would be affected"), "{said}");
+    let (code, said, _) = run(&["policy", "plan", "quick", "fencing.power_alone=false"], "true");
+    assert_eq!((code, said.as_str()), (0, "Policy quick is so already; nothing would change.\n"));
+    assert_eq!(run(&["policy", "plan", "quick", "fencing.isolation_alon=never"], "true").0, 255);
+    assert_eq!(run(&["coverage"], "true").0, 1, "it was never heard");
+    let (code, _, said) = run(&["coverage", "--losing", "rack/r1"], "true");
+    assert!(code == 2 && said.contains("no instance runs in the failure domain"), "{said}");
+
+    // Nothing that protects anything is deleted, and what is deleted comes back.
+    let (code, _, said) = run(&["policy", "delete", "quick", "--reason", "x"], "true");
+    assert!(code == 1 && said.contains("instance web is protected by it"), "{said}");
+    let (code, said, _) = run(&["policy", "delete", "mine", "--reason", "unused"], "true");
+    assert_eq!((code, said.as_str()), (0, "admin deleted policy mine: unused\n"));
+    assert_eq!(run(&["policy", "get", "mine"], "true").0, 1);
+    let (code, said, _) = run(&["policy", "rollback", "mine", "--reason", "needed"], "true");
+    assert!(code == 0 && said.contains("back to version"), "{said}");
+    assert!(run(&["policy", "get", "mine"], "true").1.contains("fences_in_flight_max = 1"));
+    daemon.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -485,9 +391,9 @@ async fn hactl_says_by_its_exit_code_what_happened() {
     assert_eq!(run(&["fence", "n1", "--reason", "drill", "--yes", "n2"]).0, 2);
     assert_eq!(run(&["fence", "n1", "--reason", "drill", "--yes", "n1"]).0, 0);
     assert_eq!(run(&["node", "release", "n1", "--reason", "x"]).0, 1);
-    let (code, _, said) = run(&["policy", "set", "quick", "detection.suspect_afetr=1s"]);
+    let (code, _, said) = run(&["policy", "set", "quick", "--reason", "x", "detection.suspect_afetr=1s"]);
     assert!(code == 2 && said.contains("detection.suspect_after"), "{said}");
-    assert_eq!(run(&["policy", "set", "quick", "detection.suspect_after=1s"]).0, 0);
+    assert_eq!(run(&["policy", "set", "quick", "--reason", "x", "detection.suspect_after=1s"]).0, 0);
     assert!(run(&["policy", "get", "quick"]).1.contains("suspect_after = \"1s\""));
     assert_eq!(run(&["explain", "n1"]).0, 0);
     assert!(run(&["completion", "bash"]).1.contains("_hactl"));
@@ -500,7 +406,7 @@ async fn hactl_says_by_its_exit_code_what_happened() {
     assert_eq!(run(&["--context", "/nonexistent", "status"]).0, 2);
     let dead = daemon.home.dir().join("dead.toml");
     let context = std::fs::read_to_string(daemon.home.hactl()).unwrap();
-    let dead_api = free_tcp();
+    let dead_api = addresses().api;
     std::fs::write(&dead, context.replace(&daemon.config.member.api_addr, &dead_api)).unwrap();
     let (code, _, said) = run(&["--context", dead.to_str().unwrap(), "--timeout", "1s", "status"]);
     assert!(code == 3 && said.contains(&dead_api), "{said}");

@@ -94,7 +94,9 @@ impl Memory {
         let version = |(name, record): (&PolicyId, &PolicyRecord)| (name.clone(), record.version);
         let mut nodes = state.nodes.clone();
         // As a member shows them.
-        nodes.values_mut().for_each(|record| supervisor::seal::hide_node(&mut record.node));
+        nodes
+            .values_mut()
+            .for_each(|record| supervisor::seal::hide_node(std::sync::Arc::make_mut(&mut record.node)));
         Memory {
             applied,
             nodes,

@@ -18,6 +18,9 @@ const PACE: Duration = Duration::from_millis(200);
 /// What each new policy has instead of the default: one value, so that an order cannot be taken for a preset.
 const CHANGE: (&str, &str) = ("brakes.fences_per_10min_max", "2");
 
+/// The reason that is given with each.
+const REASON: &str = "the operator of the test";
+
 /// An order that was acknowledged: it is this entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Acked {
@@ -34,7 +37,7 @@ pub(super) fn order(name: PolicyId) -> Result<Command, BadPolicy> {
     let preset = Policy::presets().into_iter().next();
     let nothing = || BadPolicy::Unreadable("there is no preset".to_owned());
     let policy = preset.ok_or_else(nothing)?.1.with([CHANGE])?;
-    Ok(Command::SetPolicy { name, policy: Box::new(policy), check: None })
+    Ok(Command::SetPolicy { name, policy: Box::new(policy), check: None, reason: REASON.into() })
 }
 
 /// What the operator knows.
@@ -95,7 +98,7 @@ async fn give_orders(by: usize, client: Arc<Client>, ledger: Arc<Mutex<Ledger>>)
         let Ok(policy) = format!("note-{by}-{number}").parse::<PolicyId>() else { return };
         let Ok(order) = order(policy.clone()) else { return };
         let changes = vec![(CHANGE.0.to_owned(), CHANGE.1.to_owned())];
-        let body = Policing { changes, policy: None, check: None };
+        let body = Policing { changes, policy: None, check: None, reason: REASON.into() };
         let path = format!("/v1/policies/{policy}");
         let asked = micros();
         let answer = client.order::<Committed>(reqwest::Method::PUT, &path, &body).await;

@@ -120,8 +120,9 @@ fn orders(facts: &Facts, log: &Log<'_>) -> Vec<Dated> {
 /// that is given again, for its first answer was lost, rests on its own first version.
 fn as_sent(order: &Command, found: Option<&Command>) -> Command {
     match (order, found) {
-        (Command::SetPolicy { name, policy, .. }, Some(Command::SetPolicy { check, .. })) => {
-            Command::SetPolicy { name: name.clone(), policy: policy.clone(), check: *check }
+        (Command::SetPolicy { name, policy, reason, .. }, Some(Command::SetPolicy { check, .. })) => {
+            let (name, policy, reason) = (name.clone(), policy.clone(), reason.clone());
+            Command::SetPolicy { name, policy, check: *check, reason }
         }
         (order, _) => order.clone(),
     }

@@ -228,8 +228,13 @@ fn takes<T: DeserializeOwned + Serialize + PartialEq + Debug>(body: &[u8]) -> bo
 pub(super) fn body_seeds() -> Vec<Vec<u8>> {
     let (_, policy) = Policy::presets().into_iter().next().expect("a preset");
     let changes = vec![("detection.suspect_after".to_owned(), "1s".to_owned())];
-    let single = Policing { changes, policy: None, check: None };
-    let whole = Policing { changes: vec![], policy: Some(policy), check: Some(policies::LogIndex(7)) };
+    let single = Policing { changes, policy: None, check: None, reason: "why".into() };
+    let whole = Policing {
+        changes: vec![],
+        policy: Some(policy),
+        check: Some(policies::LogIndex(7)),
+        reason: "why".into(),
+    };
     let documents: Vec<Documents> =
         documents_seeds().iter().filter_map(|text| toml::from_slice(text).ok()).collect();
     let mut seeds = vec![

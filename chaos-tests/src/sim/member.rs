@@ -186,7 +186,10 @@ impl Body {
         let Ok(metrics) = Metrics::new("sim", member) else { return "no metrics".to_owned() };
         let (view, _viewed) = watch::channel(Arc::new(View::default()));
         let (_stop, stop) = watch::channel(false);
+        // Nobody asks here what the brain would do.
+        let (_, questions) = mpsc::channel(1);
         let runtime = Runtime {
+            questions,
             store: store.clone(),
             events: self.overhear(events),
             ears,

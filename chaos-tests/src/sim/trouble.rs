@@ -316,7 +316,8 @@ impl Inner {
         };
         let (name, mut policy): (PolicyId, Policy) = (name.clone(), record.policy.clone());
         change(&mut policy);
-        self.propose("operator", Command::SetPolicy { name, policy: Box::new(policy), check: None });
+        let (policy, reason) = (Box::new(policy), "drawn".to_owned());
+        self.propose("operator", Command::SetPolicy { name, policy, check: None, reason });
     }
 
     /// Whoever leads, as far as is known; else anybody who runs.

@@ -4,7 +4,7 @@ use super::track::Track;
 use super::world::Played;
 use super::{Difference, Fence, Replay, Row, Trial};
 use crate::flight::Duty;
-use crate::policy::Policy;
+use crate::policy::{Acting, Policy};
 use std::collections::BTreeMap;
 
 /// What one run did to each trouble of each node.
@@ -105,6 +105,9 @@ fn notes(trial: &Trial, current: &Policy, track: &Track, candidate: &Played) -> 
     if new.write_stale_after < old.write_stale_after {
         let limit = old.write_stale_after;
         notes.push(format!("writes that were late by less than {limit} are not in the record"));
+    }
+    if trial.candidate.acting != Acting::default() || current.acting != Acting::default() {
+        notes.push("acting.mode is not looked at: both are played as if they acted by themselves".to_owned());
     }
     let missing = u64::from(trial.voters).saturating_sub(track.members.len() as u64);
     if missing > 0 {

@@ -294,13 +294,16 @@ fn order(world: &mut World, verb: &str, rest: &[&str]) -> Result<(), String> {
         "fence" => Command::Fence { node: node()?, reason },
         "confirm-off" => Command::ConfirmOff { node: node()?, reason },
         "cancel" => Command::Cancel { plan: parse(first)?, reason },
+        "approve" => Command::Approve { instance: parse(first)?, reason },
         "release" => Command::Release { node: node()?, reason },
+        "delete-policy" => Command::DeletePolicy { name: parse(first)?, check: None, reason },
         "policy" => {
             let is_check = |word: &&&str| word.starts_with("check=");
             let check = rest.iter().find(is_check).map(|word| parse(word.trim_start_matches("check=")));
             let changes: Vec<&str> = rest.iter().skip(1).filter(|word| !is_check(word)).copied().collect();
             let (name, policy) = (parse(first)?, Box::new(policy(&world.truth, first, &changes)?));
-            Command::SetPolicy { name, policy, check: check.transpose()? }
+            let reason = "as the script says".to_owned();
+            Command::SetPolicy { name, policy, check: check.transpose()?, reason }
         }
         kind => {
             let mut documents = Documents::default();

@@ -5,12 +5,13 @@
 
 use crate::seal;
 use policies::{
-    Armed, Cause, ClusterState, Event, Instance, InstanceId, InstanceRecord, LogIndex, MemberId, Millis,
-    Node, NodeId, NodeRecord, NodeState, NodeView, Order, Phase, Plan, PlanId, Policy, PolicyId, Power,
-    Verdict, View, Waiting, Wall,
+    Armed, Cause, ClusterState, Event, FenceDevice, Instance, InstanceId, InstanceRecord, LogIndex, MemberId,
+    Millis, Node, NodeId, NodeRecord, NodeState, NodeView, Order, Phase, Plan, PlanId, Policy, PolicyId,
+    Power, Verdict, View, Waiting, Wall,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// Answer to a command: it is committed.
@@ -79,6 +80,13 @@ pub struct MemberLine {
     pub behind: Option<u64>,
 }
 
+impl MemberLine {
+    /// True if the answering member is this one, or has a report of it that still counts.
+    pub fn is_heard_by(&self, answered_by: MemberId) -> bool {
+        self.id == answered_by || self.report_age_ms.is_some_and(|age| age <= policies::REPORT_AGE_MAX.0)
+    }
+}
+
 /// Answer to `member list`, from the member that was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Members {
@@ -87,6 +95,15 @@ pub struct Members {
     pub answered_by: MemberId,
     /// The members.
     pub members: Vec<MemberLine>,
+}
+
+impl Members {
+    /// Whether the voters that the answering member hears would be a majority without this one.
+    pub fn has_quorum_without(&self, member: MemberId) -> bool {
+        let voters = self.members.iter().filter(|line| line.voter);
+        let heard = voters.clone().filter(|line| line.id != member && line.is_heard_by(self.answered_by));
+        heard.count() * 2 > voters.count()
+    }
 }
 
 /// The one-screen status.
@@ -163,6 +180,22 @@ pub struct NodeLine {
     pub maintenance: bool,
     /// Why nothing happens with it.
     pub waiting: Vec<String>,
+    /// When the verdict was committed; 0 if nobody has judged it yet.
+    #[serde(default)]
+    #[schema(value_type = u64)]
+    pub judged: Wall,
+    /// It has an agent; without one it is watched by probes only.
+    #[serde(default)]
+    pub agent: bool,
+    /// Where it is fenced, level 1 first, as `ipmi:10.1.0.1:623`.
+    #[serde(default)]
+    pub fencing: Vec<String>,
+    /// Failure domains it stands in.
+    #[serde(default)]
+    pub domains: BTreeMap<String, String>,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Answer to `node show`.
@@ -208,6 +241,18 @@ pub struct InstanceLine {
     pub failover: Option<PlanId>,
     /// Why it is not moved.
     pub waiting: Vec<String>,
+    /// Its networks.
+    #[serde(default)]
+    pub vlans: Vec<u16>,
+    /// Its volumes, as `PROVIDER/VOLUME`.
+    #[serde(default)]
+    pub volumes: Vec<String>,
+    /// What it boots.
+    #[serde(default)]
+    pub boot: Option<String>,
+    /// Labels that a spare must carry.
+    #[serde(default)]
+    pub needs: BTreeMap<String, String>,
 }
 
 /// Answer to `instance show`.
@@ -280,8 +325,9 @@ pub struct PolicyDetail {
     /// The log index of this version; 0 for an untouched preset.
     #[schema(value_type = u64)]
     pub version: LogIndex,
-    /// Who set it.
-    pub by: String,
+    /// Who set it, why and when.
+    #[schema(value_type = Object)]
+    pub order: Order,
     /// How many instances it protects.
     pub instances: u64,
     /// Its content.
@@ -308,6 +354,12 @@ fn power(read: Option<Power>) -> &'static str {
     }
 }
 
+fn fence_place(device: &FenceDevice) -> String {
+    match device {
+        FenceDevice::Ipmi { address, .. } => format!("ipmi:{address}"),
+    }
+}
+
 impl Facts<'_> {
     /// `node list`.
     pub fn nodes(&self) -> Vec<NodeLine> {
@@ -328,6 +380,11 @@ impl Facts<'_> {
             cordoned: record.cordoned,
             maintenance: record.maintenance.is_some(),
             waiting: self.node_waiting(name, record),
+            judged: record.judged,
+            agent: record.node.agent_key.is_some(),
+            fencing: record.node.fencing.iter().map(fence_place).collect(),
+            domains: record.node.domains.clone(),
+            labels: record.node.labels.clone(),
         };
         self.state.nodes.iter().map(line).collect()
     }
@@ -341,7 +398,7 @@ impl Facts<'_> {
     /// `node show`.
     pub fn node(&self, name: &NodeId) -> Option<NodeDetail> {
         let mut record = self.state.nodes.get(name)?.clone();
-        seal::hide_node(&mut record.node);
+        seal::hide_node(Arc::make_mut(&mut record.node));
         Some(NodeDetail {
             record,
             view: self.view.nodes.get(name).cloned().unwrap_or_default(),
@@ -370,7 +427,7 @@ impl Facts<'_> {
         record: &InstanceRecord,
         failover: Option<PlanId>,
     ) -> InstanceLine {
-        let Instance { policy, .. } = &record.instance;
+        let Instance { policy, volumes, networks, boot, needs, .. } = &*record.instance;
         InstanceLine {
             name: name.clone(),
             node: record.node.clone(),
@@ -379,6 +436,10 @@ impl Facts<'_> {
             policy: policy.clone(),
             failover,
             waiting: self.view.instances.get(name).map(|reasons| sentences(reasons)).unwrap_or_default(),
+            vlans: networks.iter().map(|network| network.vlan).collect(),
+            volumes: volumes.iter().map(|volume| format!("{}/{}", volume.provider, volume.volume)).collect(),
+            boot: boot.as_ref().map(|boot| boot.image.clone()),
+            needs: needs.clone(),
         }
     }
 
@@ -438,7 +499,7 @@ impl Facts<'_> {
         Some(PolicyDetail {
             name: name.clone(),
             version: record.version,
-            by: record.by.clone(),
+            order: record.order.clone(),
             instances: self.state.instances.values().filter(protects).count() as u64,
             policy: record.policy.clone(),
         })
@@ -550,7 +611,7 @@ pub fn compare(state: &ClusterState, documents: &mut policies::Documents) -> Vec
     });
     documents.nodes.retain(|new| {
         let old = state.nodes.get(&new.name);
-        note(format!("node/{}", new.name), old.map(|old| old.node == *new))
+        note(format!("node/{}", new.name), old.map(|old| *old.node == *new))
     });
     documents.instances.retain(|new| {
         let old = state.instances.get(&new.name);
@@ -566,7 +627,7 @@ pub fn compare(state: &ClusterState, documents: &mut policies::Documents) -> Vec
 /// `node` says only where an instance was when it was first described; after a failover the document still says so,
 /// and applying it again changes nothing.
 fn same_instance(old: &InstanceRecord, new: &Instance) -> bool {
-    Instance { node: old.instance.node.clone(), ..new.clone() } == old.instance
+    Instance { node: old.instance.node.clone(), ..new.clone() } == *old.instance
 }
 
 /// A node that is described twice in one document would silently take the last description.

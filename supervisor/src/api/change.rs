@@ -14,7 +14,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use policies::{ClusterState, Command, Documents, LogIndex, Policy, PolicyId, Proposal};
+use policies::{ClusterState, Command, Documents, Proposal};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -37,23 +37,6 @@ pub struct Switch {
     /// Why; needed to switch maintenance on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-}
-
-/// A change of a policy: single keys, or the whole content.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Policing {
-    /// `section.key` and its new value, in order. On a policy that does not exist they change the default preset.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub changes: Vec<(String, String)>,
-    /// The whole content, instead of changes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
-    pub policy: Option<Policy>,
-    /// The version that was read; the change is refused if it is another now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<u64>)]
-    pub check: Option<LogIndex>,
 }
 
 /// Documents to apply. The same form as in TOML: `provider`, `node`, `instance`, `policy`.
@@ -153,7 +136,7 @@ impl Order {
 /// Longest reason in bytes: it is kept in the log for ever.
 const REASON_BYTES_MAX: usize = 1000;
 
-fn checked(reason: &str) -> Result<String, Problem> {
+pub(super) fn checked(reason: &str) -> Result<String, Problem> {
     let reason = reason.trim();
     match reason.len() {
         1..=REASON_BYTES_MAX => Ok(reason.to_owned()),
@@ -217,6 +200,13 @@ pub(super) async fn evacuate(Path(name): Path<String>, order: Order) -> Result<J
     order.propose(|reason| Command::Evacuate { instance, reason }).await
 }
 
+/// Lets a decided failover of this instance begin that waits for a human.
+#[utoipa::path(post, path = "/v1/instances/{name}/approve", params(("name" = String, Path)), request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+pub(super) async fn approve(Path(name): Path<String>, order: Order) -> Result<Json<Committed>, Problem> {
+    let instance = parse(&name)?;
+    order.propose(|reason| Command::Approve { instance, reason }).await
+}
+
 /// Calls a failover off before anything was done.
 #[utoipa::path(post, path = "/v1/failovers/{id}/cancel", params(("id" = String, Path)), request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
 pub(super) async fn cancel(Path(id): Path<String>, order: Order) -> Result<Json<Committed>, Problem> {
@@ -234,45 +224,6 @@ pub(super) async fn arm(order: Order) -> Result<Json<Committed>, Problem> {
 #[utoipa::path(post, path = "/v1/disarm", request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
 pub(super) async fn disarm(order: Order) -> Result<Json<Committed>, Problem> {
     order.propose(|reason| Command::Disarm { reason }).await
-}
-
-/// Changes a policy.
-#[utoipa::path(put, path = "/v1/policies/{name}", params(("name" = String, Path)), request_body = Policing, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
-pub(super) async fn set_policy(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-    Body(policing): Body<Policing>,
-) -> Result<Json<Committed>, Problem> {
-    let name: PolicyId = parse(&name)?;
-    let (policy, check) = state.store.read(|committed| new_policy(committed, &name, policing))?;
-    propose(&state, &caller, Command::SetPolicy { name, policy: Box::new(policy), check }).await
-}
-
-/// The whole new content, and the version on which it rests.
-fn new_policy(
-    state: &ClusterState,
-    name: &PolicyId,
-    policing: Policing,
-) -> Result<(Policy, Option<LogIndex>), Problem> {
-    let bad = |why: &dyn std::fmt::Display| Problem::bad_request(why.to_string(), "nothing was changed");
-    let Policing { changes, policy, check } = policing;
-    match (policy, changes.is_empty()) {
-        (Some(policy), true) => {
-            policy.validate().map_err(|why| bad(&why))?;
-            Ok((policy, check))
-        }
-        (None, false) => {
-            let default = || Policy::presets().into_iter().next().map(|(_, policy)| (policy, None));
-            let old = state.policies.get(name).map(|record| (record.policy.clone(), Some(record.version)));
-            let (old, version) = old.or_else(default).ok_or_else(|| bad(&"there is no policy to change"))?;
-            let changes = changes.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-            let policy = old.with(changes).map_err(|why| bad(&why))?;
-            // Two operators who change different keys at once must not undo each other.
-            Ok((policy, check.or(version)))
-        }
-        (Some(_), false) | (None, true) => Err(bad(&"give either `policy` or at least one of `changes`")),
-    }
 }
 
 /// Describes providers, nodes, instances and policies: all of it or nothing.
@@ -303,7 +254,7 @@ fn prepare(
         return Err(bad(format!("{twice} is described twice")));
     }
     for node in &mut documents.nodes {
-        let old = state.nodes.get(&node.name).map(|record| &record.node);
+        let old = state.nodes.get(&node.name).map(|record| &*record.node);
         seal.seal_node(node, old).map_err(|error| bad(error.to_string()))?;
     }
     for provider in &mut documents.providers {
@@ -349,26 +300,6 @@ mod tests {
         assert_eq!(checked("  dead disk "), Ok("dead disk".to_owned()));
         assert!(checked("   ").is_err());
         assert!(checked(&"x".repeat(REASON_BYTES_MAX + 1)).is_err());
-    }
-
-    #[test]
-    fn single_keys_change_the_version_that_was_read() {
-        let state = ClusterState::default();
-        let name: PolicyId = "quick".parse().unwrap();
-        let change = |key: &str, value: &str| Policing {
-            changes: vec![(key.into(), value.into())],
-            policy: None,
-            check: None,
-        };
-        let (policy, check) = new_policy(&state, &name, change("detection.suspect_after", "1s")).unwrap();
-        assert_eq!(policy.detection.suspect_after, policies::Millis::secs(1));
-        assert_eq!(check, Some(LogIndex(0)));
-        let problem = new_policy(&state, &name, change("detection.suspect_afetr", "1s")).unwrap_err();
-        assert!(problem.error.contains("detection.suspect_after"), "{problem:?}");
-        let nothing = Policing { changes: vec![], policy: None, check: None };
-        assert_eq!(new_policy(&state, &name, nothing).unwrap_err().code, Code::BadRequest);
-        let new: PolicyId = "mine".parse().unwrap();
-        assert_eq!(new_policy(&state, &new, change("detection.reprobe_count", "5")).unwrap().1, None);
     }
 
     proptest! {

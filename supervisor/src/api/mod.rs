@@ -11,19 +11,23 @@ pub mod explain;
 mod flight;
 mod members;
 mod openapi;
+mod policy;
 mod problem;
 mod read;
 mod serve;
 
 pub(crate) use change::read_json;
-pub use change::{Applying, Policing, Reason, Switch};
+pub use change::{Applying, Reason, Switch};
 pub use members::{NewMember, Transfer};
+pub use openapi::description;
+pub use policy::{Became, Deleting, Policing, PolicyVersion};
 pub use problem::{Code, Problem};
 pub use serve::{Peer, serve};
 
 use crate::auth::{Caller, Role, Tokens};
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::runtime::Question;
 use crate::seal::Seal;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
@@ -35,7 +39,7 @@ use policies::View;
 use raft_store::{BarrierError, Flight, Store};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -46,6 +50,8 @@ pub struct ApiState {
     pub flight: Flight,
     /// What this member believes and why it waits, as the engine last said.
     pub view: watch::Receiver<Arc<View>>,
+    /// Asks the loop for a copy of the brain.
+    pub ask: mpsc::Sender<Question>,
     /// Seals secrets of incoming documents.
     pub seal: Seal,
     /// Counters, and the text of `/metrics`.
@@ -96,12 +102,16 @@ fn answered_by_leader() -> Router<ApiState> {
         .route("/v1/instances", get(read::instances))
         .route("/v1/instances/{name}", get(read::instance))
         .route("/v1/instances/{name}/evacuate", post(change::evacuate))
+        .route("/v1/instances/{name}/approve", post(change::approve))
         .route("/v1/failovers", get(read::failovers))
         .route("/v1/failovers/{id}", get(read::failover))
         .route("/v1/failovers/{id}/cancel", post(change::cancel))
         .route("/v1/explain/{*target}", get(read::explanation))
-        .route("/v1/policies", get(read::policies))
-        .route("/v1/policies/{name}", get(read::policy).put(change::set_policy))
+        .route("/v1/policies", get(policy::list))
+        .route("/v1/policies/{name}", get(policy::get).put(policy::set).delete(policy::delete))
+        .route("/v1/policies/{name}/history", get(policy::history))
+        .route("/v1/policies/{name}/plan", post(policy::plan))
+        .route("/v1/coverage", get(read::coverage))
         .route("/v1/apply", post(change::apply))
         .route("/v1/arm", post(change::arm))
         .route("/v1/disarm", post(change::disarm))

@@ -1,6 +1,6 @@
 //! The description of the API (OpenAPI 3.1), made from the handlers themselves.
 
-use super::{answers, change, events, explain, flight, members, problem, read};
+use super::{answers, change, events, explain, flight, members, policy, problem, read};
 use axum::Json;
 use utoipa::OpenApi;
 
@@ -21,18 +21,23 @@ use utoipa::OpenApi;
         read::failovers,
         read::failover,
         read::explanation,
-        read::policies,
-        read::policy,
+        policy::list,
+        policy::get,
+        policy::history,
+        policy::plan,
+        read::coverage,
+        policy::set,
+        policy::delete,
         change::cordon,
         change::maintenance,
         change::fence,
         change::confirm_off,
         change::release,
         change::evacuate,
+        change::approve,
         change::cancel,
         change::arm,
         change::disarm,
-        change::set_policy,
         change::apply,
         members::list,
         members::add,
@@ -55,8 +60,13 @@ use utoipa::OpenApi;
 struct Description;
 
 /// This description.
+pub fn description() -> utoipa::openapi::OpenApi {
+    Description::openapi()
+}
+
+/// This description, as an answer.
 pub(super) async fn document() -> Json<utoipa::openapi::OpenApi> {
-    Json(Description::openapi())
+    Json(description())
 }
 
 #[cfg(test)]

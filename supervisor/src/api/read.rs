@@ -1,8 +1,7 @@
 //! Requests that read. Each is one pure function of [`Facts`].
 
 use super::answers::{
-    self, Facts, FailoverDetail, FailoverLine, InstanceDetail, InstanceLine, NodeDetail, NodeLine,
-    PolicyDetail, Status,
+    self, Facts, FailoverDetail, FailoverLine, InstanceDetail, InstanceLine, NodeDetail, NodeLine, Status,
 };
 use super::explain::{Explanation, explain};
 use super::{ApiState, Code, Local, Problem, members};
@@ -12,7 +11,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use policies::{InstanceId, NodeId, PlanId, PolicyId};
+use policies::{Coverage, InstanceId, NodeId, PlanId};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 use utoipa::ToSchema;
@@ -29,10 +28,20 @@ pub(super) struct Health {
 }
 
 /// Answers with the committed state and the newest view.
-fn facts<T>(state: &ApiState, answer: impl FnOnce(Facts<'_>) -> T) -> T {
+pub(super) fn facts<T>(state: &ApiState, answer: impl FnOnce(Facts<'_>) -> T) -> T {
     let view = state.view.borrow().clone();
     let now = clock::wall();
     state.store.read(|committed| answer(Facts { state: committed, view: &view, now }))
+}
+
+/// Who would take over from whom, and which failure domains could be lost.
+#[utoipa::path(get, path = "/v1/coverage", responses((status = 200, body = Object)))]
+pub(super) async fn coverage(State(state): State<ApiState>) -> Result<Json<Coverage>, Problem> {
+    let view = state.view.borrow().clone();
+    // A copy, for the state's lock must not be held as long as this takes.
+    let committed = state.store.read(Clone::clone);
+    let coverage = tokio::task::spawn_blocking(move || Coverage::of(&committed, &view)).await;
+    coverage.map(Json).map_err(|error| Problem::broken(&format!("work out the coverage: {error}")))
 }
 
 /// Reads a name of a path; a text that is no name is a 400 that says what a name is.
@@ -146,21 +155,4 @@ pub(super) async fn explanation(
     let found = facts(&state, |facts| explain(facts, &target));
     let hint = "`hactl node list`, `hactl instance list` and `hactl failover list` show what there is";
     found.map(Json).map_err(|error| Problem::new(Code::NotThere, error.to_string(), hint))
-}
-
-/// All policies.
-#[utoipa::path(get, path = "/v1/policies", responses((status = 200, body = Vec<PolicyDetail>)))]
-pub(super) async fn policies(State(state): State<ApiState>) -> Json<Vec<PolicyDetail>> {
-    Json(facts(&state, |facts| facts.policies()))
-}
-
-/// One policy.
-#[utoipa::path(get, path = "/v1/policies/{name}", params(("name" = String, Path)), responses((status = 200, body = PolicyDetail), (status = 404, body = Problem)))]
-pub(super) async fn policy(
-    State(state): State<ApiState>,
-    Path(name): Path<String>,
-) -> Result<Json<PolicyDetail>, Problem> {
-    let id: PolicyId = parse(&name)?;
-    let found = facts(&state, |facts| facts.policy(&id));
-    found.map(Json).ok_or_else(|| Problem::not_there(&format!("policy {id}"), "policy list"))
 }

@@ -5,7 +5,10 @@ use crate::api::answers::{
     Change, Committed, Described, FailoverDetail, InstanceDetail, NodeDetail, PolicyDetail,
 };
 use crate::api::explain::{Explanation, outcome_text};
-use policies::{Event, FenceDevice, Power};
+use crate::api::{Became, PolicyVersion};
+use crate::bundle::BundleContents;
+use crate::context::ContextDetail;
+use policies::{Event, FenceDevice, Order, Power};
 use std::collections::BTreeMap;
 
 /// A screen of `Name  value` lines; a value of several lines is indented under its name.
@@ -33,6 +36,42 @@ impl Sheet {
         if !values.is_empty() {
             self.line(name, values.join("\n"));
         }
+    }
+}
+
+/// `hactl context show`: paths, never what is in them.
+pub fn context(detail: &ContextDetail, screen: &Screen) -> String {
+    let mut sheet = Sheet::new();
+    let name = detail.name.clone().unwrap_or_else(|| "without a name".to_owned());
+    sheet.line("Context", screen.tint(Tone::Strong, &name));
+    sheet.line("File", detail.file.display().to_string());
+    sheet.line("Current", if detail.current { "yes" } else { "no" });
+    sheet.lines("Endpoints", detail.endpoints.clone());
+    sheet.line("CA", detail.ca.display().to_string());
+    for (name, path) in [("Certificate", &detail.cert), ("Key", &detail.key), ("Token", &detail.token_file)] {
+        sheet.lines(name, path.iter().map(|path| path.display().to_string()));
+    }
+    sheet.text
+}
+
+/// `hactl debug bundle`: what is in the archive, and what is not.
+pub fn bundle(contents: &BundleContents) -> String {
+    let file = contents.file.display();
+    let mut text = format!("{file}: {} parts, {}\n", contents.parts.len(), size(contents.bytes));
+    text.extend(contents.parts.iter().map(|part| format!("  {:>8}  {}\n", size(part.bytes), part.name)));
+    for missing in &contents.missing {
+        text.push_str(&format!("  missing: {}: {}\n", missing.name, missing.why));
+    }
+    text.push_str("Secrets are hidden; names and addresses are not. Nothing was sent anywhere.\n");
+    text
+}
+
+/// Bytes as people read them, in powers of 1024.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{} KiB", bytes / 1024),
+        _ => format!("{} MiB", bytes / 1_048_576),
     }
 }
 
@@ -173,8 +212,31 @@ pub fn policy(detail: &PolicyDetail) -> Result<String, toml::ser::Error> {
     let body = toml::to_string(&detail.policy)?;
     Ok(format!(
         "# policy {}, version {}, by {}, protects {} instances\n{body}",
-        detail.name, detail.version, detail.by, detail.instances
+        detail.name, detail.version, detail.order.by, detail.instances
     ))
+}
+
+/// `hactl policy history`.
+pub fn policy_history(versions: &[PolicyVersion], screen: &Screen) -> String {
+    let mut text = String::new();
+    for version in versions {
+        let became = match version.became {
+            Became::InForce => screen.tint(Tone::Good, "in force"),
+            Became::Replaced => "replaced".to_owned(),
+            Became::Deleted => screen.tint(Tone::Careful, "deleted"),
+        };
+        let Order { by, reason, at } = &version.order;
+        let when = match version.version.0 {
+            0 => "from the beginning".to_owned(),
+            _ => format!("{}, {}", screen.at(*at), by),
+        };
+        let head = screen.tint(Tone::Strong, &format!("version {}", version.version));
+        text.push_str(&format!("{head}  {became}  {when}: {reason}\n"));
+        for change in &version.changes {
+            text.push_str(&format!("    {change}\n"));
+        }
+    }
+    text
 }
 
 /// `hactl explain`.

@@ -3,14 +3,21 @@
 //! Why it exists: an operator decides by these lines at three in the morning, so each screen is compared with a text
 //! in `testdata/`. What it never does: ask for the time, for the terminal or for the cluster.
 
+mod beforehand;
 mod detail;
 mod list;
+mod live;
 mod replay;
 mod status;
 mod time;
 
-pub use detail::{committed, described, event, explanation, failover, instance, node, policy};
-pub use list::{failovers, instances, members, nodes, policies};
+pub use beforehand::{coverage, losing, policy_plan};
+pub use detail::{
+    bundle, committed, context, described, event, explanation, failover, instance, node, policy,
+    policy_history,
+};
+pub use list::{contexts, failovers, instances, members, nodes, policies};
+pub use live::{Live, live};
 pub use replay::{Replayed, replayed};
 pub use status::status;
 pub use time::{ago, at, clock, length, local, utc};
@@ -28,6 +35,8 @@ pub struct Screen {
     pub zone: TimeZone,
     /// Colours are shown on terminals only.
     pub colour: bool,
+    /// Lists show more columns.
+    pub wide: bool,
 }
 
 /// How a word is meant.
@@ -78,4 +87,4 @@ fn or_dash(text: Option<String>) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

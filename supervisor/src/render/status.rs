@@ -50,10 +50,7 @@ fn armed(status: &Status, screen: &Screen) -> String {
     }
 }
 
-/// A member whose report is older than this is named: three times the pace of reports.
-const REPORT_AGE_MAX: u64 = 3000;
-
-fn members(status: &Status, screen: &Screen) -> String {
+pub(super) fn members(status: &Status, screen: &Screen) -> String {
     let voters = status.members.iter().filter(|member| member.voter).count();
     let learners = status.members.len() - voters;
     let leader = status.members.iter().find(|member| member.leader);
@@ -67,9 +64,7 @@ fn members(status: &Status, screen: &Screen) -> String {
     if learners > 0 {
         text.push_str(&format!(", {learners} learning"));
     }
-    let late = |member: &&MemberLine| {
-        member.id != status.answered_by && member.report_age_ms.is_none_or(|age| age > REPORT_AGE_MAX)
-    };
+    let late = |member: &&MemberLine| !member.is_heard_by(status.answered_by);
     for member in status.members.iter().filter(late) {
         let since = match member.report_age_ms {
             Some(age) => format!("silent for {}", time::length(Millis(age))),

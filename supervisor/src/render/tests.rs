@@ -10,10 +10,10 @@ use std::path::Path;
 /// 2026-11-23 05:20:00 UTC.
 const BEGIN: u64 = 1_795_411_200_000;
 
-struct Story {
-    state: ClusterState,
-    view: View,
-    events: Vec<Event>,
+pub(crate) struct Story {
+    pub(crate) state: ClusterState,
+    pub(crate) view: View,
+    pub(crate) events: Vec<Event>,
     index: u64,
 }
 
@@ -31,16 +31,21 @@ impl Story {
         self.then(seconds, "member/m1", Command::Lead { leader, step })
     }
 
-    fn facts(&self) -> Facts<'_> {
+    pub(crate) fn facts(&self) -> Facts<'_> {
         Facts { state: &self.state, view: &self.view, now: screen().now }
     }
 }
 
-fn screen() -> Screen {
-    Screen { now: Wall(BEGIN + 95_000), zone: TimeZone::fixed(jiff::tz::offset(1)), colour: false }
+pub(crate) fn screen() -> Screen {
+    Screen {
+        now: Wall(BEGIN + 95_000),
+        zone: TimeZone::fixed(jiff::tz::offset(1)),
+        colour: false,
+        wide: false,
+    }
 }
 
-fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+pub(crate) fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().unwrap()
 }
 
@@ -80,7 +85,7 @@ fn evidence() -> Evidence {
 }
 
 /// n1 died; it is off, its volume is revoked, and its switch port does not answer.
-fn mid_failover() -> Story {
+pub(crate) fn mid_failover() -> Story {
     let mut story = Story { state: ClusterState::default(), view: View::default(), events: vec![], index: 0 };
     story.then(0, "admin", Command::Describe(Box::new(documents())));
     story.then(1, "admin", Command::Arm { reason: "go live".into() });
@@ -141,7 +146,7 @@ fn view(plan: PlanId) -> View {
     }
 }
 
-fn members() -> Vec<MemberLine> {
+pub(crate) fn members() -> Vec<MemberLine> {
     let member = |id: u64, age: Option<u64>| MemberLine {
         id: MemberId(id),
         address: format!("10.2.0.{id}:7101"),
@@ -156,7 +161,7 @@ fn members() -> Vec<MemberLine> {
     vec![member(1, None), member(2, Some(400)), member(3, Some(4200)), member(4, None)]
 }
 
-fn status_of(story: &Story) -> Status {
+pub(crate) fn status_of(story: &Story) -> Status {
     let facts = story.facts();
     Status {
         cluster: "demo".into(),
@@ -175,7 +180,7 @@ fn status_of(story: &Story) -> Status {
 }
 
 /// Compares with `testdata/NAME.txt`; with `UPDATE_EXPECT=1` writes it.
-fn golden(name: &str, found: &str) {
+pub(crate) fn golden(name: &str, found: &str) {
     assert!(!found.contains("sealed:v1"), "{name} shows a sealed secret");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(format!("{name}.txt"));
     if std::env::var_os("UPDATE_EXPECT").is_some() {
@@ -230,10 +235,78 @@ fn lists() {
     golden("node_list", &nodes(&facts.nodes(), &screen));
     golden("instance_list", &instances(&facts.instances(), &screen));
     golden("failover_list", &failovers(&facts.failovers(), &screen));
-    golden("policy_list", &policies(&facts.policies()));
+    golden("policy_list", &policies(&facts.policies(), &screen));
     let members = Members { answered_by: MemberId(1), members: members() };
     golden("member_list", &super::members(&members, &screen));
     assert_eq!(failovers(&[], &screen), "There has been no failover.\n");
+}
+
+#[test]
+fn wide_lists_have_more_columns() {
+    let mut story = mid_failover();
+    let settled = "name = \"db\"\nnode = \"n2\"\npolicy = \"cautious\"\nneeds = { cpu = \"epyc\" }\n\
+                   boot = { provider = \"rack\", image = \"db-7\" }\nnetworks = [{ vlan = 7 }, { vlan = 8 }]\n";
+    story.state.instances.insert(
+        name("db"),
+        InstanceRecord {
+            instance: toml::from_str(settled).unwrap(),
+            node: name("n2"),
+            epoch: Epoch(1),
+            evacuate: None,
+        },
+    );
+    let (facts, screen) = (story.facts(), Screen { wide: true, ..screen() });
+    golden("node_list_wide", &nodes(&facts.nodes(), &screen));
+    golden("instance_list_wide", &instances(&facts.instances(), &screen));
+    golden("failover_list_wide", &failovers(&facts.failovers(), &screen));
+    golden("policy_list_wide", &policies(&facts.policies(), &screen));
+    let members = Members { answered_by: MemberId(1), members: members() };
+    golden("member_list_wide", &super::members(&members, &screen));
+}
+
+#[test]
+fn contexts_are_listed_and_shown_without_what_is_in_their_files() {
+    let lab = crate::context::ContextDetail {
+        name: Some("lab".into()),
+        current: true,
+        file: "/home/me/hactl.toml".into(),
+        endpoints: vec!["https://10.0.0.1:7201".into(), "https://10.0.0.2:7201".into()],
+        ca: "/home/me/lab/ca.crt".into(),
+        cert: Some("/home/me/lab/me.crt".into()),
+        key: Some("/home/me/lab/me.key".into()),
+        token_file: None,
+    };
+    let prod = crate::context::ContextDetail {
+        name: Some("prod".into()),
+        current: false,
+        cert: None,
+        key: None,
+        token_file: Some("/home/me/prod.token".into()),
+        ..lab.clone()
+    };
+    golden("context_show", &context(&lab, &screen()));
+    let all = [lab, prod];
+    golden("context_list", &contexts(&all, &screen()));
+    golden("context_list_wide", &contexts(&all, &Screen { wide: true, ..screen() }));
+}
+
+#[test]
+fn a_bundle_says_what_is_in_it() {
+    let part = |name: &str, bytes| crate::bundle::PartSize { name: name.into(), bytes };
+    let contents = crate::bundle::BundleContents {
+        file: "hactl-debug-demo-20261123T052000Z.tar.gz".into(),
+        bytes: 4_200,
+        parts: vec![
+            part("status.json", 812),
+            part("events.json", 3_500_000),
+            part("members/m1/metrics.txt", 20_000),
+        ],
+        missing: vec![crate::bundle::Missing {
+            name: "members/m3/members.json".into(),
+            why: "no member can be reached: 10.2.0.3:7201: connection refused".into(),
+        }],
+    };
+    golden("debug_bundle", &bundle(&contents));
 }
 
 #[test]
@@ -246,6 +319,84 @@ fn details() {
     golden("failover_show", &failover(&facts.failover(id).unwrap(), &screen));
     let text = policy(&facts.policy(&name("quick")).unwrap()).unwrap();
     assert_eq!(toml::from_str::<Policy>(&text).unwrap(), story.state.policies[&name("quick")].policy);
+}
+
+#[test]
+fn the_past_of_a_policy() {
+    let mut story = mid_failover();
+    let set = |changes: &[(&str, &str)], reason: &str| Command::SetPolicy {
+        name: name("mine"),
+        policy: Box::new(Policy::presets().remove(0).1.with(changes.iter().copied()).unwrap()),
+        check: None,
+        reason: reason.into(),
+    };
+    story.then(96, "admin", set(&[], "for the database"));
+    let changes = [("detection.suspect_after", "3s"), ("detection.members_min", "2")];
+    story.then(97, "token/deploy", set(&changes, "INC-4711"));
+    let history = |story: &Story| {
+        let now = Screen { now: Wall(BEGIN + 200_000), ..screen() };
+        policy_history(&story.facts().policy_versions(&name("mine")), &now)
+    };
+    golden("policy_history", &history(&story));
+    let delete = Command::DeletePolicy { name: name("mine"), check: None, reason: "nobody uses it".into() };
+    story.then(98, "admin", delete);
+    golden("policy_history_deleted", &history(&story));
+}
+
+#[test]
+fn what_would_happen() {
+    let story = mid_failover();
+    let (db, web): (InstanceId, InstanceId) = (name("db"), name("web"));
+    let missing = vec![(name("n2"), "label pool=gold is missing (by the policy)".to_owned())];
+    let gap = Cover::Gap(Waiting::NoFittingSpare { missing });
+    let short = Loss { spares: [(db.clone(), Some(name("n2"))), (web.clone(), None)].into(), held: None };
+    let coverage = Coverage {
+        instances: [
+            (name("cache"), Cover::Moving(PlanId(9))),
+            (db, Cover::Spare(name("n2"))),
+            (web.clone(), gap.clone()),
+        ]
+        .into(),
+        losses: [
+            ("rack/r1".to_owned(), short.clone()),
+            (
+                "rack/r3".to_owned(),
+                Loss { held: Some(Held::Doubt { silent: 4, watched: 7 }), ..short.clone() },
+            ),
+        ]
+        .into(),
+    };
+    golden("coverage", &super::coverage(&coverage, &screen()));
+    golden("coverage_losing", &losing("rack/r1", &short, &screen()));
+    let before = Cover::Spare(name("n2"));
+    let held = Held::Brake {
+        policy: name("quick"),
+        key: "brakes.hold_above_failed_per_domain".into(),
+        failed: 2,
+        max: 1,
+    };
+    let quick = &story.state.policies[&name("quick")].policy;
+    let changes = [("detection.members_min", "1"), ("brakes.hold_above_failed_per_domain", "1")];
+    let preview = Preview {
+        version: LogIndex(4711),
+        new: false,
+        changes: quick.with(changes).unwrap().changes_since(quick),
+        instances: 2,
+        verdicts: [(name("n3"), Changed { before: Verdict::Healthy, after: Verdict::Failed(Cause::Silent) })]
+            .into(),
+        fences: [(name("n3"), Changed { before: Fate::LeftAlone, after: Fate::Fenced { spare: None } })]
+            .into(),
+        covers: [(web, Changed { before, after: gap })].into(),
+        losses: [(
+            "rack/r3".to_owned(),
+            Changed {
+                before: LossTold { covered: 1, of: 1, held: None },
+                after: LossTold { covered: 1, of: 1, held: Some(held) },
+            },
+        )]
+        .into(),
+    };
+    golden("policy_plan", &policy_plan(&name("quick"), &preview, &screen()));
 }
 
 #[test]

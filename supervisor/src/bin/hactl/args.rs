@@ -8,14 +8,16 @@ use std::time::Duration;
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  done; for `status`: nothing needs attention; for `policy replay`: no difference
-  1  the answer is no: refused, not there, (`status`) something needs attention, or (`policy replay`) there is a difference
+  1  the answer is no: refused, not there, or (`status`) something needs attention, (`--wait`) stuck or cancelled,
+     or (`policy replay`) there is a difference
   2  the command line or a file given to it is wrong; nothing was changed
   3  no member can be reached, or none can answer; nothing was changed
   4  the cluster has no quorum; nothing was changed
-  5  the outcome is unknown: look before you try again
+  5  the outcome is unknown, or (`--wait`) the time is over: look before you try again
   6  not admitted: no valid certificate or token, or its role does not allow this
+`policy plan` ends with 0 if nothing would change, 1 if something would, and 255 for any error.
 
-Environment: HACTL_CONFIG names the context file, NO_COLOR switches colours off.";
+Environment: HACTL_CONFIG names the context file, HACTL_CLUSTER the context in it, NO_COLOR switches colours off.";
 
 /// Asks and orders a cluster of failover supervisors.
 #[derive(Debug, Parser)]
@@ -30,6 +32,9 @@ pub(crate) struct Cli {
         default_value = "/etc/ha/hactl.toml"
     )]
     pub(crate) context: PathBuf,
+    /// Which cluster of the context file, if it has several; without it the current one (`hactl context use`).
+    #[arg(long, global = true, env = "HACTL_CLUSTER", value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
     /// Form of the output.
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
@@ -45,17 +50,46 @@ pub(crate) struct Cli {
 pub(crate) enum Output {
     /// For people.
     Table,
+    /// For people with a wide screen: lists have more columns.
+    Wide,
     /// For programs; stable.
     Json,
     /// The same as YAML.
     Yaml,
 }
 
+/// Whether to show it once or again and again.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Watch {
+    /// Show it again whenever it has changed, until interrupted: over the old one on a terminal, else below it.
+    #[arg(long, short)]
+    pub(crate) watch: bool,
+}
+
+/// Whether to wait for what was ordered.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Wait {
+    /// Wait until it is done, at most so long (10m if no time is given), and say on standard error how it goes.
+    /// Exits with 1 if it is stuck, refused or cancelled, with 5 if the time is over.
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "10m",
+        value_parser = length
+    )]
+    pub(crate) wait: Option<Duration>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Is it armed, who leads, what is where, and what needs attention.
-    #[command(after_help = "Example:\n  hactl status\n  hactl status || page-somebody")]
-    Status,
+    #[command(after_help = "Example:\n  hactl status --watch\n  hactl status || page-somebody")]
+    Status(Watch),
+    /// The whole terminal: status, nodes, failovers, trouble and history as they change. `q` quits.
+    #[command(after_help = "Example:\n  hactl watch\n  hactl watch --cluster lab")]
+    Watch,
     /// Describe providers, nodes, instances and policies: the whole file or nothing.
     #[command(
         after_help = "Example:\n  hactl apply -f inventory.toml\n  generate-inventory | hactl apply -f -"
@@ -76,15 +110,17 @@ pub(crate) enum Verb {
     Failover(FailoverVerb),
     /// Seen? Judged? Planned? Attempted? Proved? And what it waits for.
     #[command(
-        after_help = "Example:\n  hactl explain node-3\n  hactl explain instance/web\n  hactl explain f1234"
+        after_help = "Example:\n  hactl explain node-3 --watch\n  hactl explain instance/web\n  hactl explain f1234"
     )]
     Explain {
         /// A node, an instance or a failover.
         name: String,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Cut a node off (power, volumes, network), whatever its health. An instance on it is moved.
     #[command(
-        after_help = "Example:\n  hactl fence node-3 --reason 'smoke in rack 4'\n  hactl fence node-3 --reason drill --yes node-3"
+        after_help = "Example:\n  hactl fence node-3 --reason 'smoke in rack 4' --wait\n  hactl fence node-3 --reason drill --yes node-3"
     )]
     Fence {
         /// The node.
@@ -95,6 +131,8 @@ pub(crate) enum Verb {
         /// The node's name once more, instead of typing it when asked.
         #[arg(long, value_name = "NAME")]
         yes: Option<String>,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Vouch that a node that is being fenced is off. Only if you have seen it yourself.
     #[command(after_help = "Example:\n  hactl confirm-off node-3 --reason 'cable pulled, INC-4711'")]
@@ -122,6 +160,13 @@ pub(crate) enum Verb {
         #[arg(long)]
         reason: String,
     },
+    /// Who would take over from whom, and which racks, PDUs or switches could be lost. Exit code 1: something is not covered.
+    #[command(after_help = "Example:\n  hactl coverage\n  hactl coverage --losing rack/r2")]
+    Coverage {
+        /// Only this failure domain, as KIND/NAME, with the spare of each instance.
+        #[arg(long, value_name = "DOMAIN")]
+        losing: Option<String>,
+    },
     /// The supervisor processes of the cluster.
     #[command(subcommand)]
     Member(MemberVerb),
@@ -146,6 +191,12 @@ pub(crate) enum Verb {
         #[arg(long, default_value_t = 100)]
         limit: usize,
     },
+    /// The clusters of the context file, and which of them is meant. Asks no cluster.
+    #[command(subcommand)]
+    Context(ContextVerb),
+    /// What helps to find out why.
+    #[command(subcommand)]
+    Debug(DebugVerb),
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  hactl completion bash > /etc/bash_completion.d/hactl")]
     Completion {
@@ -163,13 +214,17 @@ pub(crate) enum Verb {
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeVerb {
     /// All nodes.
-    #[command(after_help = "Example:\n  hactl node list -o json | jq '.[] | select(.state == \"spare\")'")]
-    List,
+    #[command(
+        after_help = "Example:\n  hactl node list --watch\n  hactl node list -o json | jq '.[] | select(.state == \"spare\")'"
+    )]
+    List(Watch),
     /// One node in full; its secrets are hidden.
     #[command(after_help = "Example:\n  hactl node show node-3")]
     Show {
         /// The node.
         name: String,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// No new instance for this node.
     #[command(after_help = "Example:\n  hactl node cordon node-3")]
@@ -197,13 +252,17 @@ pub(crate) enum NodeVerb {
         reason: Option<String>,
     },
     /// Let a quarantined node become a spare again.
-    #[command(after_help = "Example:\n  hactl node release node-3 --reason 'disk replaced, memory tested'")]
+    #[command(
+        after_help = "Example:\n  hactl node release node-3 --reason 'disk replaced, memory tested' --wait"
+    )]
     Release {
         /// The node.
         name: String,
         /// Why it may run again.
         #[arg(long)]
         reason: String,
+        #[command(flatten)]
+        wait: Wait,
     },
 }
 
@@ -219,16 +278,20 @@ pub(crate) enum OnOff {
 #[derive(Debug, Subcommand)]
 pub(crate) enum InstanceVerb {
     /// All instances.
-    #[command(after_help = "Example:\n  hactl instance list")]
-    List,
+    #[command(after_help = "Example:\n  hactl instance list -o wide")]
+    List(Watch),
     /// One instance in full.
-    #[command(after_help = "Example:\n  hactl instance show web")]
+    #[command(after_help = "Example:\n  hactl instance show web --watch")]
     Show {
         /// The instance.
         name: String,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Move an instance after a fence of its node, whatever the node's health.
-    #[command(after_help = "Example:\n  hactl instance evacuate web --reason 'fan failing in node-3'")]
+    #[command(
+        after_help = "Example:\n  hactl instance evacuate web --reason 'fan failing in node-3'\n  hactl instance evacuate web --reason drill --yes web --wait=5m || page-somebody"
+    )]
     Evacuate {
         /// The instance.
         name: String,
@@ -238,19 +301,34 @@ pub(crate) enum InstanceVerb {
         /// The instance's name once more, instead of typing it when asked.
         #[arg(long, value_name = "NAME")]
         yes: Option<String>,
+        #[command(flatten)]
+        wait: Wait,
     },
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum FailoverVerb {
     /// All failovers, newest first.
-    #[command(after_help = "Example:\n  hactl failover list")]
-    List,
+    #[command(after_help = "Example:\n  hactl failover list --watch -o json")]
+    List(Watch),
     /// One failover in full: phases, steps, proof.
-    #[command(after_help = "Example:\n  hactl failover show f1234")]
+    #[command(after_help = "Example:\n  hactl failover show f1234 --watch")]
     Show {
         /// The failover, e.g. f1234.
         id: String,
+        #[command(flatten)]
+        watch: Watch,
+    },
+    /// Let a decided failover begin that waits for a human (policy key acting.mode = approval).
+    #[command(after_help = "Example:\n  hactl failover approve web --reason 'seen it burn' --wait")]
+    Approve {
+        /// The instance that is to move: before it begins, a failover has no number.
+        instance: String,
+        /// Why; kept for ever.
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Call a failover off; only before anything was done.
     #[command(after_help = "Example:\n  hactl failover cancel f1234 --reason 'it is only rebooting'")]
@@ -266,8 +344,8 @@ pub(crate) enum FailoverVerb {
 #[derive(Debug, Subcommand)]
 pub(crate) enum MemberVerb {
     /// The members, as the one that answers sees them.
-    #[command(after_help = "Example:\n  hactl member list")]
-    List,
+    #[command(after_help = "Example:\n  hactl member list --watch")]
+    List(Watch),
     /// Add a member: it learns the log, then it votes.
     #[command(
         after_help = "Example:\n  hactl member add 2 --member-addr 10.0.0.2:7101 --api-addr 10.0.0.2:7201"
@@ -280,18 +358,24 @@ pub(crate) enum MemberVerb {
         /// Leave it a learner.
         #[arg(long)]
         learner: bool,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Remove a member. Its number is never used again.
-    #[command(after_help = "Example:\n  hactl member remove 2")]
+    #[command(after_help = "Example:\n  hactl member remove 2 --wait=30s")]
     Remove {
         /// Its number.
         id: u64,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Give the leadership to another member.
-    #[command(after_help = "Example:\n  hactl member transfer 2")]
+    #[command(after_help = "Example:\n  hactl member transfer 2 --wait=30s")]
     Transfer {
         /// Its number.
         id: u64,
+        #[command(flatten)]
+        wait: Wait,
     },
 }
 
@@ -306,10 +390,51 @@ pub(crate) struct MemberAddrs {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum ContextVerb {
+    /// All contexts of the file.
+    #[command(after_help = "Example:\n  hactl context list -o wide")]
+    List,
+    /// Make a context the one that is meant without --cluster.
+    #[command(after_help = "Example:\n  hactl context use prod")]
+    Use {
+        /// The context.
+        name: String,
+    },
+    /// One context: where its members are and which files it uses. What is in these is not shown.
+    #[command(after_help = "Example:\n  hactl context show\n  hactl context show prod")]
+    Show {
+        /// The context; without it the current one.
+        name: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DebugVerb {
+    /// Collect status, lists, details, history and metrics in one archive, without secrets. It is sent nowhere.
+    #[command(
+        after_help = "Example:\n  hactl debug bundle\n  hactl debug bundle INC-4711.tar.gz --events 5000"
+    )]
+    Bundle(Bundling),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bundling {
+    /// The archive; without it, a name with the cluster and the time, in this directory.
+    #[arg(value_name = "FILE.tar.gz")]
+    pub(crate) file: Option<PathBuf>,
+    /// At most so many events, the newest.
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    pub(crate) events: usize,
+    /// Overwrite the archive.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum PolicyVerb {
     /// All policies.
     #[command(after_help = "Example:\n  hactl policy list")]
-    List,
+    List(Watch),
     /// One policy, as the document that `policy set -f` takes.
     #[command(after_help = "Example:\n  hactl policy get quick > quick.toml")]
     Get {
@@ -329,13 +454,66 @@ pub(crate) enum PolicyVerb {
         file: PathBuf,
     },
     /// Open a policy in $VISUAL or $EDITOR and set what is saved, if nobody else has changed it meanwhile.
-    #[command(after_help = "Example:\n  hactl policy edit quick")]
+    #[command(after_help = "Example:\n  hactl policy edit quick --reason 'the new switches settle faster'")]
     Edit {
         /// The policy.
         name: String,
+        /// Why; kept with the version.
+        #[arg(long)]
+        reason: String,
+    },
+    /// The versions of a policy, newest first: who made each, why, and what it changed. Deleted policies have them too.
+    #[command(
+        after_help = "Example:\n  hactl policy history quick\n  hactl policy history quick -o json | jq '.[0].changes'"
+    )]
+    History {
+        /// The policy.
+        name: String,
+    },
+    /// Set an earlier version again, as a new version.
+    #[command(
+        after_help = "Example:\n  hactl policy rollback quick --reason 'two false alarms since'\n  hactl policy rollback quick --to i4711 --reason 'as it was in May'"
+    )]
+    Rollback {
+        /// The policy; one that was deleted comes back.
+        name: String,
+        /// The version (`policy history` shows them); by default the one before this.
+        #[arg(long, value_name = "VERSION")]
+        to: Option<policies::LogIndex>,
+        /// Why; kept with the version.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Delete a policy that protects nothing. `policy rollback` brings it back.
+    #[command(after_help = "Example:\n  hactl policy delete mine --reason 'nobody uses it'")]
+    Delete {
+        /// The policy.
+        name: String,
+        /// Why; kept with the version.
+        #[arg(long)]
+        reason: String,
+        /// Only if it is still at this version (`policy list` shows it).
+        #[arg(long, value_name = "VERSION")]
+        check: Option<policies::LogIndex>,
+    },
+    /// What a change would change now: keys, verdicts, fences, spares. Nothing is set. Exit code 0: nothing, 1: something,
+    /// 255: error.
+    #[command(
+        after_help = "Example:\n  hactl policy plan quick detection.members_min=2 spares.differs_in=rack\n  hactl policy plan mine -f mine.toml"
+    )]
+    Plan {
+        /// The policy.
+        name: String,
+        /// section.key=value
+        #[arg(required_unless_present = "file", conflicts_with = "file")]
+        changes: Vec<String>,
+        /// The whole content, from a file.
+        #[arg(short, long)]
+        file: Option<PathBuf>,
     },
     /// What a candidate would have done: plays the flight records of all members under the policies in force and with the
-    /// candidate in the place of one of them. Exit code 0: both would have done the same; 1: they would not.
+    /// candidate in the place of one of them. Exit code 0: both would have done the same; 1: they would
+    /// not; 255: error.
     #[command(
         after_help = "Example:\n  hactl policy replay mine.toml --since 30d\n  hactl policy replay mine.toml --name quick --since 7d -o json"
     )]
@@ -354,7 +532,7 @@ pub(crate) enum PolicyVerb {
     },
     /// Change keys of a policy, or replace it by a file. A new name makes a new policy.
     #[command(
-        after_help = "Example:\n  hactl policy set quick detection.suspect_after=1s brakes.fences_in_flight_max=1\n  hactl policy set mine -f mine.toml"
+        after_help = "Example:\n  hactl policy set quick detection.suspect_after=1s brakes.fences_in_flight_max=1 --reason 'INC-4711'\n  hactl policy set mine -f mine.toml --reason 'for the database'"
     )]
     Set {
         /// The policy.
@@ -368,6 +546,9 @@ pub(crate) enum PolicyVerb {
         /// Only if it is still at this version (`policy list` shows it).
         #[arg(long, value_name = "VERSION")]
         check: Option<policies::LogIndex>,
+        /// Why; kept with the version.
+        #[arg(long)]
+        reason: String,
     },
 }
 
@@ -381,18 +562,12 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
-    fn leaves(command: &clap::Command, path: &str, check: &mut impl FnMut(&clap::Command, &str)) {
-        for verb in command.get_subcommands() {
-            let path = format!("{path} {}", verb.get_name());
-            if verb.has_subcommands() { leaves(verb, &path, check) } else { check(verb, &path) }
-        }
-    }
-
     #[test]
     fn every_verb_has_an_example_that_is_accepted() {
         Cli::command().debug_assert();
         let mut found = 0;
-        leaves(&Cli::command(), "hactl", &mut |verb, path| {
+        for (path, verb) in crate::schema::leaves() {
+            let path = format!("hactl {path}");
             let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.starts_with("Example:\n"), "{path} has no example");
             for line in help.lines().skip(1).filter(|line| line.trim_start().starts_with("hactl ")) {
@@ -401,13 +576,13 @@ mod tests {
                     0 => text.split_whitespace().collect::<Vec<_>>(),
                     _ => vec![text],
                 });
-                assert!(line.trim_start().starts_with(path), "{path}: {line}");
+                assert!(line.trim_start().starts_with(&path), "{path}: {line}");
                 if let Err(error) = Cli::try_parse_from(words) {
                     panic!("{line}: {error}");
                 }
                 found += 1;
             }
-        });
+        }
         assert!(found > 25, "{found}");
     }
 }

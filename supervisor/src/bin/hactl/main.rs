@@ -4,9 +4,18 @@
 //! it reads arguments and files, calls the API and prints the answer.
 
 mod args;
+mod bundle;
+mod contexts;
+mod feed;
+mod live;
+mod output;
 mod policy;
 mod replay;
 mod run;
+#[cfg(test)]
+mod schema;
+mod wait;
+mod watching;
 
 use args::{Cli, PolicyVerb, Verb};
 use clap::{CommandFactory, Parser};
@@ -28,6 +37,9 @@ fn main() -> ExitCode {
     // A document can be read without a cluster.
     if let Verb::Policy(PolicyVerb::Lint { file }) = &cli.verb {
         return ended(policy::lint(file));
+    }
+    if let Verb::Context(verb) = &cli.verb {
+        return ended(contexts::carry_out(&cli, verb));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = match runtime {

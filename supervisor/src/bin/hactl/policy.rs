@@ -4,15 +4,17 @@
 //! What it never does: know which values are good; the document itself does ([`Policy::validate`]).
 
 use crate::args::PolicyVerb;
+use crate::output::say;
 use crate::replay::Wanted;
-use crate::run::{Done, Failure, Session, read_input, say, segment};
-use policies::Policy;
+use crate::run::{Done, Failure, Session, read_input, segment};
+use policies::{LogIndex, Policy, Preview};
 use reqwest::Method;
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
-use supervisor::api::Policing;
+use std::process::{Command, ExitCode};
 use supervisor::api::answers::{Committed, InstanceDetail, PolicyDetail};
+use supervisor::api::{Became, Code, Deleting, Policing, PolicyVersion, Problem};
+use supervisor::client::ClientError;
 use supervisor::document;
 use supervisor::render::{self, Screen};
 
@@ -29,9 +31,9 @@ pub(crate) fn lint(file: &Path) -> Done {
 impl Session {
     pub(crate) async fn policy(&self, verb: PolicyVerb) -> Done {
         match verb {
-            PolicyVerb::List => {
-                let screen = |list: &Vec<PolicyDetail>, _: &Screen| render::policies(list);
-                self.show("/v1/policies", screen).await
+            PolicyVerb::List(watch) => {
+                let screen = |list: &Vec<PolicyDetail>, screen: &Screen| render::policies(list, screen);
+                self.show_or_watch(watch, "/v1/policies", screen).await
             }
             PolicyVerb::Get { name } => {
                 let detail = self.policy_detail(&name).await?;
@@ -46,19 +48,30 @@ impl Session {
                 self.print(&detail, |_| text.clone())
             }
             PolicyVerb::Lint { file } => lint(&file),
-            PolicyVerb::Set { name, changes, file, check } => {
-                let policing = match file {
-                    Some(file) => {
-                        let (source, text) = read_input(&file)?;
-                        Policing { changes: vec![], policy: Some(read(&source, &text)?), check }
-                    }
-                    None => Policing { changes: split(&changes)?, policy: None, check },
-                };
-                self.change_policy(&name, &policing).await
+            PolicyVerb::Plan { name, changes, file } => {
+                let planned = self.plan(&name, &changes, file.as_deref()).await;
+                planned.map_err(|failure| Failure::NoAnswer(Box::new(failure)))
             }
-            PolicyVerb::Edit { name } => self.edit(&name).await,
+            PolicyVerb::Set { name, changes, file, check, reason } => {
+                let (changes, policy) = content(&changes, file.as_deref())?;
+                self.change_policy(&name, &Policing { changes, policy, check, reason }).await
+            }
+            PolicyVerb::Edit { name, reason } => self.edit(&name, reason).await,
+            PolicyVerb::History { name } => {
+                let screen =
+                    |versions: &Vec<PolicyVersion>, screen: &Screen| render::policy_history(versions, screen);
+                self.show(&history_path(&name), screen).await
+            }
+            PolicyVerb::Rollback { name, to, reason } => self.roll_back(&name, to, &reason).await,
+            PolicyVerb::Delete { name, reason, check } => {
+                let path = format!("/v1/policies/{}", segment(&name));
+                let deleting = Deleting { check, reason };
+                let committed: Committed = self.client.order(Method::DELETE, &path, &deleting).await?;
+                self.print(&committed, render::committed)
+            }
             PolicyVerb::Replay { file, name, since, failover_takes } => {
-                self.replay(Wanted { file, name, since, failover_takes }).await
+                let replayed = self.replay(Wanted { file, name, since, failover_takes }).await;
+                replayed.map_err(|failure| Failure::NoAnswer(Box::new(failure)))
             }
         }
     }
@@ -67,15 +80,50 @@ impl Session {
         Ok(self.client.get(&format!("/v1/policies/{}", segment(name))).await?)
     }
 
+    /// What a change would change now; exit code 1 if anything.
+    async fn plan(&self, name: &str, changes: &[String], file: Option<&Path>) -> Done {
+        let id = name.parse().map_err(|error| Failure::Usage(format!("{error}")))?;
+        let (changes, policy) = content(changes, file)?;
+        let policing = Policing { changes, policy, check: None, reason: String::new() };
+        let path = format!("/v1/policies/{}/plan", segment(name));
+        let preview: Preview = self.client.order(Method::POST, &path, &policing).await?;
+        self.printer.print(&preview, |preview| render::policy_plan(&id, preview, &self.printer.screen()))?;
+        Ok(if preview.is_nothing() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    }
+
     async fn change_policy(&self, name: &str, policing: &Policing) -> Done {
         let path = format!("/v1/policies/{}", segment(name));
         let committed: Committed = self.client.order(Method::PUT, &path, policing).await?;
         self.print(&committed, render::committed)
     }
 
+    /// Sets an earlier version again, unless somebody changes the policy meanwhile.
+    async fn roll_back(&self, name: &str, to: Option<LogIndex>, reason: &str) -> Done {
+        let versions: Vec<PolicyVersion> = self.client.get(&history_path(name)).await?;
+        let wanted = match to {
+            Some(to) => versions.iter().find(|known| known.version == to),
+            // Of a deleted policy, the version that was deleted.
+            None => versions.iter().find(|known| known.became == Became::Replaced),
+        };
+        let Some(wanted) = wanted else {
+            let what = to.map_or_else(|| "an earlier version".to_owned(), |to| format!("version {to}"));
+            let why = format!("{what} of policy {name} is not known");
+            let hint = format!("`hactl policy history {name}` shows which are kept");
+            return Err(ClientError::Refused(Problem::new(Code::NotThere, why, hint)).into());
+        };
+        let in_force = versions.first().filter(|newest| newest.became == Became::InForce);
+        let policing = Policing {
+            changes: vec![],
+            policy: Some(wanted.policy.clone()),
+            check: Some(in_force.map_or(LogIndex(0), |newest| newest.version)),
+            reason: format!("back to version {}: {reason}", wanted.version),
+        };
+        self.change_policy(name, &policing).await
+    }
+
     /// Opens the policy in an editor until what is saved can be taken, as `kubectl edit` does, and sets it if nobody else
     /// has changed it meanwhile. What was typed is never lost.
-    async fn edit(&self, name: &str) -> Done {
+    async fn edit(&self, name: &str, reason: String) -> Done {
         let detail = self.policy_detail(name).await?;
         let draft = Draft::new(name, &toml(&detail)?)?;
         let policy = match draft.edit_until_read() {
@@ -85,7 +133,8 @@ impl Session {
         if policy == detail.policy {
             return say(&format!("policy {name} is as it was; nothing was changed\n"));
         }
-        let policing = Policing { changes: vec![], policy: Some(policy), check: Some(detail.version) };
+        let check = Some(detail.version);
+        let policing = Policing { changes: vec![], policy: Some(policy), check, reason };
         match self.change_policy(name, &policing).await {
             Ok(code) => Ok(code),
             Err(failure) => draft.keep(failure),
@@ -153,6 +202,10 @@ impl Draft {
     }
 }
 
+fn history_path(name: &str) -> String {
+    format!("/v1/policies/{}/history", segment(name))
+}
+
 /// What marks a line as ours in a draft.
 const COMPLAINT: &str = "#! ";
 
@@ -164,6 +217,16 @@ pub(crate) fn read(source: &str, text: &str) -> Result<Policy, Failure> {
 
 fn toml(detail: &PolicyDetail) -> Result<String, Failure> {
     render::policy(detail).map_err(|error| Failure::local("write TOML", &error))
+}
+
+/// Single keys, or the whole content of a file.
+fn content(
+    changes: &[String],
+    file: Option<&Path>,
+) -> Result<(Vec<(String, String)>, Option<Policy>), Failure> {
+    let Some(file) = file else { return Ok((split(changes)?, None)) };
+    let (source, text) = read_input(file)?;
+    Ok((vec![], Some(read(&source, &text)?)))
 }
 
 fn split(changes: &[String]) -> Result<Vec<(String, String)>, Failure> {

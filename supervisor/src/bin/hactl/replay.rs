@@ -46,7 +46,7 @@ impl Session {
         let members: Members = self.client.get("/v1/members").await?;
         let in_force: Vec<PolicyDetail> = self.client.get("/v1/policies").await?;
         let ago = u64::try_from(wanted.since.min(SINCE_MAX).as_millis()).unwrap_or(0);
-        let since = Wall(self.now().0.saturating_sub(ago));
+        let since = Wall(supervisor::clock::wall().0.saturating_sub(ago));
         let (failover_takes, failovers_measured) = self.failover_takes(wanted.failover_takes).await?;
         let (tapes, mut missing) = self.tapes(&members.members, since).await?;
         let voters = members.members.iter().filter(|member| member.voter).count();
@@ -61,7 +61,7 @@ impl Session {
         let replay = play(&trial, &tapes, &mut missing)?;
         let code = if replay.differs() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         let replayed = Replayed { candidate: source, missing, failover_takes, failovers_measured, replay };
-        self.print(&replayed, |replayed| render::replayed(replayed, self.screen()))?;
+        self.print(&replayed, |replayed| render::replayed(replayed, &self.printer.screen()))?;
         Ok(code)
     }
 

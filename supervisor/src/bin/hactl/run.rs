@@ -1,8 +1,9 @@
 //! Carries out one verb: a request, an answer, a screen.
 
-use crate::args::{Cli, FailoverVerb, InstanceVerb, MemberVerb, NodeVerb, OnOff, Output, Verb};
-use jiff::tz::TimeZone;
-use policies::{Documents, Event, LogIndex, MemberId, Wall};
+use crate::args::{Cli, DebugVerb, FailoverVerb, InstanceVerb, MemberVerb, NodeVerb, OnOff, Verb, Watch};
+use crate::feed::Feed;
+use crate::output::{Printer, Reader};
+use policies::{Coverage, Documents, LogIndex, Loss, MemberId};
 use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,13 +19,12 @@ use supervisor::api::answers::{
 use supervisor::api::explain::Explanation;
 use supervisor::api::{Applying, Code, NewMember, Reason, Switch, Transfer};
 use supervisor::client::{Client, ClientError};
+use supervisor::context::{ContextDetail, ContextFile};
 use supervisor::render::{self, Screen};
 use supervisor::{clock, document, files};
 
 /// Pause before a new member is asked again whether it has caught up.
 const CAUGHT_UP_AGAIN: Duration = Duration::from_millis(200);
-/// Pause before a broken stream of events is opened again.
-const FOLLOW_AGAIN: Duration = Duration::from_millis(500);
 
 /// Why a verb was not carried out.
 #[derive(Debug)]
@@ -35,6 +35,17 @@ pub(crate) enum Failure {
     Local(String),
     /// The cluster refused or is not there.
     Cluster(ClientError),
+    /// Any of these, of a verb whose exit code 1 is an answer.
+    NoAnswer(Box<Failure>),
+    /// What was ordered will not be done, at least not without a human.
+    Ended(String),
+    /// What was ordered was not done in time, and may still be.
+    TimeOver {
+        /// How long it was waited for.
+        limit: Duration,
+        /// What was seen last; empty if nothing was.
+        last: String,
+    },
 }
 
 impl Failure {
@@ -44,8 +55,11 @@ impl Failure {
 
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
+            Failure::Ended(_) => 1,
+            Failure::TimeOver { .. } => 5,
             Failure::Usage(_) => 2,
             Failure::Local(_) => 3,
+            Failure::NoAnswer(_) => 255,
             Failure::Cluster(error) => match error {
                 ClientError::Context(_)
                 | ClientError::File(_)
@@ -68,7 +82,12 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Usage(why) | Failure::Local(why) => write!(f, "hactl: {why}"),
+            Failure::NoAnswer(failure) => failure.fmt(f),
+            Failure::Usage(why) | Failure::Local(why) | Failure::Ended(why) => write!(f, "hactl: {why}"),
+            Failure::TimeOver { limit, last } => {
+                write!(f, "hactl: not done after {limit:?}, and it may go on")?;
+                if last.is_empty() { Ok(()) } else { write!(f, "; what was seen last: {last}") }
+            }
             Failure::Cluster(ClientError::Refused(problem)) => {
                 write!(f, "hactl: {}\n  {}", problem.error, problem.hint)
             }
@@ -96,25 +115,17 @@ pub(crate) type Done = Result<ExitCode, Failure>;
 /// One run of `hactl`.
 pub(crate) struct Session {
     pub(crate) client: Client,
-    output: Output,
-    screen: Screen,
+    pub(crate) printer: Printer,
+    context: ContextDetail,
     timeout: Duration,
 }
 
 impl Session {
     pub(crate) fn open(cli: &Cli) -> Result<Session, Failure> {
-        let client = Client::open(&cli.context, cli.timeout)?;
-        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        let screen = Screen { now: clock::wall(), zone: TimeZone::system(), colour };
-        Ok(Session { client, output: cli.output, screen, timeout: cli.timeout })
-    }
-
-    pub(crate) fn now(&self) -> Wall {
-        self.screen.now
-    }
-
-    pub(crate) fn screen(&self) -> &Screen {
-        &self.screen
+        let file = ContextFile::load(&cli.context)?;
+        let client = Client::open_cluster(&file, cli.cluster.as_deref(), cli.timeout)?;
+        let context = file.show(cli.cluster.as_deref())?;
+        Ok(Session { client, printer: Printer::new(cli), context, timeout: cli.timeout })
     }
 
     pub(crate) fn timeout(&self) -> Duration {
@@ -123,24 +134,32 @@ impl Session {
 
     pub(crate) async fn carry_out(&self, verb: Verb) -> Done {
         match verb {
-            Verb::Status => self.status().await,
+            Verb::Status(watch) => self.status(watch).await,
+            Verb::Watch => self.watch_all().await,
             Verb::Apply { file } => self.apply(&file).await,
             Verb::Node(verb) => self.node(verb).await,
             Verb::Instance(verb) => self.instance(verb).await,
             Verb::Failover(verb) => self.failover(verb).await,
-            Verb::Explain { name } => {
+            Verb::Explain { name, watch } => {
                 let path = match name.split_once('/') {
                     Some((kind, name)) => format!("/v1/explain/{}/{}", segment(kind), segment(name)),
                     None => format!("/v1/explain/{}", segment(&name)),
                 };
-                self.show(&path, render::explanation as fn(&Explanation, &Screen) -> String).await
+                let screen = render::explanation as fn(&Explanation, &Screen) -> String;
+                self.show_or_watch(watch, &path, screen).await
             }
-            Verb::Fence { node, reason, yes } => {
-                confirm(&node, yes, "This cuts it off from power, volumes and network")?;
-                self.order(&format!("/v1/nodes/{}/fence", segment(&node)), &Reason { reason }).await
+            Verb::Coverage { losing } => self.coverage(losing.as_deref()).await,
+            Verb::Fence { node, reason, yes, wait } => {
+                self.confirm(&node, yes, "This cuts it off from power, volumes and network")?;
+                let path = format!("/v1/nodes/{}/fence", segment(&node));
+                let order = self.commit(&path, &Reason { reason }).await?;
+                match wait.wait {
+                    Some(limit) => self.wait_for_fence(limit, order, &node).await,
+                    None => Ok(ExitCode::SUCCESS),
+                }
             }
             Verb::ConfirmOff { node, reason, yes } => {
-                confirm(&node, yes, "If it is not off, two machines will write to one volume")?;
+                self.confirm(&node, yes, "If it is not off, two machines will write to one volume")?;
                 self.order(&format!("/v1/nodes/{}/confirm-off", segment(&node)), &Reason { reason }).await
             }
             Verb::Arm { reason } => self.order("/v1/arm", &Reason { reason }).await,
@@ -148,24 +167,32 @@ impl Session {
             Verb::Member(verb) => self.member(verb).await,
             Verb::Policy(verb) => self.policy(verb).await,
             Verb::Events { follow, about, since, limit } => self.events(follow, about, since, limit).await,
-            Verb::Completion { .. } | Verb::Man { .. } => Ok(ExitCode::SUCCESS),
+            Verb::Debug(DebugVerb::Bundle(bundling)) => self.bundle(&self.context, bundling).await,
+            Verb::Context(_) | Verb::Completion { .. } | Verb::Man { .. } => Ok(ExitCode::SUCCESS),
         }
     }
 
     /// Without a quorum any member's own memory is better than nothing, and the screen says what it is.
-    async fn status(&self) -> Done {
-        let status: Status = match self.client.get("/v1/status").await {
+    pub(crate) async fn read_status(&self) -> Result<Status, ClientError> {
+        match self.client.get("/v1/status").await {
             Err(ClientError::Refused(problem)) if problem.code == Code::NoQuorum => {
-                self.client.get("/v1/status?local=true").await?
+                self.client.get("/v1/status?local=true").await
             }
-            answer => answer?,
-        };
+            answer => answer,
+        }
+    }
+
+    async fn status(&self, watch: Watch) -> Done {
+        if watch.watch {
+            return self.watch(async || self.read_status().await, render::status).await;
+        }
+        let status = self.read_status().await?;
         let code = match (status.local, status.attention.is_empty()) {
             (true, _) => ExitCode::from(4),
             (false, true) => ExitCode::SUCCESS,
             (false, false) => ExitCode::FAILURE,
         };
-        self.print(&status, |status| render::status(status, &self.screen))?;
+        self.print(&status, |status| render::status(status, &self.printer.screen()))?;
         Ok(code)
     }
 
@@ -175,19 +202,19 @@ impl Session {
             document::read(&name, &text).map_err(|error| Failure::Usage(error.to_string()))?;
         let described: Described =
             self.client.order(Method::POST, "/v1/apply", &Applying { documents }).await?;
-        self.print(&described, |described| render::described(described, &self.screen))
+        self.print(&described, |described| render::described(described, &self.printer.screen()))
     }
 
     async fn node(&self, verb: NodeVerb) -> Done {
         let path = |name: &str, verb: &str| format!("/v1/nodes/{}/{verb}", segment(name));
         match verb {
-            NodeVerb::List => {
-                self.show("/v1/nodes", |nodes: &Vec<NodeLine>, screen: &Screen| render::nodes(nodes, screen))
-                    .await
+            NodeVerb::List(watch) => {
+                let screen = |list: &Vec<NodeLine>, screen: &Screen| render::nodes(list, screen);
+                self.show_or_watch(watch, "/v1/nodes", screen).await
             }
-            NodeVerb::Show { name } => {
+            NodeVerb::Show { name, watch } => {
                 let path = format!("/v1/nodes/{}", segment(&name));
-                self.show(&path, render::node as fn(&NodeDetail, &Screen) -> String).await
+                self.show_or_watch(watch, &path, render::node as fn(&NodeDetail, &Screen) -> String).await
             }
             NodeVerb::Cordon { name } => {
                 self.order(&path(&name, "cordon"), &Switch { on: true, reason: None }).await
@@ -202,38 +229,81 @@ impl Session {
                 };
                 self.order(&path(&name, "maintenance"), &Switch { on, reason }).await
             }
-            NodeVerb::Release { name, reason } => {
-                self.order(&path(&name, "release"), &Reason { reason }).await
+            NodeVerb::Release { name, reason, wait } => {
+                self.commit(&path(&name, "release"), &Reason { reason }).await?;
+                match wait.wait {
+                    Some(limit) => self.wait_for_release(limit, &name).await,
+                    None => Ok(ExitCode::SUCCESS),
+                }
             }
         }
     }
 
     async fn instance(&self, verb: InstanceVerb) -> Done {
         match verb {
-            InstanceVerb::List => {
+            InstanceVerb::List(watch) => {
                 let screen = |list: &Vec<InstanceLine>, screen: &Screen| render::instances(list, screen);
-                self.show("/v1/instances", screen).await
+                self.show_or_watch(watch, "/v1/instances", screen).await
             }
-            InstanceVerb::Show { name } => {
+            InstanceVerb::Show { name, watch } => {
                 let path = format!("/v1/instances/{}", segment(&name));
-                self.show(&path, render::instance as fn(&InstanceDetail, &Screen) -> String).await
+                let screen = render::instance as fn(&InstanceDetail, &Screen) -> String;
+                self.show_or_watch(watch, &path, screen).await
             }
-            InstanceVerb::Evacuate { name, reason, yes } => {
-                confirm(&name, yes, "Its node is fenced first")?;
-                self.order(&format!("/v1/instances/{}/evacuate", segment(&name)), &Reason { reason }).await
+            InstanceVerb::Evacuate { name, reason, yes, wait } => {
+                self.confirm(&name, yes, "Its node is fenced first")?;
+                let path = format!("/v1/instances/{}/evacuate", segment(&name));
+                let order = self.commit(&path, &Reason { reason }).await?;
+                match wait.wait {
+                    Some(limit) => self.wait_for_evacuation(limit, order, &name).await,
+                    None => Ok(ExitCode::SUCCESS),
+                }
             }
         }
     }
 
+    async fn coverage(&self, losing: Option<&str>) -> Done {
+        let coverage: Coverage = self.client.get("/v1/coverage").await?;
+        let covered = match losing {
+            None => {
+                self.printer
+                    .print(&coverage, |coverage| render::coverage(coverage, &self.printer.screen()))?;
+                coverage.gaps().next().is_none() && coverage.losses.values().all(Loss::is_covered)
+            }
+            Some(domain) => {
+                let Some(loss) = coverage.losses.get(domain) else {
+                    let known: Vec<&str> = coverage.losses.keys().map(String::as_str).collect();
+                    let meant = document::nearest(domain, known.iter().copied());
+                    let hint = meant.map_or_else(String::new, |meant| format!("; did you mean {meant:?}?"));
+                    return Err(Failure::Usage(format!(
+                        "no instance runs in the failure domain {domain:?}{hint}"
+                    )));
+                };
+                self.printer.print(loss, |loss| render::losing(domain, loss, &self.printer.screen()))?;
+                loss.is_covered()
+            }
+        };
+        Ok(if covered { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    }
+
     async fn failover(&self, verb: FailoverVerb) -> Done {
         match verb {
-            FailoverVerb::List => {
+            FailoverVerb::List(watch) => {
                 let screen = |list: &Vec<FailoverLine>, screen: &Screen| render::failovers(list, screen);
-                self.show("/v1/failovers", screen).await
+                self.show_or_watch(watch, "/v1/failovers", screen).await
             }
-            FailoverVerb::Show { id } => {
+            FailoverVerb::Show { id, watch } => {
                 let path = format!("/v1/failovers/{}", segment(&id));
-                self.show(&path, render::failover as fn(&FailoverDetail, &Screen) -> String).await
+                let screen = render::failover as fn(&FailoverDetail, &Screen) -> String;
+                self.show_or_watch(watch, &path, screen).await
+            }
+            FailoverVerb::Approve { instance, reason, wait } => {
+                let path = format!("/v1/instances/{}/approve", segment(&instance));
+                let order = self.commit(&path, &Reason { reason }).await?;
+                match wait.wait {
+                    Some(limit) => self.wait_for_approval(limit, order, &instance).await,
+                    None => Ok(ExitCode::SUCCESS),
+                }
             }
             FailoverVerb::Cancel { id, reason } => {
                 self.order(&format!("/v1/failovers/{}/cancel", segment(&id)), &Reason { reason }).await
@@ -243,41 +313,67 @@ impl Session {
 
     async fn member(&self, verb: MemberVerb) -> Done {
         match verb {
-            MemberVerb::List => {
-                self.show("/v1/members", render::members as fn(&Members, &Screen) -> String).await
+            MemberVerb::List(watch) => {
+                let screen = render::members as fn(&Members, &Screen) -> String;
+                self.show_or_watch(watch, "/v1/members", screen).await
             }
-            MemberVerb::Add { id, addrs, learner } => {
+            MemberVerb::Add { id, addrs, learner, wait } => {
                 let (member_addr, api_addr) = (addrs.member_addr, addrs.api_addr);
                 let new = NewMember { id: MemberId(id), member_addr, api_addr };
-                let mut committed: Committed = self.client.order(Method::POST, "/v1/members", &new).await?;
-                if !learner {
-                    let promoted = self.promote(id).await?;
-                    committed.index = promoted.index;
-                    committed.events.extend(promoted.events);
-                }
-                self.print(&committed, render::committed)
+                self.add_member(&new, learner, wait.wait).await
             }
-            MemberVerb::Remove { id } => {
+            MemberVerb::Remove { id, wait } => {
                 let path = format!("/v1/members/{id}");
                 let committed: Committed = self.client.order(Method::DELETE, &path, &()).await?;
-                self.print(&committed, render::committed)
+                self.print(&committed, render::committed)?;
+                match wait.wait {
+                    Some(limit) => self.wait_for_removal(limit, MemberId(id)).await,
+                    None => Ok(ExitCode::SUCCESS),
+                }
             }
-            MemberVerb::Transfer { id } => {
+            MemberVerb::Transfer { id, wait } => {
                 let transfer = Transfer { to: MemberId(id) };
                 self.client.order_quietly(Method::POST, "/v1/leader", &transfer).await?;
+                if let Some(limit) = wait.wait {
+                    self.wait_for_transfer(limit, transfer.to).await?;
+                }
                 self.print(&transfer, |transfer| format!("member {} leads\n", transfer.to.0))
             }
         }
     }
 
+    async fn add_member(&self, new: &NewMember, learner: bool, wait: Option<Duration>) -> Done {
+        let began = Instant::now();
+        let mut committed: Committed = self.client.order(Method::POST, "/v1/members", new).await?;
+        let left = |limit: Duration| limit.saturating_sub(began.elapsed());
+        if let Some(limit) = wait {
+            // As a learner first, for until then it cannot vote, and here it is told what it still lacks.
+            if let Err(failure) = self.wait_for_member(limit, new.id, true).await {
+                // It was added all the same.
+                self.print(&committed, render::committed)?;
+                return Err(failure);
+            }
+        }
+        if !learner {
+            let promoted = self.promote(new.id, left(wait.unwrap_or(self.timeout))).await?;
+            committed.index = promoted.index;
+            committed.events.extend(promoted.events);
+        }
+        self.print(&committed, render::committed)?;
+        match wait {
+            Some(limit) if !learner => self.wait_for_member(left(limit), new.id, false).await,
+            Some(_) | None => Ok(ExitCode::SUCCESS),
+        }
+    }
+
     /// Asks until the new member has caught up; the client itself asks again while the answer is "not yet".
-    async fn promote(&self, id: u64) -> Result<Committed, Failure> {
+    async fn promote(&self, id: MemberId, limit: Duration) -> Result<Committed, Failure> {
         let began = Instant::now();
         loop {
-            let path = format!("/v1/members/{id}/promote");
+            let path = format!("/v1/members/{}/promote", id.0);
             match self.client.order::<Committed>(Method::POST, &path, &()).await {
                 Err(ClientError::Refused(problem))
-                    if problem.code == Code::NotYet && began.elapsed() < self.timeout =>
+                    if problem.code == Code::NotYet && began.elapsed() < limit =>
                 {
                     tokio::time::sleep(CAUGHT_UP_AGAIN).await;
                 }
@@ -298,38 +394,49 @@ impl Session {
             query.push_str(&format!("&about={}", segment(&about)));
         }
         if let Some(since) = since {
-            let since =
-                self.screen.now.0.saturating_sub(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+            let since = clock::wall().0.saturating_sub(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
             query.push_str(&format!("&since={since}"));
         }
         if follow {
-            return self.follow(&query).await;
+            return self.follow(query).await;
         }
         let events: Events = self.client.get(&format!("/v1/events?{query}")).await?;
+        let screen = self.printer.screen();
         let lines =
-            |events: &Events| events.events.iter().map(|event| render::event(event, &self.screen)).collect();
+            |events: &Events| events.events.iter().map(|event| render::event(event, &screen)).collect();
         self.print(&events, lines)
     }
 
     /// Prints events as they happen; when a member goes away, goes on at another one after the last event seen.
-    async fn follow(&self, query: &str) -> Done {
-        let mut after: Option<LogIndex> = None;
-        loop {
-            let resume = after.map(|index| format!("&after={}", index.0)).unwrap_or_default();
-            let mut stream = self.client.stream(&format!("/v1/events/follow?{query}{resume}")).await?;
-            let mut buffer = vec![];
-            // A broken stream is opened again; only not finding any member is an error.
-            while let Ok(Some(chunk)) = stream.chunk().await {
-                buffer.extend_from_slice(&chunk);
-                while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-                    let line: Vec<u8> = buffer.drain(..=end).collect();
-                    let event: Event = serde_json::from_slice(&line)
-                        .map_err(|error| Failure::local("read an event", &error))?;
-                    after = Some(event.index);
-                    self.print_line(&event)?;
-                }
+    async fn follow(&self, query: String) -> Done {
+        let mut feed = Feed::new(&self.client, query);
+        while self.printer.print_event(&feed.next().await?)? == Reader::There {}
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// What a dangerous verb is about must be typed once more: a wrong line of the shell's history must not fence a node.
+    fn confirm(&self, name: &str, yes: Option<String>, warning: &str) -> Result<(), Failure> {
+        // Whoever has several clusters must see which one is meant.
+        let cluster = self.context.name.as_ref().map(|cluster| format!(" in {cluster}")).unwrap_or_default();
+        let typed = match yes {
+            Some(yes) => yes,
+            None if std::io::stdin().is_terminal() => {
+                let ask = write!(std::io::stderr(), "{name}{cluster}: {warning}. Type its name to go on: ");
+                ask.map_err(|error| Failure::local("ask", &error))?;
+                let mut line = String::new();
+                let read = std::io::stdin().lock().take(256).read_line(&mut line);
+                read.map_err(|error| Failure::local("read the answer", &error))?;
+                line.trim().to_owned()
             }
-            tokio::time::sleep(FOLLOW_AGAIN).await;
+            None => {
+                return Err(Failure::Usage(format!(
+                    "{name}{cluster}: {warning}; without a terminal say --yes {name}"
+                )));
+            }
+        };
+        match typed == name {
+            true => Ok(()),
+            false => Err(Failure::Usage(format!("{typed:?} is not {name:?}: nothing was done"))),
         }
     }
 
@@ -339,73 +446,22 @@ impl Session {
         screen: impl Fn(&A, &Screen) -> String,
     ) -> Done {
         let answer: A = self.client.get(path).await?;
-        self.print(&answer, |answer| screen(answer, &self.screen))
+        self.print(&answer, |answer| screen(answer, &self.printer.screen()))
     }
 
     async fn order(&self, path: &str, body: &impl Serialize) -> Done {
+        self.commit(path, body).await.map(|_| ExitCode::SUCCESS)
+    }
+
+    /// Orders, prints what that did, and says where in the log it is.
+    async fn commit(&self, path: &str, body: &impl Serialize) -> Result<LogIndex, Failure> {
         let committed: Committed = self.client.order(Method::POST, path, body).await?;
-        self.print(&committed, render::committed)
+        self.print(&committed, render::committed)?;
+        Ok(committed.index)
     }
 
     pub(crate) fn print<A: Serialize>(&self, answer: &A, screen: impl Fn(&A) -> String) -> Done {
-        let text = match self.output {
-            Output::Table => screen(answer),
-            Output::Json => {
-                let json = serde_json::to_string_pretty(answer);
-                json.map_err(|error| Failure::local("write JSON", &error))? + "\n"
-            }
-            Output::Yaml => {
-                serde_saphyr::to_string(answer).map_err(|error| Failure::local("write YAML", &error))?
-            }
-        };
-        say(&text)
-    }
-
-    /// One event: a line for people, a line of JSON, a YAML document.
-    fn print_line(&self, event: &Event) -> Done {
-        let text = match self.output {
-            Output::Table => render::event(event, &self.screen),
-            Output::Json => {
-                serde_json::to_string(event).map_err(|error| Failure::local("write JSON", &error))? + "\n"
-            }
-            Output::Yaml => {
-                let yaml = serde_saphyr::to_string(event);
-                format!("---\n{}", yaml.map_err(|error| Failure::local("write YAML", &error))?)
-            }
-        };
-        say(&text)
-    }
-}
-
-/// That the reader has gone (`| head`) is no error.
-pub(crate) fn say(text: &str) -> Done {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(Failure::local("write to standard output", &error)),
-    }
-}
-
-/// What a dangerous verb is about must be typed once more: a wrong line of the shell's history must not fence a node.
-fn confirm(name: &str, yes: Option<String>, warning: &str) -> Result<(), Failure> {
-    let typed = match yes {
-        Some(yes) => yes,
-        None if std::io::stdin().is_terminal() => {
-            let ask = write!(std::io::stderr(), "{name}: {warning}. Type its name to go on: ");
-            ask.map_err(|error| Failure::local("ask", &error))?;
-            let mut line = String::new();
-            let read = std::io::stdin().lock().take(256).read_line(&mut line);
-            read.map_err(|error| Failure::local("read the answer", &error))?;
-            line.trim().to_owned()
-        }
-        None => {
-            return Err(Failure::Usage(format!("{name}: {warning}; without a terminal say --yes {name}")));
-        }
-    };
-    match typed == name {
-        true => Ok(()),
-        false => Err(Failure::Usage(format!("{typed:?} is not {name:?}: nothing was done"))),
+        self.printer.print(answer, screen)
     }
 }
 
