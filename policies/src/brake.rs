@@ -70,35 +70,31 @@ impl<'a> Standing<'a> {
                 return Err(Waiting::HoldSettles { after: HOLD_SETTLES });
             }
         }
-        let (in_flight, max) = (self.in_flight, brakes.fences_in_flight_max);
-        if in_flight >= max {
-            return Err(Waiting::FencesInFlight { now: in_flight, max });
-        }
-        passed("fences in flight", format!("{in_flight} of at most {max}"));
-        let (begun, max) = (self.begun, brakes.fences_per_10min_max);
-        if begun >= max {
-            return Err(Waiting::FencesPer10Min { now: begun, max });
-        }
-        passed("fences in ten minutes", format!("{begun} of at most {max}"));
+        let (in_flight, begun) = (self.in_flight, self.begun);
+        limits(in_flight, begun, brakes)?;
+        passed("fences in flight", format!("{in_flight} of at most {}", brakes.fences_in_flight_max));
+        passed("fences in ten minutes", format!("{begun} of at most {}", brakes.fences_per_10min_max));
         Ok(gates)
     }
 
     /// Counts failed, silent and just fenced nodes in the cluster and in each failure domain. Silent ones count before
     /// they are judged: when a switch dies, the first node to be judged must not be fenced before the others are.
     fn hold(&self, brakes: &Brakes) -> Result<String, Waiting> {
-        let (all, max) = (self.failed, brakes.hold_above_failed);
-        if all > max {
-            let common = self.common.clone();
-            return Err(Waiting::Hold { place: "the cluster".to_owned(), failed: all, max, common });
-        }
-        let max = brakes.hold_above_failed_per_domain;
-        match self.failed_in.iter().find(|(_, failed)| **failed > max) {
-            Some(((kind, name), failed)) => {
-                Err(Waiting::Hold { place: format!("{kind} {name}"), failed: *failed, max, common: None })
-            }
-            None => Ok(format!("{all} of at most {} nodes failed", brakes.hold_above_failed)),
-        }
+        hold_above(self.failed, &self.failed_in, brakes, || self.common.clone())
     }
+}
+
+/// The limits of fences at a time and within ten minutes.
+pub(crate) fn limits(in_flight: u32, begun: u32, brakes: &Brakes) -> Result<(), Waiting> {
+    let max = brakes.fences_in_flight_max;
+    if in_flight >= max {
+        return Err(Waiting::FencesInFlight { now: in_flight, max });
+    }
+    let max = brakes.fences_per_10min_max;
+    if begun >= max {
+        return Err(Waiting::FencesPer10Min { now: begun, max });
+    }
+    Ok(())
 }
 
 /// After a hold the nodes come back one by one, and the last ones must not be fenced because the others are back. For
@@ -112,6 +108,27 @@ fn settles(state: &ClusterState, memory: &Memory, now: Mono) -> bool {
     };
     let since = memory.held.or_else(|| state.nodes.values().any(held).then_some(memory.took_over));
     since.is_some_and(|since| now.since(since) < HOLD_SETTLES)
+}
+
+/// Whether so many failed nodes, in the cluster and in each failure domain, are too many to act.
+pub(crate) fn hold_above<T: AsRef<str>>(
+    all: u32,
+    domains: &BTreeMap<(T, T), u32>,
+    brakes: &Brakes,
+    common: impl FnOnce() -> Option<String>,
+) -> Result<String, Waiting> {
+    let max = brakes.hold_above_failed;
+    if all > max {
+        return Err(Waiting::Hold { place: "the cluster".to_owned(), failed: all, max, common: common() });
+    }
+    let max = brakes.hold_above_failed_per_domain;
+    match domains.iter().find(|(_, failed)| **failed > max) {
+        Some(((kind, name), failed)) => {
+            let place = format!("{} {}", kind.as_ref(), name.as_ref());
+            Err(Waiting::Hold { place, failed: *failed, max, common: None })
+        }
+        None => Ok(format!("{all} of at most {} nodes failed", brakes.hold_above_failed)),
+    }
 }
 
 fn counts_as_failed(

@@ -14,6 +14,26 @@ const TEXT_MAX: usize = 1024;
 /// Volumes, networks, ports, levels or labels of one object.
 const LIST_MAX: usize = 64;
 
+impl NodeRecord {
+    /// Of a node that was described just now.
+    pub(crate) fn new(node: Node) -> Self {
+        NodeRecord {
+            node: Arc::new(node),
+            state: NodeState::Spare,
+            verdict: Verdict::Unknown,
+            evidence: Evidence::default(),
+            judged: Wall(0),
+            withheld: None,
+            cordoned: false,
+            maintenance: None,
+            fence_order: None,
+            approved: None,
+            confirmed_off: None,
+            found: None,
+        }
+    }
+}
+
 impl ClusterState {
     /// Takes the documents. On an error the caller drops the half-changed copy.
     pub(crate) fn describe(
@@ -84,21 +104,7 @@ impl ClusterState {
             record.node = Arc::new(node.clone());
             return Ok(false);
         }
-        let record = NodeRecord {
-            node: Arc::new(node.clone()),
-            state: NodeState::Spare,
-            verdict: Verdict::Unknown,
-            evidence: Evidence::default(),
-            judged: Wall(0),
-            withheld: None,
-            cordoned: false,
-            maintenance: None,
-            fence_order: None,
-            approved: None,
-            confirmed_off: None,
-            found: None,
-        };
-        self.nodes.insert(node.name.clone(), record);
+        self.nodes.insert(node.name.clone(), NodeRecord::new(node.clone()));
         Ok(true)
     }
 

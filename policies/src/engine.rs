@@ -561,11 +561,7 @@ impl Engine {
             if may_be_off && judgement.verdict != Some(Verdict::Healthy) {
                 continue;
             }
-            if judgement.is_gray {
-                self.memory.gray_since.entry(name.clone()).or_insert(now);
-            } else if judgement.waiting.is_none() {
-                self.memory.gray_since.remove(name);
-            }
+            judgement.remember_gray(name, &mut self.memory, now);
             if let Some(why) = judgement.waiting {
                 waiting.entry(Subject::Node(name.clone())).or_default().push(why);
             }

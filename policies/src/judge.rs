@@ -47,6 +47,17 @@ pub(crate) struct Judgement {
     pub(crate) evidence: Evidence,
 }
 
+impl Judgement {
+    /// Remembers since when the node is gray; its slower deadline counts from there.
+    pub(crate) fn remember_gray(&self, node: &NodeId, memory: &mut Memory, now: Mono) {
+        if self.is_gray {
+            memory.gray_since.entry(node.clone()).or_insert(now);
+        } else if self.waiting.is_none() {
+            memory.gray_since.remove(node);
+        }
+    }
+}
+
 /// Judges one node that is expected to be alive.
 pub(crate) fn judge(record: &NodeRecord, rules: &Detection, memory: &Memory, now: Mono) -> Judgement {
     let node = &record.node.name;

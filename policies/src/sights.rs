@@ -24,8 +24,9 @@ pub(crate) struct Sights {
     mass_silence: Option<Mono>,
 }
 
+/// One member's eye on one node.
 #[derive(Clone, Debug)]
-struct Local {
+pub(crate) struct Local {
     last: Last,
     kernel: Kernel,
     asked: Mono,
@@ -38,16 +39,16 @@ enum Last {
     Gasped(LastGasp),
 }
 
-impl Sights {
-    /// Takes a change of the watch table. True if the node's kernel must be asked now.
-    pub(crate) fn change(&mut self, node: &NodeId, change: &Change, has_probe: bool, now: Mono) -> bool {
+impl Local {
+    /// Nothing was heard yet.
+    pub(crate) fn new(has_probe: bool, now: Mono) -> Self {
         let kernel = if has_probe { Kernel::Asking } else { Kernel::NoProbe };
-        let local = self.nodes.entry(node.clone()).or_insert(Local {
-            last: Last::Silent { since: now, never: true },
-            kernel,
-            asked: now,
-        });
-        match (change, &mut local.last) {
+        Local { last: Last::Silent { since: now, never: true }, kernel, asked: now }
+    }
+
+    /// Takes a change of the watch table. True if the node's kernel must be asked now.
+    pub(crate) fn change(&mut self, change: &Change, has_probe: bool, now: Mono) -> bool {
+        match (change, &mut self.last) {
             (Change::Heard { epoch, .. }, last) => *last = Last::Alive { epoch: *epoch, write_stale: None },
             (Change::WriteStale { age }, Last::Alive { write_stale, .. }) => *write_stale = Some(*age),
             (Change::WriteFresh, Last::Alive { write_stale, .. }) => *write_stale = None,
@@ -60,23 +61,53 @@ impl Sights {
             (Change::NeverHeard { since }, last) => *last = Last::Silent { since: *since, never: true },
             (Change::LastGasp(gasp), last) => *last = Last::Gasped(*gasp),
         }
-        let silent = matches!(local.last, Last::Silent { .. });
+        let silent = matches!(self.last, Last::Silent { .. });
         if silent {
-            local.kernel = kernel;
-            local.asked = now;
+            self.kernel = if has_probe { Kernel::Asking } else { Kernel::NoProbe };
+            self.asked = now;
         }
         silent && has_probe
+    }
+
+    /// Takes the answer, or the missing one, of the node's kernel.
+    pub(crate) fn answered(&mut self, answers: Option<bool>, now: Mono) {
+        self.kernel = match answers {
+            Some(true) => Kernel::Answers,
+            Some(false) => Kernel::Mute,
+            None => Kernel::Asking,
+        };
+        self.asked = now;
+    }
+
+    /// True if it is silent; one that was never heard only if others know it.
+    pub(crate) fn is_silent(&self, known: bool) -> bool {
+        matches!(self.last, Last::Silent { never, .. } if known || !never)
+    }
+
+    /// What the other members are told of it.
+    pub(crate) fn sight(&self, now: Mono) -> Sight {
+        match &self.last {
+            Last::Alive { epoch, write_stale } => Sight::Alive { epoch: *epoch, write_stale: *write_stale },
+            Last::Silent { since, never } => {
+                let lasting = coarse(now.since(*since));
+                Sight::Silent { lasting, never: *never, kernel: self.kernel }
+            }
+            Last::Gasped(gasp) => Sight::Gasped(*gasp),
+        }
+    }
+}
+
+impl Sights {
+    /// Takes a change of the watch table. True if the node's kernel must be asked now.
+    pub(crate) fn change(&mut self, node: &NodeId, change: &Change, has_probe: bool, now: Mono) -> bool {
+        let local = self.nodes.entry(node.clone()).or_insert_with(|| Local::new(has_probe, now));
+        local.change(change, has_probe, now)
     }
 
     /// Takes the answer, or the missing one, of a node's kernel; `None`: we could not ask and will try again.
     pub(crate) fn answered(&mut self, node: &NodeId, answers: Option<bool>, now: Mono) {
         if let Some(local) = self.nodes.get_mut(node) {
-            local.kernel = match answers {
-                Some(true) => Kernel::Answers,
-                Some(false) => Kernel::Mute,
-                None => Kernel::Asking,
-            };
-            local.asked = now;
+            local.answered(answers, now);
         }
     }
 
@@ -110,7 +141,7 @@ impl Sights {
 
     /// True if the node was heard once and is silent now.
     pub(crate) fn fell_silent(&self, node: &NodeId) -> bool {
-        matches!(self.nodes.get(node).map(|local| &local.last), Some(Last::Silent { never: false, .. }))
+        self.nodes.get(node).is_some_and(|local| local.is_silent(false))
     }
 
     /// What the other members are told: our doubt of ourselves, and our sights. `expected`: nodes that should be alive, and
@@ -121,16 +152,8 @@ impl Sights {
         expected: impl Iterator<Item = (NodeId, bool)>,
         now: Mono,
     ) -> (Option<SelfDoubt>, BTreeMap<NodeId, Sight>) {
-        let sight = |local: &Local| match &local.last {
-            Last::Alive { epoch, write_stale } => Sight::Alive { epoch: *epoch, write_stale: *write_stale },
-            Last::Silent { since, never } => {
-                let lasting = coarse(now.since(*since));
-                Sight::Silent { lasting, never: *never, kernel: local.kernel }
-            }
-            Last::Gasped(gasp) => Sight::Gasped(*gasp),
-        };
         let sights: BTreeMap<NodeId, Sight> =
-            self.nodes.iter().map(|(node, local)| (node.clone(), sight(local))).collect();
+            self.nodes.iter().map(|(node, local)| (node.clone(), local.sight(now))).collect();
         let (mut watched, mut silent) = (0u32, 0u32);
         for (node, known) in expected {
             watched += 1;
@@ -140,18 +163,28 @@ impl Sights {
                 silent += 1;
             }
         }
-        // Doubt ends when most nodes are heard, not when a fence leaves fewer that could be silent.
-        let most = silent * 2 > watched && (self.mass_silence.is_some() || silent >= DOUBT_SILENT_MIN);
-        if most {
-            self.mass_silence = Some(now);
-        }
-        self.mass_silence = self.mass_silence.filter(|at| silent > 0 && now.since(*at) < DOUBT_SETTLES);
-        let doubt = self.mass_silence.map(|_| match most {
-            true => SelfDoubt::MostNodesSilent { silent, watched },
-            false => SelfDoubt::NotAllBack { silent, watched },
-        });
-        (doubt, sights)
+        (doubt(&mut self.mass_silence, silent, watched, now), sights)
     }
+}
+
+/// Whether a member for which so many of its nodes are silent doubts itself. `mass_silence`: the last moment of mass
+/// silence, which is kept here.
+pub(crate) fn doubt(
+    mass_silence: &mut Option<Mono>,
+    silent: u32,
+    watched: u32,
+    now: Mono,
+) -> Option<SelfDoubt> {
+    // Doubt ends when most nodes are heard, not when a fence leaves fewer that could be silent.
+    let most = silent * 2 > watched && (mass_silence.is_some() || silent >= DOUBT_SILENT_MIN);
+    if most {
+        *mass_silence = Some(now);
+    }
+    *mass_silence = mass_silence.filter(|at| silent > 0 && now.since(*at) < DOUBT_SETTLES);
+    mass_silence.map(|_| match most {
+        true => SelfDoubt::MostNodesSilent { silent, watched },
+        false => SelfDoubt::NotAllBack { silent, watched },
+    })
 }
 
 /// A length of silence for people: coarser the longer it is, so that reports do not change all the time.

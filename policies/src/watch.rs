@@ -13,6 +13,7 @@
 //! or a cloned disk can therefore not make a node flap between two lives.
 
 use crate::observation::{Heartbeat, LastGasp};
+use crate::policy::HEARTBEAT_INTERVAL;
 use crate::words::{BootId, Epoch, Millis, Mono};
 
 /// How many displaced lives of a node are known not to come back. Fewer: a recording from an older life would be
@@ -24,6 +25,9 @@ pub const STEP_MS: u64 = 10;
 
 /// Steps of the wheel: 5.12 s, more than the longest usual deadline. Later deadlines are looked at once a turn.
 const STEPS: u16 = 512;
+
+/// Two heartbeat intervals: no policy's `suspect_after` may be shorter, so a shorter gap can be news for none.
+pub const GAP_MIN: Millis = Millis(2 * HEARTBEAT_INTERVAL.0);
 
 /// A node's place in the table: a small dense number that the caller hands out and uses again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -287,6 +291,14 @@ impl Watch {
     /// displace it. The ingest asks before it moves its replay window.
     pub fn admits(&self, slot: Slot, boot: BootId) -> bool {
         self.records.get(slot.0 as usize).is_some_and(|record| record.admits(boot))
+    }
+
+    /// How long the gap is that a heartbeat would end which came now: if it is longer than [`GAP_MIN`], and too short
+    /// to be news. For the flight recorder, which asks before it gives the heartbeat to [`Watch::beat`].
+    pub fn gap(&self, slot: Slot, now: Mono) -> Option<Millis> {
+        let record = self.records.get(slot.0 as usize)?;
+        let lasting = now.since(record.at);
+        (lasting > GAP_MIN && record.phase == Phase::Alive).then_some(lasting)
     }
 
     /// Takes a heartbeat. One that [`Watch::admits`] does not admit changes nothing.

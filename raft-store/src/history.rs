@@ -9,64 +9,21 @@
 //! Keys are `index of the entry: u64 big endian | number of the event within it: u32 big endian`, so applying an
 //! entry again after a restart writes the same event in the same place.
 
-use jiff::Timestamp;
+use crate::days::{Days, DaysError, day_of};
 use jiff::civil::Date;
-use jiff::tz::TimeZone;
 use policies::{Event, LogIndex, Millis, Wall};
-use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::broadcast;
 
 /// Events that wait to be written. A failover gives some tens; a full queue means that the disk hangs.
 const QUEUE_MAX: usize = 4096;
 /// Events that a slow subscriber may lag behind before it is told that it missed some.
 const SUBSCRIBER_LAG_MAX: usize = 1024;
-/// Days that are open at a time: today, yesterday around midnight, and two for a query. Each costs a cache and a
-/// thread.
-const OPEN_MAX: usize = 4;
-/// Cache of one day, in bytes. sled's default of 1 GiB is for a database that is somebody's only one.
-const CACHE_BYTES: u64 = 8 << 20;
-/// sled writes to the kernel this often; what is not written is lost with the process.
-const FLUSH_EVERY_MS: u64 = 500;
 /// Most events that one query returns.
 pub const QUERY_EVENTS_MAX: usize = 10_000;
-
-/// Why the history could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum HistoryError {
-    /// The file system refused.
-    #[error("{doing} {}", path.display())]
-    Files {
-        /// What was being done.
-        doing: &'static str,
-        /// To which file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// sled refused.
-    #[error("{doing} {}", path.display())]
-    Engine {
-        /// What was being done.
-        doing: &'static str,
-        /// To which day.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: sled::Error,
-    },
-    /// The member is shutting down.
-    #[error("the history is closed")]
-    Closed,
-    /// The search stopped in the middle.
-    #[error("the search through the history stopped: {0}")]
-    Stopped(#[source] tokio::task::JoinError),
-}
 
 /// What to look for. The default finds the newest events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,7 +67,7 @@ pub(crate) struct Recorder {
 /// Opens the history in `dir`. Cannot fail: what does not open is moved aside or goes without history.
 pub(crate) fn open(dir: PathBuf, keep: Millis) -> (History, Recorder) {
     let (queue, waiting) = sync_channel(QUEUE_MAX);
-    let days = Arc::new(Mutex::new(Days { dir, keep, open: BTreeMap::new(), closed: false }));
+    let days = Arc::new(Mutex::new(Days::new("history", dir, keep)));
     let history = History { days, live: broadcast::Sender::new(SUBSCRIBER_LAG_MAX) };
     let writer = history.clone();
     let started =
@@ -124,7 +81,8 @@ pub(crate) fn open(dir: PathBuf, keep: Millis) -> (History, Recorder) {
 /// No history: whoever stands on a medium has no directory for it. Nothing is found in it.
 pub(crate) fn none() -> (History, Recorder) {
     let (queue, _nobody) = sync_channel(1);
-    let days = Days { dir: PathBuf::new(), keep: Millis(0), open: BTreeMap::new(), closed: true };
+    let mut days = Days::new("history", PathBuf::new(), Millis(0));
+    days.close();
     let history = History { days: Arc::new(Mutex::new(days)), live: broadcast::Sender::new(1) };
     (history, Recorder { queue })
 }
@@ -154,25 +112,23 @@ impl History {
     /// The newest events that match, oldest first.
     ///
     /// # Errors
-    /// [`HistoryError`] if a day could not be read; the cluster is not affected.
-    pub async fn query(&self, query: Query) -> Result<Vec<Event>, HistoryError> {
+    /// [`DaysError`] if a day could not be read; the cluster is not affected.
+    pub async fn query(&self, query: Query) -> Result<Vec<Event>, DaysError> {
         let days = Arc::clone(&self.days);
-        let search = move || days.lock().unwrap_or_else(PoisonError::into_inner).search(&query);
-        tokio::task::spawn_blocking(search).await.map_err(HistoryError::Stopped)?
+        let search = move || search(&mut days.lock().unwrap_or_else(PoisonError::into_inner), &query);
+        tokio::task::spawn_blocking(search).await.map_err(DaysError::Stopped)?
     }
 
     /// Closes all days, for good: the next process may open them.
     pub(crate) fn close(&self) {
-        let mut days = self.days.lock().unwrap_or_else(PoisonError::into_inner);
-        days.closed = true;
-        days.open.clear();
+        self.days.lock().unwrap_or_else(PoisonError::into_inner).close();
     }
 
     fn write_all(&self, waiting: &Receiver<Vec<Event>>) {
         while let Ok(events) = waiting.recv() {
             for (number, event) in (0_u32..).zip(events) {
                 let mut days = self.days.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Err(error) = days.write(number, &event) {
+                if let Err(error) = write(&mut days, number, &event) {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         "an event is lost to the history"
@@ -186,21 +142,6 @@ impl History {
     }
 }
 
-/// The databases, by day.
-#[derive(Debug)]
-struct Days {
-    dir: PathBuf,
-    keep: Millis,
-    open: BTreeMap<Date, sled::Db>,
-    closed: bool,
-}
-
-/// The day of a stamp, in UTC. A stamp beyond jiff's years belongs to the first or last day there is.
-fn day_of(at: Wall) -> Date {
-    let millis = i64::try_from(at.0).unwrap_or(i64::MAX);
-    Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX).to_zoned(TimeZone::UTC).date()
-}
-
 fn key_of(index: LogIndex, number: u32) -> [u8; 12] {
     let mut key = [0; 12];
     let bytes = index.0.to_be_bytes().into_iter().chain(number.to_be_bytes());
@@ -208,155 +149,43 @@ fn key_of(index: LogIndex, number: u32) -> [u8; 12] {
     key
 }
 
-impl Days {
-    fn write(&mut self, number: u32, event: &Event) -> Result<(), HistoryError> {
-        let day = day_of(event.at);
-        let path = self.path(day);
-        let begins = !self.open.contains_key(&day);
-        let db = self.day(day)?;
-        let json = serde_json::to_vec(event).map_err(io::Error::other);
-        let json = json.map_err(|source| HistoryError::Files {
-            doing: "encode an event for",
-            path: path.clone(),
-            source,
-        })?;
-        db.insert(key_of(event.index, number), json).map_err(|source| HistoryError::Engine {
-            doing: "write an event to",
-            path,
-            source,
-        })?;
-        if begins {
-            self.drop_old()?;
-        }
-        Ok(())
-    }
+fn write(days: &mut Days, number: u32, event: &Event) -> Result<(), DaysError> {
+    let day = day_of(event.at);
+    let json = serde_json::to_vec(event).map_err(io::Error::other);
+    let path = days.path(day);
+    let json = json.map_err(|source| DaysError::Files { doing: "encode an event for", path, source })?;
+    days.insert(day, key_of(event.index, number), json)
+}
 
-    fn path(&self, day: Date) -> PathBuf {
-        self.dir.join(day.to_string())
-    }
-
-    /// The database of a day, opened if necessary; the least recent day is closed if there are too many.
-    fn day(&mut self, day: Date) -> Result<sled::Db, HistoryError> {
-        if self.closed {
-            return Err(HistoryError::Closed);
-        }
-        if let Some(db) = self.open.get(&day) {
-            return Ok(db.clone());
-        }
-        while self.open.len() >= OPEN_MAX && self.open.pop_first().is_some() {}
-        let db = self.open_day(day)?;
-        self.open.insert(day, db.clone());
-        Ok(db)
-    }
-
-    fn open_day(&self, day: Date) -> Result<sled::Db, HistoryError> {
-        let path = self.path(day);
-        match open_sled(&path) {
-            Ok(db) => Ok(db),
-            Err(error) => {
-                let aside = free_name(&path);
-                tracing::warn!(day = %day, why = error, aside = %aside.display(),
-                    "a day of history does not open; it is moved aside and begun anew");
-                let files = |source| HistoryError::Files { doing: "move aside", path: path.clone(), source };
-                std::fs::rename(&path, &aside).map_err(files)?;
-                open_sled(&path).map_err(|why| files(io::Error::other(why)))
+fn search(days: &mut Days, query: &Query) -> Result<Vec<Event>, DaysError> {
+    let mut found = Vec::new();
+    let in_range = |day: &Date| {
+        query.since.is_none_or(|since| *day >= day_of(since))
+            && query.until.is_none_or(|until| *day <= day_of(until))
+    };
+    for day in days.stored()?.into_iter().filter(in_range).rev() {
+        let path = days.path(day);
+        for item in days.day(day)?.iter().values().rev() {
+            if found.len() >= query.limit() {
+                break;
+            }
+            let engine = |source| DaysError::Engine { doing: "read", path: path.clone(), source };
+            match serde_json::from_slice::<Event>(&item.map_err(engine)?) {
+                Ok(event) if query.matches(&event) => found.push(event),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%day, %error, "an event of the history does not parse"),
             }
         }
     }
-
-    /// The days on disk, oldest first. Other names in the directory are not ours to touch.
-    fn stored(&self) -> Result<Vec<Date>, HistoryError> {
-        let files = |source| HistoryError::Files { doing: "list", path: self.dir.clone(), source };
-        let mut days = Vec::new();
-        let list = match std::fs::read_dir(&self.dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(days),
-            list => list.map_err(files)?,
-        };
-        for entry in list {
-            let name = entry.map_err(files)?.file_name();
-            days.extend(name.to_str().and_then(|name| name.parse::<Date>().ok()));
-        }
-        days.sort_unstable();
-        Ok(days)
-    }
-
-    /// Drops days that are older than `keep` by our clock *and* by the newest day: a clock that jumps ahead on one
-    /// machine, or one wild stamp, must not wipe the history.
-    fn drop_old(&mut self) -> Result<(), HistoryError> {
-        let stored = self.stored()?;
-        let Some(&newest) = stored.last() else { return Ok(()) };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let today = day_of(Wall(u64::try_from(now).unwrap_or(u64::MAX)));
-        for day in too_old(&stored, newest.min(today), self.keep) {
-            self.open.remove(&day);
-            let path = self.path(day);
-            std::fs::remove_dir_all(&path).map_err(|source| HistoryError::Files {
-                doing: "drop",
-                path,
-                source,
-            })?;
-            tracing::info!(%day, "an old day of history was dropped");
-        }
-        Ok(())
-    }
-
-    fn search(&mut self, query: &Query) -> Result<Vec<Event>, HistoryError> {
-        let mut found = Vec::new();
-        let in_range = |day: &Date| {
-            query.since.is_none_or(|since| *day >= day_of(since))
-                && query.until.is_none_or(|until| *day <= day_of(until))
-        };
-        for day in self.stored()?.into_iter().filter(in_range).rev() {
-            let path = self.path(day);
-            for item in self.day(day)?.iter().values().rev() {
-                if found.len() >= query.limit() {
-                    break;
-                }
-                let engine = |source| HistoryError::Engine { doing: "read", path: path.clone(), source };
-                match serde_json::from_slice::<Event>(&item.map_err(engine)?) {
-                    Ok(event) if query.matches(&event) => found.push(event),
-                    Ok(_) => {}
-                    Err(error) => tracing::warn!(%day, %error, "an event of the history does not parse"),
-                }
-            }
-        }
-        found.reverse();
-        found.sort_by_key(|event| (event.at, event.index));
-        Ok(found)
-    }
-}
-
-/// Days more than `keep` before `today`.
-fn too_old(stored: &[Date], today: Date, keep: Millis) -> Vec<Date> {
-    let keep_days = i64::try_from(keep.0.div_ceil(86_400_000)).unwrap_or(i64::MAX);
-    let age = |day: &Date| day.until(today).map_or(0, |span| i64::from(span.get_days()));
-    stored.iter().filter(|day| age(day) > keep_days).copied().collect()
-}
-
-/// sled panics on some damage where it should return an error; for a store that may be lost both are the same.
-fn open_sled(path: &Path) -> Result<sled::Db, String> {
-    let open = || {
-        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
-        config.flush_every_ms(Some(FLUSH_EVERY_MS)).open()
-    };
-    match std::panic::catch_unwind(open) {
-        Ok(opened) => opened.map_err(|error| error.to_string()),
-        Err(_panic) => Err("sled panicked".to_owned()),
-    }
-}
-
-fn free_name(path: &Path) -> PathBuf {
-    let name = |number: u32| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".corrupt-{number}"));
-        PathBuf::from(name)
-    };
-    (1..).map(name).find(|name| !name.exists()).unwrap_or_else(|| name(0))
+    found.reverse();
+    found.sort_by_key(|event| (event.at, event.index));
+    Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     const DAY: u64 = 86_400_000;
 
@@ -370,7 +199,7 @@ mod tests {
     }
 
     fn days(dir: &Path, keep: u64) -> Days {
-        Days { dir: dir.to_owned(), keep: Millis(keep), open: BTreeMap::new(), closed: false }
+        Days::new("history", dir.to_owned(), Millis(keep))
     }
 
     fn texts(events: Vec<Event>) -> Vec<u64> {
@@ -383,9 +212,9 @@ mod tests {
         let mut days = days(dir.path(), 100 * DAY);
         for index in 0..10 {
             let about = if index % 2 == 0 { "node/n1" } else { "node/n2" };
-            days.write(0, &event(index, DAY * 20_000 + index * DAY / 2, about)).unwrap();
+            write(&mut days, 0, &event(index, DAY * 20_000 + index * DAY / 2, about)).unwrap();
         }
-        let mut find = |query| texts(days.search(&query).unwrap());
+        let mut find = |query| texts(search(&mut days, &query).unwrap());
         assert_eq!(find(Query::default()), (0..10).collect::<Vec<_>>());
         assert_eq!(find(Query { limit: Some(3), ..Query::default() }), [7, 8, 9]);
         assert_eq!(find(Query { about: Some("node/n1".into()), ..Query::default() }), [0, 2, 4, 6, 8]);
@@ -399,25 +228,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut days = days(dir.path(), DAY);
         for _ in 0..2 {
-            days.write(0, &event(7, DAY, "a")).unwrap();
-            days.write(1, &event(7, DAY, "b")).unwrap();
+            write(&mut days, 0, &event(7, DAY, "a")).unwrap();
+            write(&mut days, 1, &event(7, DAY, "b")).unwrap();
         }
-        assert_eq!(days.search(&Query::default()).unwrap().len(), 2);
+        assert_eq!(search(&mut days, &Query::default()).unwrap().len(), 2);
     }
 
     #[test]
     fn old_days_go_whole_but_neither_a_wild_stamp_nor_a_wild_clock_wipes_the_history() {
-        let day = |text: &str| text.parse::<Date>().unwrap();
-        let stored = ["2026-11-01", "2026-11-20", "2026-11-23", "9999-12-31"].map(day);
-        let keep = Millis(7 * DAY);
-        assert_eq!(too_old(&stored, day("2026-11-23"), keep), [day("2026-11-01")]);
         let dir = tempfile::tempdir().unwrap();
         let mut days = days(dir.path(), 7 * DAY);
-        days.write(0, &event(1, DAY * 10, "old")).unwrap();
-        days.write(0, &event(2, DAY * 30, "new")).unwrap();
-        assert_eq!(texts(days.search(&Query::default()).unwrap()), [2], "1970-01-11 is dropped");
-        days.write(0, &event(3, u64::MAX, "wild")).unwrap();
-        let mut found = texts(days.search(&Query::default()).unwrap());
+        write(&mut days, 0, &event(1, DAY * 10, "old")).unwrap();
+        write(&mut days, 0, &event(2, DAY * 30, "new")).unwrap();
+        assert_eq!(texts(search(&mut days, &Query::default()).unwrap()), [2], "1970-01-11 is dropped");
+        write(&mut days, 0, &event(3, u64::MAX, "wild")).unwrap();
+        let mut found = texts(search(&mut days, &Query::default()).unwrap());
         found.sort_unstable();
         assert_eq!(found, [3], "by our own clock, 1970-01-31 is old as well");
     }
@@ -430,8 +255,8 @@ mod tests {
         std::fs::create_dir_all(&path).unwrap();
         std::fs::write(path.join("conf"), b"this is no sled").unwrap();
         let mut days = days(dir.path(), DAY);
-        days.write(0, &event(1, at, "n")).unwrap();
-        assert_eq!(texts(days.search(&Query::default()).unwrap()), [1]);
+        write(&mut days, 0, &event(1, at, "n")).unwrap();
+        assert_eq!(texts(search(&mut days, &Query::default()).unwrap()), [1]);
         let aside = PathBuf::from(format!("{}.corrupt-1", path.display()));
         assert!(aside.join("conf").exists());
     }

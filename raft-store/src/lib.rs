@@ -16,7 +16,7 @@
 //! ground   what all this stands on: a machine (tls_wire), or a simulation
 //! parse    the readers of frames, records and stores, for the fuzz harness
 //! frame    the bytes between members;  seal: the bytes on disk;  types: both without openraft's structs
-//! history  sled, one database a day, may be lost
+//! history, flight  over days: sled, one database a day, may be lost
 //! ```
 
 #![deny(clippy::wildcard_enum_match_arm)]
@@ -32,7 +32,9 @@ mod common;
 mod config;
 #[cfg(test)]
 mod crash;
+mod days;
 mod disk;
+mod flight;
 mod frame;
 mod gate;
 pub mod ground;
@@ -56,7 +58,9 @@ mod tls_wire;
 mod types;
 
 pub use config::{BadConfig, Config, Settings, Snapshots, Timing, Tls};
-pub use history::{History, HistoryError, QUERY_EVENTS_MAX, Query};
+pub use days::DaysError;
+pub use flight::{Blocks, Cursor, Flight, Tape, TapeState};
+pub use history::{History, QUERY_EVENTS_MAX, Query};
 pub use identity::OpenError;
 pub use members::MemberError;
 pub use store::{

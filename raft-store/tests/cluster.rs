@@ -33,7 +33,16 @@ async fn what_is_proposed_at_the_leader_is_applied_everywhere_in_order() {
     assert!(members.iter().all(|member| member.voter && member.api == format!("api-of-{}", member.id)));
 
     let history = cluster.node(2).store.history();
-    let found = history.query(Query { limit: Some(2), ..Query::default() }).await.unwrap();
+    // It is written beside the log, and may be later.
+    let newest = || history.query(Query { limit: Some(2), ..Query::default() });
+    let mut found = newest().await.unwrap();
+    for _ in 0..10_000 {
+        if found.last().is_some_and(|event| event.index == last) {
+            break;
+        }
+        tokio::task::yield_now().await;
+        found = newest().await.unwrap();
+    }
     assert_eq!(found.len(), 2);
     assert_eq!(found[1].index, last);
 }

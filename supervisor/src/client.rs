@@ -217,6 +217,21 @@ impl Client {
         self.send(Method::GET, path, None).await
     }
 
+    /// Opens a stream at this member (`host:port` of its API) and no other; it is asked once.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn stream_from(&self, api: &str, path: &str) -> Result<Response, ClientError> {
+        let endpoint = endpoint_url(Path::new("the list of members"), &format!("https://{api}"))?;
+        match self.attempt(&endpoint, &Method::GET, path, None, self.patience).await {
+            Attempt::Answer(response) if response.status().is_success() => Ok(response),
+            Attempt::Answer(response) => Err(ClientError::Refused(read_problem(response).await?)),
+            Attempt::NotSent(why) | Attempt::NoAnswer(why) => {
+                Err(ClientError::Unreachable(vec![format!("{}: {why}", place(&endpoint))]))
+            }
+        }
+    }
+
     async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Response, ClientError> {
         let began = Instant::now();
         loop {

@@ -105,6 +105,11 @@ impl Home {
         self.dir.join("founding")
     }
 
+    /// Directory of the flight record: what this member observed.
+    pub fn flight(&self) -> PathBuf {
+        self.dir.join("flight")
+    }
+
     /// Directory of the replicated log, the snapshots and the history.
     pub fn store(&self) -> PathBuf {
         self.dir.join("store")
@@ -125,6 +130,9 @@ pub struct Config {
     /// The searchable history.
     #[serde(default)]
     pub history: History,
+    /// The flight record.
+    #[serde(default)]
+    pub flight: Flight,
     /// Limits of the HTTP API.
     #[serde(default)]
     pub api: Api,
@@ -203,6 +211,22 @@ pub struct History {
 impl Default for History {
     fn default() -> Self {
         History { keep: Millis(90 * 86_400_000) }
+    }
+}
+
+/// The flight record: what this member observed, for `hactl policy replay`. Both bounds drop whole days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Flight {
+    /// Days that are older than this are dropped. 30 d: a month has its backups, its maintenance and its bad night.
+    pub keep: Millis,
+    /// Bytes on disk, at the most. 1 GiB: 10,000 nodes, each with ten records a day, take a third of it in 30 days.
+    pub bytes_max: u64,
+}
+
+impl Default for Flight {
+    fn default() -> Self {
+        Flight { keep: Millis(30 * 86_400_000), bytes_max: 1 << 30 }
     }
 }
 
@@ -317,6 +341,16 @@ impl Config {
             self.history.keep.0 >= 86_400_000,
             "history.keep",
             "must be at least 1d, for a day is dropped whole",
+        )?;
+        must(
+            self.flight.keep.0 >= 86_400_000,
+            "flight.keep",
+            "must be at least 1d, for a day is dropped whole",
+        )?;
+        must(
+            self.flight.bytes_max >= 16 << 20,
+            "flight.bytes_max",
+            "must be at least 16777216, for sled writes 512 kB at a time",
         )?;
         let api = &self.api;
         must((1..=65_536).contains(&api.connections_max), "api.connections_max", "must be 1 to 65536")?;
@@ -445,6 +479,8 @@ mod tests {
             ("[raft]\nelection_max = \"310ms\"\n", "raft.election_max"),
             ("[raft]\nheartbeat = \"1ms\"\n", "raft.heartbeat"),
             ("[history]\nkeep = \"1h\"\n", "history.keep"),
+            ("[flight]\nkeep = \"1h\"\n", "flight.keep"),
+            ("[flight]\nbytes_max = 1\n", "flight.bytes_max"),
             ("[api]\nconnections_max = 0\n", "api.connections_max"),
             ("[api]\nbody_bytes_max = 1\n", "api.body_bytes_max"),
             ("[api]\nheader_time_max = \"1ms\"\n", "api.header_time_max"),
@@ -513,13 +549,13 @@ mod tests {
 
     #[test]
     fn every_key_is_documented_with_its_default() {
-        for (section, keys_min) in [("raft", 3), ("history", 1), ("api", 4), ("log", 2)] {
+        for (section, keys_min) in [("raft", 3), ("history", 1), ("flight", 2), ("api", 4), ("log", 2)] {
             let rows = documented(2, |key| key.starts_with(&format!("{section}.")));
             assert!(rows.len() >= keys_min, "{section}");
             let config = Config::parse("doc", &format!("{}\n{GOOD}", as_toml(&rows))).unwrap();
             assert_eq!(config, Config::parse("doc", GOOD).unwrap(), "{section}");
         }
-        for section in ["cluster", "member", "raft", "history", "api", "log"] {
+        for section in ["cluster", "member", "raft", "history", "flight", "api", "log"] {
             let known = refused(&format!("{section}.x = 1\n"));
             let documented: Vec<String> = documented(1, |key| key.starts_with(&format!("{section}.")))
                 .into_iter()

@@ -15,7 +15,7 @@ use crate::runtime::{Runtime, Stopped};
 use crate::seal::{Seal, SealError};
 use crate::tls::{Credentials, TlsError};
 use policies::View;
-use raft_store::{BootstrapError, OpenError, Store, StoreEvent, Timing, Tls};
+use raft_store::{BootstrapError, Flight, OpenError, Store, StoreEvent, Timing, Tls};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -92,7 +92,8 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
 
     let hears = config.member.heartbeat_socket().map_err(address)?;
     let heard = Arc::new(Counters::default());
-    let ingest = Ingest::bind(hears, heard.clone()).map_err(DaemonError::Ingest)?;
+    let (flight, tape) = Flight::open(home.flight(), config.flight.keep, config.flight.bytes_max);
+    let ingest = Ingest::bind(hears, heard.clone()).map_err(DaemonError::Ingest)?.recording(tape.clone());
     let serves = config.member.api_socket().map_err(address)?;
     let listener = TcpListener::bind(serves).await.map_err(|source| DaemonError::Listen {
         address: serves,
@@ -106,6 +107,7 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
     let (ask, questions) = mpsc::channel(QUESTIONS_MAX);
     let state = ApiState {
         store: store.clone(),
+        flight: flight.clone(),
         view: viewed,
         ask,
         seal: seal.clone(),
@@ -136,6 +138,7 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
         questions,
         me,
         domain,
+        tape,
     };
     let ended = runtime.run(stop).await;
     if let Err(error) = notify::stopping() {
@@ -144,6 +147,7 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
     if ended.is_err() {
         api.abort();
     }
+    close_flight(flight).await;
     store.shutdown().await;
     match api.await {
         Ok(()) => {}
@@ -151,6 +155,13 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
         Err(error) => return ended.and(Err(Stopped::Task(error))).map_err(DaemonError::Stopped),
     }
     ended.map_err(DaemonError::Stopped)
+}
+
+/// Before the store, whose lock keeps the next process away: it would take files that are still open for damaged ones.
+async fn close_flight(flight: Flight) {
+    if let Err(error) = tokio::task::spawn_blocking(move || flight.close()).await {
+        tracing::warn!(%error, "the flight record did not close cleanly");
+    }
 }
 
 /// Opens the memory; begins the cluster if this is its first member's first start.

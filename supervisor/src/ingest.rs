@@ -11,14 +11,15 @@
 //! a member that has just started knows no sequences, so recordings can feign life to it, or the farewell of a node
 //! that it has not heard yet. A verdict needs a majority of the members.
 
-use crate::clock;
+use crate::{clock, flight};
 use ha_agent::inventory::{self, BadInventory, INVENTORY_BYTES_MAX};
 use ha_agent::key::Key;
 use ha_agent::wire::{NodeTag, WireError, peek_tag, verify};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg, setsockopt, sockopt};
 use policies::watch::{Change, Limits, Seen, Slot, Watch};
-use policies::{Capabilities, Mono, NodeId};
+use policies::{Capabilities, Millis, Mono, NodeId};
+use raft_store::Tape;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
@@ -170,6 +171,7 @@ pub struct Ingest {
     socket: UdpSocket,
     local: SocketAddr,
     table: Table,
+    tape: Tape,
 }
 
 impl Ingest {
@@ -191,7 +193,14 @@ impl Ingest {
             Ok((UdpSocket::from_std(socket)?, local))
         };
         let (socket, local) = open().map_err(|source| IngestError::Open { at, source })?;
-        Ok(Ingest { socket, local, table: Table::new(clock::mono(), counters) })
+        Ok(Ingest { socket, local, table: Table::new(clock::mono(), counters), tape: Tape::none() })
+    }
+
+    /// Tells this tape of gaps between heartbeats that are no news.
+    pub fn recording(mut self, tape: Tape) -> Self {
+        self.table.gaps = tape.runs().then(Vec::new);
+        self.tape = tape;
+        self
     }
 
     /// Where it listens.
@@ -240,6 +249,11 @@ impl Ingest {
             }
             if let Some(batch) = self.table.take_news() {
                 waiting.push_back(batch);
+            }
+            let gaps = self.table.take_gaps();
+            if !gaps.is_empty() {
+                let now = clock::now();
+                self.tape.keep(gaps.into_iter().map(|(node, gap)| flight::gap(now, node, gap)).collect());
             }
         }
     }
@@ -312,6 +326,8 @@ pub struct Table {
     counters: Arc<Counters>,
     news: Vec<(NodeId, Change)>,
     found: Vec<(NodeId, Box<Capabilities>)>,
+    /// Gaps that were no news, for the flight recorder; `None`: nobody wants them.
+    gaps: Option<Vec<(NodeId, Millis)>>,
     noticed_at: Mono,
     passed: Vec<(Slot, Change)>,
 }
@@ -327,6 +343,7 @@ impl Table {
             counters,
             news: vec![],
             found: vec![],
+            gaps: None,
             noticed_at: now,
             passed: vec![],
         }
@@ -413,6 +430,11 @@ impl Table {
         }
         peer.newest = Some((beat.said.boot, beat.sequence));
         count(&counters.accepted);
+        if let Some(lasting) = self.watch.gap(slot, now)
+            && let Some(gaps) = &mut self.gaps
+        {
+            gaps.push((peer.node.clone(), lasting));
+        }
         if let Some(change) = self.watch.beat(slot, now, &beat.said) {
             self.noticed_at = now;
             self.news.push((peer.node.clone(), change));
@@ -458,6 +480,11 @@ impl Table {
                 self.news.push((peer.node.clone(), change));
             }
         }
+    }
+
+    /// The gaps that ended since the last time and were no news.
+    fn take_gaps(&mut self) -> Vec<(NodeId, Millis)> {
+        self.gaps.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// What was noticed since the last time.

@@ -292,7 +292,7 @@ fn configuration(home: &Home, cluster: &Cluster, member: &Member) -> Result<(Str
     let tables = to_toml(&Parts { cluster, member })?;
     let text = format!(
         "# Configuration of one member. `ha-supervisord check` checks it; docs/CONFIGURATION.md explains each key.\n\
-         # [raft], [history], [api] and [log] may follow; their defaults are good for a cluster in one site.\n\n{tables}"
+         # [raft], [history], [flight], [api] and [log] may follow; their defaults are good for a cluster in one site.\n\n{tables}"
     );
     let config = Config::parse(&home.config().display().to_string(), &text).map_err(InitError::Config)?;
     Ok((text, config))

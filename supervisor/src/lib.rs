@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod document;
 pub mod executor;
 pub mod files;
+pub mod flight;
 pub mod ingest;
 pub mod init;
 pub mod metrics;

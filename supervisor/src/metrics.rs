@@ -11,9 +11,10 @@ use prometheus::core::Collector;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
-use raft_store::Progress;
+use raft_store::{Progress, TapeState};
 use serde::Serialize;
 use serde_json::Value;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// A metric could not be made or written: a mistake in the table below, found by its test.
@@ -37,6 +38,8 @@ pub struct Metrics {
     failovers: IntCounterVec,
     phase_seconds: HistogramVec,
     commit_seconds: HistogramVec,
+    flight_records: IntCounterVec,
+    flight_bytes: IntGauge,
     api_requests: IntCounterVec,
     api_seconds: HistogramVec,
 }
@@ -55,6 +58,13 @@ fn add<C: Collector + Clone + 'static>(
     let metric = made.map_err(failed)?;
     registry.register(Box::new(metric.clone())).map_err(failed)?;
     Ok(metric)
+}
+
+fn flight_metrics(r: &Registry) -> Result<(IntCounterVec, IntGauge), MetricsError> {
+    let help = "Flight records, by what became of them; lost ones only make a replay see less.";
+    let records = add(r, IntCounterVec::new(Opts::new("ha_flight_records_total", help), &["result"]))?;
+    let help = "What the flight record takes on disk, when last measured.";
+    Ok((records, add(r, IntGauge::new("ha_flight_size_bytes", help))?))
 }
 
 /// What a scrape needs beside the counters.
@@ -87,6 +97,7 @@ impl Metrics {
         let build = Opts::new("ha_build_info", "1; version, cluster and member are labels.");
         let build = add(&r, IntGaugeVec::new(build, &["version", "cluster", "member"]))?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), cluster, &me.0.to_string()]).set(1);
+        let (flight_records, flight_bytes) = flight_metrics(&r)?;
         Ok(Metrics {
             heartbeats: counters(
                 "ha_heartbeats_total",
@@ -128,6 +139,8 @@ impl Metrics {
                 &["result"],
                 &FAST,
             )?,
+            flight_records,
+            flight_bytes,
             api_requests: counters(
                 "ha_api_requests_total",
                 "API requests answered.",
@@ -218,10 +231,14 @@ impl Metrics {
 
     /// Totals of the heartbeat socket since its start: `accepted`, `bad_mac`, ...
     pub fn heartbeats<'a>(&self, totals: impl IntoIterator<Item = (&'a str, u64)>) {
-        for (result, total) in totals {
-            let counter = self.heartbeats.with_label_values(&[result]);
-            counter.inc_by(total.saturating_sub(counter.get()));
-        }
+        reach(&self.heartbeats, totals);
+    }
+
+    /// How the flight recorder is.
+    pub fn flight(&self, tape: &TapeState) {
+        let (kept, lost) = (tape.kept.load(Relaxed), tape.lost.load(Relaxed));
+        reach(&self.flight_records, [("kept", kept), ("lost", lost)]);
+        self.flight_bytes.set(i64::try_from(tape.bytes.load(Relaxed)).unwrap_or(i64::MAX));
     }
 
     /// A request was answered. `route` is the pattern, not the path, so that names do not become labels.
@@ -245,6 +262,14 @@ impl Metrics {
         families.extend(gauges.gather());
         let written = TextEncoder::new().encode_to_string(&families);
         written.map_err(|source| MetricsError { doing: "write", source })
+    }
+}
+
+/// Brings counters to the totals that somebody else counts.
+fn reach<'a>(counters: &IntCounterVec, totals: impl IntoIterator<Item = (&'a str, u64)>) {
+    for (result, total) in totals {
+        let counter = counters.with_label_values(&[result]);
+        counter.inc_by(total.saturating_sub(counter.get()));
     }
 }
 
@@ -448,6 +473,7 @@ mod tests {
         }
         metrics.effect(&Action::PowerOn { node: n1 }, &Outcome::Done(Seen::On), Millis(300));
         metrics.heartbeats([("accepted", 1)]);
+        metrics.flight(&TapeState::default());
         metrics.proposed("applied", Duration::from_millis(1));
         metrics.answered("GET", "/v1/status", 200, Duration::from_millis(2));
         metrics.failovers.with_label_values(&["done"]).inc();

@@ -5,6 +5,7 @@
 //! panic in one of them ends the process, for half a supervisor is worse than none.
 
 use crate::executor::Executor;
+use crate::flight::Recorder;
 use crate::ingest::{self, Counters, Ears, IngestError};
 use crate::metrics::Metrics;
 use crate::outside::Outside;
@@ -14,7 +15,7 @@ use crate::{clock, probe};
 use ha_agent::key::Key;
 use policies::watch::Limits;
 use policies::{BootId, Command, Engine, Input, LogIndex, MemberId, NodeId, Output, Proposal, Report, View};
-use raft_store::{Store, StoreEvent};
+use raft_store::{Store, StoreEvent, Tape};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -76,6 +77,8 @@ pub struct Runtime<O> {
     pub me: MemberId,
     /// The failure domain we stand in.
     pub domain: String,
+    /// Where observations are written down.
+    pub tape: Tape,
 }
 
 /// Where a copy of the brain is wanted.
@@ -98,6 +101,7 @@ struct Loop<O> {
     tasks: JoinSet<()>,
     voters: Vec<MemberId>,
     viewed: Instant,
+    recorder: Recorder,
 }
 
 impl<O: Outside> Runtime<O> {
@@ -107,10 +111,12 @@ impl<O: Outside> Runtime<O> {
     /// [`Stopped`] if it cannot go on; the process must then end.
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), Stopped> {
         let Runtime { store, mut events, ears, heard, executor, outside, seal, metrics, view, .. } = self;
-        let Runtime { questions, me, domain, .. } = self;
+        let Runtime { questions, me, domain, tape, .. } = self;
         let Ears { commands: ears, mut news, mut listening } = ears;
         let (results, mut findings) = mpsc::channel(FINDINGS_MAX);
-        let engine = Engine::new(me, BootId(rand::random()), &domain);
+        let boot = BootId(rand::random());
+        let engine = Engine::new(me, boot, &domain);
+        let recorder = Recorder::new(tape, boot, &domain);
         let (poll, tasks, voters) = (Poll::new(clock::mono()), JoinSet::new(), vec![]);
         let viewed = Instant::now();
         let mut body = Loop {
@@ -130,6 +136,7 @@ impl<O: Outside> Runtime<O> {
             tasks,
             voters,
             viewed,
+            recorder,
         };
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -162,7 +169,9 @@ impl<O: Outside> Runtime<O> {
 
 impl<O: Outside> Loop<O> {
     fn feed(&mut self, input: Input) {
-        let outputs = self.engine.handle(clock::now(), input);
+        let now = clock::now();
+        self.recorder.input(now, &input);
+        let outputs = self.engine.handle(now, input);
         self.executor.lead(self.engine.leads());
         for output in outputs {
             self.carry_out(output);
@@ -212,7 +221,12 @@ impl<O: Outside> Loop<O> {
         if self.viewed.elapsed() >= VIEW_EVERY {
             self.viewed = Instant::now();
             self.metrics.heartbeats(self.heard.totals());
-            self.view.send_replace(Arc::new(self.engine.view(clock::now())));
+            let now = clock::now();
+            self.recorder.look(now, self.engine.state());
+            if let Some(tape) = self.recorder.state() {
+                self.metrics.flight(tape);
+            }
+            self.view.send_replace(Arc::new(self.engine.view(now)));
         }
     }
 
@@ -265,14 +279,18 @@ impl<O: Outside> Loop<O> {
                 });
             }
             Output::ReadPower { node } => self.read_power(node),
-            Output::Broadcast(report) => match serde_json::to_vec(&report) {
-                Ok(bytes) if self.store.broadcast(&bytes) => {}
-                Ok(bytes) => tracing::error!(bytes = bytes.len(), "a report is too large to be sent"),
-                Err(error) => tracing::error!(%error, "write a report"),
-            },
+            Output::Broadcast(report) => {
+                self.recorder.reports(clock::now(), report.doubt.is_some());
+                match serde_json::to_vec(&report) {
+                    Ok(bytes) if self.store.broadcast(&bytes) => {}
+                    Ok(bytes) => tracing::error!(bytes = bytes.len(), "a report is too large to be sent"),
+                    Err(error) => tracing::error!(%error, "write a report"),
+                }
+            }
             Output::Watch { node, limits } => self.watch(node, limits),
             Output::Unwatch { node } => {
                 self.poll.forget(&node);
+                self.recorder.unwatched(clock::now(), &node);
                 self.tell_ears(ingest::Command::Forget { node });
             }
         }

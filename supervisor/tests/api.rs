@@ -10,9 +10,11 @@
 mod daemon;
 
 use daemon::*;
-use policies::{Documents, MemberId};
+use policies::flight::{Duty, Fact, Record, Sign, Standing};
+use policies::{BootId, Documents, Epoch, MemberId, Millis, Wall};
 use reqwest::Method;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use supervisor::api::answers::{Committed, Events, Members, NodeDetail, Status};
 use supervisor::api::{Applying, Code, NewMember, Reason};
@@ -408,5 +410,52 @@ async fn hactl_says_by_its_exit_code_what_happened() {
     std::fs::write(&dead, context.replace(&daemon.config.member.api_addr, &dead_api)).unwrap();
     let (code, _, said) = run(&["--context", dead.to_str().unwrap(), "--timeout", "1s", "status"]);
     assert!(code == 3 && said.contains(&dead_api), "{said}");
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_gives_what_it_observed_and_the_command_line_replays_it() {
+    let (_dir, daemon) = one_member().await;
+    let now = clock::wall().0;
+    let sign = |node: &str, sign| Fact::Node(node.parse().unwrap(), sign);
+    let standing = |policy: &str| {
+        let duty = Duty::Protected(policy.parse().unwrap());
+        Sign::Stands(Standing { duty, has_probe: false, has_agent: true, domains: [].into() })
+    };
+    let facts = [
+        Fact::Began { boot: BootId(1), lost: 0, domain: "room".into() },
+        sign("n1", standing("cautious")),
+        sign("n1", Sign::Heard { epoch: Epoch(1) }),
+        sign("n1", Sign::Gap { lasting: Millis(1500) }),
+    ];
+    let moments = [9000, 8999, 8998, 1000];
+    let records = moments.into_iter().zip(facts).map(|(ago, fact)| Record { at: Wall(now - ago), fact });
+    daemon.tape.keep(records.collect());
+    until("it is kept", || daemon.tape.state().unwrap().kept.load(Relaxed) == 4).await;
+
+    let since = now - 60_000;
+    let api = &daemon.config.member.api_addr;
+    let answer = daemon.client().stream_from(api, &format!("/v1/flight?since={since}")).await.unwrap();
+    let bytes = answer.bytes().await.unwrap();
+    let mut rest = &bytes[..];
+    let mut read = 0;
+    while let Some(record) = Record::decode(&mut rest).unwrap() {
+        assert!(record.at.0 > since);
+        read += 1;
+    }
+    assert_eq!(read, 4);
+    let refused = daemon.client().stream_from(api, "/v1/flight?until=3").await.unwrap_err();
+    assert_eq!(code(&refused), Some(Code::BadRequest));
+
+    let file = daemon.home.dir().join("quick.toml");
+    let quick = policies::Policy::presets().remove(0).1.with([("detection.suspect_after", "1s")]).unwrap();
+    std::fs::write(&file, toml::to_string(&quick).unwrap()).unwrap();
+    let replay = ["policy", "replay", file.to_str().unwrap(), "--since", "1d"];
+    let output = hactl(&daemon, &replay);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("added") && said.contains("n1"), "{said}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    std::fs::write(&file, toml::to_string(&policies::Policy::presets()[0].1).unwrap()).unwrap();
+    assert_eq!(hactl(&daemon, &replay).status.code(), Some(0));
     daemon.end().await;
 }

@@ -14,7 +14,7 @@ use super::world::{Death, World};
 use crate::checkers::{Answer, Fact};
 use policies::{MemberId, Proposal, View};
 use raft_store::ground::Ground;
-use raft_store::{Member, ProposeError, Settings, Store, StoreEvent};
+use raft_store::{Member, ProposeError, Settings, Store, StoreEvent, Tape};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -201,6 +201,7 @@ impl Body {
             view,
             me: member,
             domain: format!("room-{member}"),
+            tape: Tape::none(),
         };
         match runtime.run(stop).await {
             Ok(()) => "it was told to".to_owned(),

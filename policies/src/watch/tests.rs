@@ -296,3 +296,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_gap_is_told_if_it_is_longer_than_two_intervals_and_no_news() {
+    let mut watch = Watch::new(Mono(0));
+    let limits = Limits { suspect_after: Millis(2000), write_stale_after: Millis(u64::MAX) };
+    watch.enroll(Slot(0), limits, Mono(0));
+    let beat = Heartbeat { boot: BootId(1), epoch: Epoch(1), write_age: None, last_gasp: None };
+    assert_eq!(watch.gap(Slot(0), Mono(1900)), None, "not heard yet");
+    watch.beat(Slot(0), Mono(1900), &beat);
+    assert_eq!(watch.gap(Slot(0), Mono(2400)), None, "two intervals are no gap");
+    assert_eq!(watch.gap(Slot(0), Mono(3100)), Some(Millis(1200)));
+    assert_eq!(watch.beat(Slot(0), Mono(3100), &beat), None, "and no news");
+    let mut passed = vec![];
+    watch.tick(Mono(5200), &mut passed);
+    assert_eq!(passed.len(), 1);
+    assert_eq!(watch.gap(Slot(0), Mono(5200)), None, "this silence was news");
+    assert_eq!(watch.gap(Slot(1), Mono(5200)), None);
+}

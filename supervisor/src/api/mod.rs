@@ -8,6 +8,7 @@ pub mod answers;
 mod change;
 mod events;
 pub mod explain;
+mod flight;
 mod members;
 mod openapi;
 mod policy;
@@ -35,7 +36,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Extension, Router, middleware};
 use policies::View;
-use raft_store::{BarrierError, Store};
+use raft_store::{BarrierError, Flight, Store};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -45,6 +46,8 @@ use tokio::sync::{mpsc, watch};
 pub struct ApiState {
     /// The replicated log and the committed state.
     pub store: Store,
+    /// What this member observed.
+    pub flight: Flight,
     /// What this member believes and why it waits, as the engine last said.
     pub view: watch::Receiver<Arc<View>>,
     /// Asks the loop for a copy of the brain.
@@ -82,6 +85,7 @@ fn answered_here() -> Router<ApiState> {
         .route("/v1/members", get(members::list))
         .route("/v1/events", get(events::list))
         .route("/v1/events/follow", get(events::follow))
+        .route("/v1/flight", get(flight::record))
 }
 
 /// What only the leader answers: its state is the newest, and its view is the one that is acted on.

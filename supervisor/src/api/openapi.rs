@@ -1,6 +1,6 @@
 //! The description of the API (OpenAPI 3.1), made from the handlers themselves.
 
-use super::{answers, change, events, explain, members, policy, problem, read};
+use super::{answers, change, events, explain, flight, members, policy, problem, read};
 use axum::Json;
 use utoipa::OpenApi;
 
@@ -45,7 +45,8 @@ use utoipa::OpenApi;
         members::remove,
         members::transfer,
         events::list,
-        events::follow
+        events::follow,
+        flight::record
     ),
     components(schemas(
         answers::Status,

@@ -255,3 +255,19 @@ async fn a_slow_receiver_loses_no_change_and_does_not_stop_the_commands() {
     drop(rig.commands);
     soon(rig.ingest).await.unwrap().unwrap();
 }
+
+#[test]
+fn a_gap_that_is_no_news_is_told_only_to_a_recorder() {
+    for wanted in [false, true] {
+        let mut table = Table::new(Mono(0), Arc::default());
+        table.gaps = wanted.then(Vec::new);
+        let limits = Limits { suspect_after: Millis(2000), ..PATIENT };
+        table.obey(Command::Enroll { node: node("n1"), key: key(7), limits }, Mono(0));
+        for (sequence, at) in [(1, 100), (2, 1500), (3, 1900)] {
+            table.datagram(&encode(&beat("n1", 1, sequence), &key(7)), Mono(at));
+        }
+        let gaps = if wanted { vec![(node("n1"), Millis(1400))] } else { vec![] };
+        assert_eq!(table.take_gaps(), gaps);
+        assert_eq!(table.take_news().map(|batch| batch.changes.len()), Some(1));
+    }
+}

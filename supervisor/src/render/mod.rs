@@ -7,6 +7,7 @@ mod beforehand;
 mod detail;
 mod list;
 mod live;
+mod replay;
 mod status;
 mod time;
 
@@ -17,6 +18,7 @@ pub use detail::{
 };
 pub use list::{contexts, failovers, instances, members, nodes, policies};
 pub use live::{Live, live};
+pub use replay::{Replayed, replayed};
 pub use status::status;
 pub use time::{ago, at, clock, length, local, utc};
 

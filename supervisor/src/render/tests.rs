@@ -499,3 +499,43 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_replay_shows_what_would_be_different_and_what_nobody_knows() {
+    use policies::flight::{Duty, Fact, Record, Sign, Standing};
+    use policies::replay::{Trial, in_order, replay};
+    let at = |at: u64, fact| Record { at: Wall(BEGIN + at), fact };
+    let sign = |ms, node: &str, sign| at(ms, Fact::Node(name(node), sign));
+    let tape = |member: u64| {
+        let begin = Fact::Began { boot: BootId(1), lost: 0, domain: "room".into() };
+        let mut records = vec![at(0, begin)];
+        for node in ["n1", "n2", "n3"] {
+            let duty = Duty::Protected(name("cautious"));
+            let standing = Standing { duty, has_probe: true, has_agent: true, domains: [].into() };
+            records.push(sign(1, node, Sign::Stands(standing)));
+            records.push(sign(2, node, Sign::Heard { epoch: Epoch(1) }));
+        }
+        records.push(sign(21_200, "n1", Sign::Gap { lasting: Millis(1200) }));
+        records.extend((1..6).map(|mark| at(mark * 10_000, Fact::Mark)));
+        records.push(sign(62_000, "n2", Sign::Silent { lasting: Millis(2000) }));
+        records.push(sign(62_200, "n2", Sign::Asked(Some(false))));
+        records.push(at(70_000, Fact::Mark));
+        records.sort_by_key(|record| record.at);
+        (MemberId(member), records.into_iter())
+    };
+    let in_force: std::collections::BTreeMap<PolicyId, Policy> = Policy::presets().into_iter().collect();
+    let trial = Trial {
+        candidate: in_force[&name::<PolicyId>("cautious")].with([("detection.suspect_after", "1s")]).unwrap(),
+        in_force,
+        name: name("cautious"),
+        voters: 3,
+        since: Wall(BEGIN),
+        failover_takes: Millis(90_000),
+    };
+    let replay = replay(&trial, in_order([tape(1), tape(2)])).unwrap();
+    let missing =
+        vec![(MemberId(3), "no member can be reached: 10.0.0.3:7201: Connection refused".to_owned())];
+    let candidate = "mine.toml".to_owned();
+    let all = Replayed { candidate, missing, failover_takes: Millis(90_000), failovers_measured: 4, replay };
+    golden("policy_replay", &replayed(&all, &screen()));
+}

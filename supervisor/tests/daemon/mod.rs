@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test uses its own part")]
 
 use policies::{BootId, Engine, Input, MemberId, Millis, View};
-use raft_store::{Member, Store, StoreEvent};
+use raft_store::{Flight, Member, Store, StoreEvent, Tape};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -31,6 +31,8 @@ pub(crate) struct Daemon {
     pub(crate) store: Store,
     stop: watch::Sender<bool>,
     serving: tokio::task::JoinHandle<()>,
+    pub(crate) flight: Flight,
+    pub(crate) tape: Tape,
     _view: watch::Sender<Arc<View>>,
     _events: mpsc::UnboundedReceiver<StoreEvent>,
 }
@@ -81,8 +83,10 @@ impl Daemon {
             }
         });
         let (stop, stopped) = watch::channel(false);
+        let (flight, tape) = Flight::open(home.flight(), Millis(86_400_000), 1 << 30);
         let state = ApiState {
             store: store.clone(),
+            flight: flight.clone(),
             view,
             ask,
             seal: Seal::load(&home.seal_key(), &config.cluster.id).unwrap(),
@@ -100,7 +104,7 @@ impl Daemon {
             router,
             stopped,
         ));
-        Daemon { home, config, store, stop, serving, _view: view_sender, _events: events }
+        Daemon { home, config, store, stop, serving, flight, tape, _view: view_sender, _events: events }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -114,6 +118,7 @@ impl Daemon {
     pub(crate) async fn end(self) {
         self.stop.send_replace(true);
         self.serving.await.unwrap();
+        self.flight.close();
         self.store.shutdown().await;
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 /// Exit codes, as documented in `--help`.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
-  0  done; for `status`: nothing needs attention
-  1  the answer is no: refused, not there, or (`status`) something needs attention, or (`--wait`) stuck or cancelled
+  0  done; for `status`: nothing needs attention; for `policy replay`: no difference
+  1  the answer is no: refused, not there, or (`status`) something needs attention, (`--wait`) stuck or cancelled,
+     or (`policy replay`) there is a difference
   2  the command line or a file given to it is wrong; nothing was changed
   3  no member can be reached, or none can answer; nothing was changed
   4  the cluster has no quorum; nothing was changed
@@ -517,6 +518,25 @@ pub(crate) enum PolicyVerb {
         /// The whole content, from a file.
         #[arg(short, long)]
         file: Option<PathBuf>,
+    },
+    /// What a candidate would have done: plays the flight records of all members under the policies in force and with the
+    /// candidate in the place of one of them. Exit code 0: both would have done the same; 1: they would
+    /// not; 255: error.
+    #[command(
+        after_help = "Example:\n  hactl policy replay mine.toml --since 30d\n  hactl policy replay mine.toml --name quick --since 7d -o json"
+    )]
+    Replay {
+        /// The candidate, as a document; `-` is standard input.
+        file: PathBuf,
+        /// The policy that it would replace.
+        #[arg(long, default_value = policies::DEFAULT_POLICY)]
+        name: policies::PolicyId,
+        /// From how long ago on, e.g. 12h, 30d.
+        #[arg(long, value_parser = length, default_value = "30d")]
+        since: Duration,
+        /// How long a failover takes, e.g. 90s. Absent: the median of those that this cluster has made.
+        #[arg(long, value_parser = length)]
+        failover_takes: Option<Duration>,
     },
     /// Change keys of a policy, or replace it by a file. A new name makes a new policy.
     #[command(

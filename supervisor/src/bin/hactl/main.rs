@@ -10,6 +10,7 @@ mod feed;
 mod live;
 mod output;
 mod policy;
+mod replay;
 mod run;
 #[cfg(test)]
 mod schema;

@@ -5,6 +5,7 @@
 
 use crate::args::PolicyVerb;
 use crate::output::say;
+use crate::replay::Wanted;
 use crate::run::{Done, Failure, Session, read_input, segment};
 use policies::{LogIndex, Policy, Preview};
 use reqwest::Method;
@@ -67,6 +68,10 @@ impl Session {
                 let deleting = Deleting { check, reason };
                 let committed: Committed = self.client.order(Method::DELETE, &path, &deleting).await?;
                 self.print(&committed, render::committed)
+            }
+            PolicyVerb::Replay { file, name, since, failover_takes } => {
+                let replayed = self.replay(Wanted { file, name, since, failover_takes }).await;
+                replayed.map_err(|failure| Failure::NoAnswer(Box::new(failure)))
             }
         }
     }
@@ -204,7 +209,7 @@ fn history_path(name: &str) -> String {
 /// What marks a line as ours in a draft.
 const COMPLAINT: &str = "#! ";
 
-fn read(source: &str, text: &str) -> Result<Policy, Failure> {
+pub(crate) fn read(source: &str, text: &str) -> Result<Policy, Failure> {
     let policy: Policy = document::read(source, text).map_err(|error| Failure::Usage(error.to_string()))?;
     policy.validate().map_err(|why| Failure::Usage(format!("{source}: {why}")))?;
     Ok(policy)

@@ -128,6 +128,10 @@ impl Session {
         Ok(Session { client, printer: Printer::new(cli), context, timeout: cli.timeout })
     }
 
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     pub(crate) async fn carry_out(&self, verb: Verb) -> Done {
         match verb {
             Verb::Status(watch) => self.status(watch).await,

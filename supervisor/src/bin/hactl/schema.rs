@@ -80,6 +80,12 @@ const VERBS: &[(&str, Prints)] = &[
             "`Preview`: `version`, `new`, `changes` (`key`, `old`, `new`), `instances`, and `before` and `after` of what would change in `verdicts`, `fences`, `covers`, `losses`",
         ),
     ),
+    (
+        "policy replay",
+        Own(
+            "`Replayed`: `candidate`, `missing`, `failover_takes`, and `replay` with `members`, `in_force`, `candidate`, `differences`, `downtime_ms`, `notes`",
+        ),
+    ),
     ("policy rollback", Answer("put", "/v1/policies/{name}")),
     ("policy set", Answer("put", "/v1/policies/{name}")),
     ("status", Answer("get", "/v1/status")),
