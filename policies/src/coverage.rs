@@ -35,13 +35,13 @@ pub enum Cover {
     /// It is being moved by this failover.
     Moving(PlanId),
     /// It would not come back by itself.
-    Gap(Waiting),
+    Uncovered(Waiting),
 }
 
 /// What would happen if everything in a failure domain were lost at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
-    /// The spare of each instance that runs there; `None`: none is left for it, or it has a gap of its own.
+    /// The spare of each instance that runs there; `None`: none is left for it, or it is uncovered by itself.
     pub spares: BTreeMap<InstanceId, Option<NodeId>>,
     /// Why nothing would be done at all.
     pub held: Option<Held>,
@@ -106,9 +106,9 @@ impl Coverage {
     }
 
     /// Instances that would not come back by themselves.
-    pub fn gaps(&self) -> impl Iterator<Item = (&InstanceId, &Waiting)> {
+    pub fn uncovered(&self) -> impl Iterator<Item = (&InstanceId, &Waiting)> {
         self.instances.iter().filter_map(|(name, cover)| match cover {
-            Cover::Gap(why) => Some((name, why)),
+            Cover::Uncovered(why) => Some((name, why)),
             Cover::Spare(_) | Cover::Moving(_) => None,
         })
     }
@@ -153,7 +153,8 @@ impl<'a> Survey<'a> {
             for (kind, domain) in &from.node.domains {
                 domains.entry((kind, domain)).or_default().push((record, from));
             }
-            let cover = gap(self.state, record, from).map_or_else(|| self.cover(record, from), Cover::Gap);
+            let cover =
+                obstacle(self.state, record, from).map_or_else(|| self.cover(record, from), Cover::Uncovered);
             coverage.instances.insert(name.clone(), cover);
         }
         let census = Census::of(self.state);
@@ -168,17 +169,17 @@ impl<'a> Survey<'a> {
     fn cover(&mut self, record: &'a InstanceRecord, from: &'a NodeRecord) -> Cover {
         let instance = &record.instance;
         let Some(policy) = self.state.policies.get(&instance.policy).map(|record| &record.policy) else {
-            return Cover::Gap(Waiting::NoFittingSpare { missing: vec![] });
+            return Cover::Uncovered(Waiting::NoFittingSpare { missing: vec![] });
         };
         let wish = Wish { instance, spares: &policy.spares, from };
         match (self.best(&wish, |_| true), policy.acting.mode) {
             (Some(spare), Mode::Automatic | Mode::Approval) => Cover::Spare(spare),
             (Some(spare), Mode::Shadow) => {
-                Cover::Gap(Waiting::Shadow { node: from.node.name.clone(), spare })
+                Cover::Uncovered(Waiting::Shadow { node: from.node.name.clone(), spare })
             }
             (None, _) => {
                 let missing = choose(self.state, self.candidates, &wish).err().unwrap_or_default();
-                Cover::Gap(Waiting::NoFittingSpare { missing })
+                Cover::Uncovered(Waiting::NoFittingSpare { missing })
             }
         }
     }
@@ -244,7 +245,7 @@ impl<'a> Survey<'a> {
 }
 
 /// What would keep an instance from moving whatever spares there are.
-fn gap(state: &ClusterState, record: &InstanceRecord, from: &NodeRecord) -> Option<Waiting> {
+fn obstacle(state: &ClusterState, record: &InstanceRecord, from: &NodeRecord) -> Option<Waiting> {
     let (instance, node) = (&record.instance, from.node.name.clone());
     if let Some(order) = &from.maintenance {
         return Some(Waiting::Maintenance { node, reason: order.reason.clone() });
@@ -363,7 +364,7 @@ mod tests {
         let cover = |cover: &Cover| match cover {
             Cover::Spare(node) => node.to_string(),
             Cover::Moving(plan) => format!("moving by {plan}"),
-            Cover::Gap(why) => format!("gap: {why}"),
+            Cover::Uncovered(why) => format!("uncovered: {why}"),
         };
         let one = coverage.instances.iter().map(|(name, covered)| format!("{name}: {}", cover(covered)));
         let loss = |(domain, loss): (&String, &Loss)| {
@@ -388,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_says_what_a_failover_would_say() {
+    fn what_is_uncovered_says_what_a_failover_would_say() {
         let text = [PROVIDER.to_owned(), node("n1", "r1"), node("n2", "r1"), node("s1", "r1")].concat()
             + &instance("db", "n1", "needs = { gpu = \"yes\" }")
             + &instance("web", "n2", "");
@@ -404,8 +405,8 @@ mod tests {
         assert_eq!(
             told(&state),
             [
-                "db: gap: no spare fits; s1: label gpu=yes is missing",
-                "web: gap: n2 is in maintenance (DIMMs): hands off",
+                "db: uncovered: no spare fits; s1: label gpu=yes is missing",
+                "web: uncovered: n2 is in maintenance (DIMMs): hands off",
                 "rack/r1: db->none web->none"
             ]
         );
@@ -464,7 +465,7 @@ mod tests {
                 let spares = &state.policies[&instance.policy].policy.spares;
                 let expected = match choose(&state, &candidates, &Wish { instance, spares, from }) {
                     Ok((spare, _)) => Cover::Spare(spare),
-                    Err(missing) => Cover::Gap(Waiting::NoFittingSpare { missing }),
+                    Err(missing) => Cover::Uncovered(Waiting::NoFittingSpare { missing }),
                 };
                 prop_assert_eq!(&coverage.instances[&instance.name], &expected);
                 let loss = &coverage.losses[&format!("rack/{}", from.node.domains["rack"])];

@@ -165,7 +165,7 @@ impl Engine {
 }
 
 fn no_cover() -> Cover {
-    Cover::Gap(Waiting::NoFittingSpare { missing: vec![] })
+    Cover::Uncovered(Waiting::NoFittingSpare { missing: vec![] })
 }
 
 fn no_loss() -> LossTold {
@@ -289,7 +289,7 @@ mod tests {
     fn a_policy_that_wants_another_rack_takes_the_spare_away() {
         let told = preview(&leader(), &[("spares.differs_in", "rack")]);
         let missing = vec![("s1".parse().unwrap(), "in rack r1, as the failed node".to_owned())];
-        let after = Cover::Gap(Waiting::NoFittingSpare { missing });
+        let after = Cover::Uncovered(Waiting::NoFittingSpare { missing });
         let before = Cover::Spare("s1".parse().unwrap());
         assert_eq!(told.covers[&"web".parse().unwrap()], Changed { before, after });
         assert_eq!(told.instances, 1);

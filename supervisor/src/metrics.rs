@@ -313,8 +313,8 @@ fn describe_cluster(r: &Registry, scene: Scene<'_>) -> Result<(), MetricsError> 
 fn describe_coverage(r: &Registry, coverage: &Coverage) -> Result<(), MetricsError> {
     let help =
         "Instances that would not come back by themselves if their node were lost; told by the leader.";
-    let gaps: IntGauge = add(r, IntGauge::new("ha_instances_uncovered", help))?;
-    gaps.set(i64::try_from(coverage.gaps().count()).unwrap_or(i64::MAX));
+    let uncovered: IntGauge = add(r, IntGauge::new("ha_instances_uncovered", help))?;
+    uncovered.set(i64::try_from(coverage.uncovered().count()).unwrap_or(i64::MAX));
     let help = "Failure domains whose loss is not covered, by kind; told by the leader.";
     let losses: IntGaugeVec = add(r, IntGaugeVec::new(Opts::new("ha_losses_uncovered", help), &["kind"]))?;
     for (domain, loss) in &coverage.losses {

@@ -123,7 +123,7 @@ impl CoverageTold {
     pub fn of(coverage: &Coverage) -> Self {
         let uncovered = coverage.losses.iter().filter(|(_, loss)| !loss.is_covered());
         CoverageTold {
-            instances_uncovered: coverage.gaps().map(|(name, _)| name.clone()).collect(),
+            instances_uncovered: coverage.uncovered().map(|(name, _)| name.clone()).collect(),
             losses_uncovered: uncovered.map(|(domain, _)| domain.clone()).collect(),
             losses: coverage.losses.len() as u64,
         }

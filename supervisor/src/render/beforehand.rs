@@ -54,7 +54,7 @@ fn cover_told(cover: &Cover, screen: &Screen) -> String {
     match cover {
         Cover::Spare(node) => screen.tint(Tone::Good, node.as_str()),
         Cover::Moving(plan) => screen.tint(Tone::Careful, &format!("moving by failover {plan}")),
-        Cover::Gap(why) => screen.tint(Tone::Bad, &format!("none ({why})")),
+        Cover::Uncovered(why) => screen.tint(Tone::Bad, &format!("none ({why})")),
     }
 }
 

@@ -392,7 +392,7 @@ fn what_would_happen() {
     let story = mid_failover();
     let (db, web): (InstanceId, InstanceId) = (name("db"), name("web"));
     let missing = vec![(name("n2"), "label pool=gold is missing (by the policy)".to_owned())];
-    let gap = Cover::Gap(Waiting::NoFittingSpare { missing });
+    let gap = Cover::Uncovered(Waiting::NoFittingSpare { missing });
     let short = Loss { spares: [(db.clone(), Some(name("n2"))), (web.clone(), None)].into(), held: None };
     let coverage = Coverage {
         instances: [

@@ -268,7 +268,7 @@ impl Session {
             None => {
                 self.printer
                     .print(&coverage, |coverage| render::coverage(coverage, &self.printer.screen()))?;
-                coverage.gaps().next().is_none() && coverage.losses.values().all(Loss::is_covered)
+                coverage.uncovered().next().is_none() && coverage.losses.values().all(Loss::is_covered)
             }
             Some(domain) => {
                 let Some(loss) = coverage.losses.get(domain) else {
