@@ -24,6 +24,7 @@ demo: build ## Watch a hung server come back on other hardware (ONCE=1: every ki
 bench: build ## Measure failovers; prints medians and ranges (RUNS=10)
 	@target/release/demo --bench $(RUNS)
 	@target/release/demo --bench-fence $(RUNS)
+	@target/release/demo --bench-policy $(RUNS)
 
 build: ## Build everything that runs, optimised
 	@$(CARGO) build --release --quiet --bins --workspace

@@ -39,6 +39,9 @@ struct Cli {
     /// Measure fences of 1 and of 100 nodes at once, this many times each
     #[arg(long, value_name = "RUNS", conflicts_with = "once", num_args = 0..=1, default_missing_value = "10", value_parser = clap::value_parser!(u16).range(1..))]
     bench_fence: Option<u16>,
+    /// Measure from when on a changed policy is in force on all members, this many times
+    #[arg(long, value_name = "RUNS", conflicts_with_all = ["once", "bench", "bench_fence"], value_parser = clap::value_parser!(u16).range(1..))]
+    bench_policy: Option<u16>,
 }
 
 fn main() -> ExitCode {
@@ -69,13 +72,14 @@ fn run(cli: &Cli) -> Result<()> {
         };
         let kinds = if cli.kind.is_empty() { Kind::ALL.to_vec() } else { cli.kind.clone() };
         let work = async {
-            match (cli.bench, cli.bench_fence) {
-                (Some(runs), _) => demo::bench(&home, usize::from(runs)).await,
-                (None, Some(runs)) => demo::bench_fence(&home, usize::from(runs)).await,
-                (None, None) => demo::once(&home, &kinds).await,
+            match (cli.bench, cli.bench_fence, cli.bench_policy) {
+                (Some(runs), ..) => demo::bench(&home, usize::from(runs)).await,
+                (None, Some(runs), _) => demo::bench_fence(&home, usize::from(runs)).await,
+                (None, None, Some(runs)) => demo::bench_policy(&home, usize::from(runs)).await,
+                (None, None, None) => demo::once(&home, &kinds).await,
             }
         };
-        if cli.once || cli.bench.is_some() || cli.bench_fence.is_some() {
+        if cli.once || cli.bench.is_some() || cli.bench_fence.is_some() || cli.bench_policy.is_some() {
             // Dropping the work kills every process that it started.
             tokio::select! {
                 done = work => Ok(done?),

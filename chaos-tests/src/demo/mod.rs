@@ -14,6 +14,7 @@
 
 mod bench;
 mod bench_fence;
+mod bench_policy;
 pub(crate) mod cluster;
 pub(crate) mod error;
 mod failover;
@@ -35,6 +36,7 @@ pub(crate) mod wait;
 
 pub use bench::bench;
 pub use bench_fence::bench_fence;
+pub use bench_policy::bench_policy;
 pub use error::DemoError;
 pub use home::{Bmcs, Home};
 pub use kind::Kind;

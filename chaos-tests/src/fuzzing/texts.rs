@@ -72,7 +72,8 @@ pub(super) fn documents_seeds() -> Vec<Vec<u8>> {
                     boot = { provider = \"rack\", image = \"img\" }\n";
     let policy = Policy::presets().into_iter().next().expect("a preset").1;
     let policy = toml::to_string(&policy).expect("a policy can be written");
-    let policy = format!("[[policy]]\nname = \"mine\"\n{}", policy.replace('[', "[policy."));
+    let sections = format!("\n{policy}").replace("\n[", "\n[policy.");
+    let policy = format!("[[policy]]\nname = \"mine\"{sections}");
     let whole = [rack, node, instance].concat();
     [node, rack, instance, &whole, &policy].map(|text| text.as_bytes().to_vec()).to_vec()
 }
