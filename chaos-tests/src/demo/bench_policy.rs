@@ -63,7 +63,8 @@ async fn measure(stage: &Stage, runs: usize) -> Result<(Vec<Duration>, Vec<Durat
 async fn all_reach(clients: &[Arc<Client>], index: LogIndex) -> Result<Duration, DemoError> {
     let began = Instant::now();
     let mut members = JoinSet::new();
-    for client in clients.iter().cloned() {
+    for client in clients {
+        let client = Arc::clone(client);
         members.spawn(async move {
             loop {
                 let health: serde_json::Value = client.get("/healthz").await?;
