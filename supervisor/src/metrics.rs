@@ -482,6 +482,19 @@ mod tests {
     }
 
     #[test]
+    fn the_alert_rules_ask_for_metrics_that_there_are() {
+        let text = everything();
+        let rules = include_str!("../../docs/alerts.yml");
+        let words = rules.lines().filter(|line| line.trim_start().starts_with("expr:"));
+        let words = words.flat_map(|line| line.split(|c: char| c != '_' && !c.is_ascii_alphanumeric()));
+        let names: Vec<&str> = words.filter(|word| word.starts_with("ha_")).collect();
+        assert!(names.len() >= 8, "{names:?}");
+        for name in names {
+            assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
+        }
+    }
+
+    #[test]
     fn the_table_in_the_documentation_is_the_table_in_the_program() {
         let text = everything();
         let mut found = String::from(
