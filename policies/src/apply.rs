@@ -533,6 +533,7 @@ impl ClusterState {
             .map_err(|missing| Rejected::NotProven { plan: id, missing })?;
         let (from, spare) = (plan.decision.from.clone(), plan.decision.spare.clone());
         let (instance, epoch) = (plan.decision.instance.clone(), plan.epoch);
+        let strike = (plan.decision.cause != Cause::Ordered).then_some(story.at);
         let plan = self.plan_mut(id)?;
         plan.proof = Some(proof.clone());
         plan.stuck = None;
@@ -544,6 +545,8 @@ impl ClusterState {
         record.fence_order = None;
         record.confirmed_off = None;
         record.withheld = None;
+        record.strikes.extend(strike);
+        record.strikes.drain(..record.strikes.len().saturating_sub(STRIKES_KEPT_MAX));
         if let (Some(instance), Some(spare)) = (instance, spare) {
             self.node_mut(&spare)?.state = NodeState::Active { instance: instance.clone() };
             if let Some(record) = self.instances.get_mut(&instance) {

@@ -101,7 +101,7 @@ impl Coverage {
             let reading = view.nodes.get(node).and_then(|node| node.power);
             reading.map_or(LastPower::NeverAsked, |(power, _)| LastPower::of(power))
         };
-        let candidates = candidates(state, last_power);
+        let candidates = candidates(state, last_power, view.at);
         Survey { state, candidates: &candidates, classes: vec![] }.take()
     }
 
@@ -229,9 +229,7 @@ impl<'a> Survey<'a> {
     }
 
     fn fitting(&mut self, instance: &'a Instance, spares: &'a Spares) -> Rc<[&'a Candidate<'a>]> {
-        let same = |class: &&Class| {
-            class.instance.needs_the_same_as(instance) && class.spares.labels == spares.labels
-        };
+        let same = |class: &&Class| class.instance.needs_the_same_as(instance) && class.spares == spares;
         if let Some(class) = self.classes.iter().find(same) {
             return Rc::clone(&class.fitting);
         }
@@ -459,7 +457,7 @@ mod tests {
                 quick.policy.spares.differs_in = if differs { vec!["rack".to_owned()] } else { vec![] };
             }
             let coverage = Coverage::of(&state, &View::default());
-            let candidates = candidates(&state, |_| LastPower::NeverAsked);
+            let candidates = candidates(&state, |_| LastPower::NeverAsked, Wall(0));
             for record in state.instances.values() {
                 let (instance, from) = (&record.instance, &state.nodes[&record.node]);
                 let spares = &state.policies[&instance.policy].policy.spares;

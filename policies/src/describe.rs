@@ -28,6 +28,7 @@ impl NodeRecord {
             maintenance: None,
             fence_order: None,
             approved: None,
+            strikes: vec![],
             confirmed_off: None,
             found: None,
         }

@@ -502,7 +502,8 @@ impl Engine {
         for step in self.memory.news_of_hardware(&self.state, now) {
             self.propose(Command::Lead { leader, step }, outputs);
         }
-        let Wishes { commands, effects, waiting: planned } = plan(&self.desk(leader, rejudged, now));
+        let Wishes { commands, effects, waiting: planned } =
+            plan(&self.desk(leader, rejudged, Now { mono: now, wall }));
         let holds = |why: &Waiting| matches!(why, Waiting::Hold { .. });
         if planned.values().flatten().any(holds) {
             self.memory.held = Some(now);
@@ -520,10 +521,15 @@ impl Engine {
         }
     }
 
-    fn desk(&self, leader: LeaderEpoch, rejudged: BTreeSet<NodeId>, now: Mono) -> Desk<'_> {
+    fn desk(
+        &self,
+        leader: LeaderEpoch,
+        rejudged: BTreeSet<NodeId>,
+        Now { mono: now, wall }: Now,
+    ) -> Desk<'_> {
         let (state, memory, sights) = (&self.state, &self.memory, &self.sights);
         let (standing, candidates) = (OnceCell::new(), OnceCell::new());
-        Desk { state, memory, sights, rejudged, leader, now, standing, candidates }
+        Desk { state, memory, sights, rejudged, leader, now, wall, standing, candidates }
     }
 
     fn poll_power(&mut self, now: Mono, outputs: &mut Vec<Output>) {
@@ -617,7 +623,7 @@ impl Engine {
     }
 
     /// What it would plan now, if it led.
-    pub(crate) fn plan_now(&self, now: Mono) -> Wishes {
+    pub(crate) fn plan_now(&self, now: Now) -> Wishes {
         plan(&self.desk(self.leads.unwrap_or_default(), BTreeSet::new(), now))
     }
 

@@ -27,6 +27,8 @@ pub(crate) struct Candidate<'a> {
     /// What it has, and what it has less of than was declared.
     capabilities: Cow<'a, Capabilities>,
     mismatch: Option<String>,
+    /// The moment of the choice, for what counts only for a time.
+    now: Wall,
 }
 
 /// What is to be placed.
@@ -42,6 +44,7 @@ pub(crate) struct Wish<'a> {
 pub(crate) fn candidates(
     state: &ClusterState,
     last_power: impl Fn(&NodeId) -> LastPower,
+    now: Wall,
 ) -> Vec<Candidate<'_>> {
     let spares = state.nodes.values().filter(|record| record.state == NodeState::Spare);
     let candidate = |record| Candidate {
@@ -50,6 +53,7 @@ pub(crate) fn candidates(
         plan: state.plan_of_node(&record.node.name).map(|plan| plan.id),
         capabilities: record.capabilities(),
         mismatch: record.mismatch(),
+        now,
     };
     spares.map(candidate).collect()
 }
@@ -58,11 +62,12 @@ pub(crate) fn candidates(
 type Need = fn(&Instance, &Spares, &Candidate) -> Option<String>;
 
 /// Every need, in the order in which a misfit is reported.
-const NEEDS: [Need; 11] = [
+const NEEDS: [Need; 12] = [
     cordoned,
     maintenance,
     not_ordered,
     healthy,
+    strikes,
     fenceable,
     is_off,
     ports,
@@ -91,6 +96,13 @@ fn healthy(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
             (spare.power == LastPower::Mute).then(|| "its BMC does not answer".to_owned())
         }
     }
+}
+
+/// What has failed again and again will do so again, however healthy it looks now.
+fn strikes(_: &Instance, spares: &Spares, spare: &Candidate) -> Option<String> {
+    let (max, within) = (spares.strikes_max?, spares.strikes_within);
+    let count = spare.record.strikes.iter().filter(|at| spare.now.since(**at) < within).count();
+    (count > max as usize).then(|| format!("fenced {count} times within {within}, {max} are allowed"))
 }
 
 fn fenceable(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {

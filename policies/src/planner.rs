@@ -52,6 +52,7 @@ pub(crate) struct Desk<'a> {
     pub(crate) rejudged: BTreeSet<NodeId>,
     pub(crate) leader: LeaderEpoch,
     pub(crate) now: Mono,
+    pub(crate) wall: Wall,
     /// What the brakes count, and the spares, once a decision has asked for them: passes over all nodes.
     pub(crate) standing: OnceCell<Standing<'a>>,
     pub(crate) candidates: OnceCell<Vec<Candidate<'a>>>,
@@ -194,7 +195,7 @@ impl<'a> Desk<'a> {
     }
 
     fn candidates(&self) -> &[Candidate<'a>] {
-        self.candidates.get_or_init(|| candidates(self.state, |node| self.memory.last_power(node)))
+        self.candidates.get_or_init(|| candidates(self.state, |node| self.memory.last_power(node), self.wall))
     }
 
     /// Whether the policy lets it begin. An order is a leave, and what has begun goes on (R4).

@@ -1,5 +1,6 @@
 //! Policy documents: what to protect and how carefully. Data, and one place that checks how the numbers relate.
 
+use crate::state::STRIKES_KEPT_MAX;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -92,7 +93,7 @@ pub struct Brakes {
 }
 
 /// Which spares will do, beside what the instance itself needs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spares {
     /// Kinds of failure domain (`rack`, `pdu`, ...) in which the spare must stand elsewhere than the failed node. A node
@@ -102,6 +103,23 @@ pub struct Spares {
     /// Labels that the spare must carry: a pool.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// How often a spare may have been fenced within `strikes_within` because it had failed or did not start; absent: as
+    /// often as it likes. Lower: one bad day keeps good hardware out. Higher: hardware that fails again and again is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strikes_max: Option<u32>,
+    /// How long such a strike counts.
+    #[serde(default = "a_week")]
+    pub strikes_within: Millis,
+}
+
+fn a_week() -> Millis {
+    Millis::secs(7 * 24 * 60 * 60)
+}
+
+impl Default for Spares {
+    fn default() -> Self {
+        Spares { differs_in: vec![], labels: BTreeMap::new(), strikes_max: None, strikes_within: a_week() }
+    }
 }
 
 /// Whether to act without being asked.
@@ -263,6 +281,13 @@ impl Policy {
                 "spares: more than {SPARES_TEXTS_MAX} domains and labels"
             )));
         }
+        if self.spares.strikes_max.is_some_and(|max| max as usize >= STRIKES_KEPT_MAX) {
+            return Err(BadPolicy::Contradiction {
+                left: format!("spares.strikes_max = {}", self.spares.strikes_max.unwrap_or_default()),
+                relation: "less than".to_owned(),
+                right: format!("the strikes that are kept = {STRIKES_KEPT_MAX}"),
+            });
+        }
         if self.acting.mode != Mode::Approval && self.acting.unapproved_after != After::Never {
             return Err(BadPolicy::Contradiction {
                 left: format!("acting.unapproved_after = {}", String::from(self.acting.unapproved_after)),
@@ -351,7 +376,7 @@ impl Policy {
 }
 
 /// Every key of a policy document. A test compares it with the documents.
-pub const KEYS: [&str; 23] = [
+pub const KEYS: [&str; 25] = [
     "detection.suspect_after",
     "detection.reprobe_count",
     "detection.reprobe_interval",
@@ -373,6 +398,8 @@ pub const KEYS: [&str; 23] = [
     "brakes.hold_above_failed_per_domain",
     "spares.differs_in",
     "spares.labels",
+    "spares.strikes_max",
+    "spares.strikes_within",
     "acting.mode",
     "acting.unapproved_after",
 ];
@@ -425,6 +452,7 @@ mod tests {
     fn the_list_of_keys_is_the_document() {
         let mut policy = Policy::presets().remove(0).1;
         policy.detection.members_min = Some(2);
+        policy.spares.strikes_max = Some(2);
         let table = toml::Table::try_from(&policy).unwrap();
         let mut found: Vec<String> = vec![];
         for (section, values) in &table {
@@ -468,12 +496,17 @@ mod tests {
             let changed = policy.with([("spares.differs_in", domains), ("spares.labels", labels)]).unwrap();
             assert_eq!(
                 changed.spares,
-                Spares { differs_in: vec!["rack".into(), "pdu".into()], labels: pool.clone() }
+                Spares {
+                    differs_in: vec!["rack".into(), "pdu".into()],
+                    labels: pool.clone(),
+                    ..policy.spares.clone()
+                }
             );
             let emptied = changed.with([("spares.differs_in", ""), ("spares.labels", "")]).unwrap();
             assert_eq!(emptied, policy);
         }
         assert!(policy.with([("spares.labels", "gold")]).is_err(), "a label has a value");
+        assert!(policy.with([("spares.strikes_max", "10")]).is_err(), "only ten strikes are kept");
         assert!(policy.with([("spares.differs_in", "[rack")]).is_err());
     }
 }

@@ -122,7 +122,7 @@ impl Engine {
             (record.verdict, record.evidence) = (verdict, evidence);
             (record.withheld, record.approved) = (None, None);
         }
-        let wishes = self.plan_now(now.mono);
+        let wishes = self.plan_now(now);
         let mut fates = BTreeMap::new();
         for (subject, reasons) in &wishes.waiting {
             let Subject::Instance(instance) = subject else { continue };

@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 /// Finished plans that are kept for `hactl failover list`; older ones are only in the history.
 pub const PLANS_KEPT_MAX: usize = 500;
+/// Strikes of one node that are kept; no limit of a policy may be higher.
+pub const STRIKES_KEPT_MAX: usize = 10;
 /// Nodes, instances, providers or policies of one cluster. Bounds the snapshot (about 1 kB each).
 pub const OBJECTS_MAX: usize = 20_000;
 
@@ -110,6 +112,9 @@ pub struct NodeRecord {
     /// An operator's leave to move its instance; used up by the failover, void once the node is judged anew.
     #[serde(default)]
     pub approved: Option<Order>,
+    /// When it was fenced because it had failed or did not start, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strikes: Vec<Wall>,
     /// An operator's order to fence it.
     pub fence_order: Option<Order>,
     /// An operator's word that it is off; used up by the fence that is under way.
