@@ -8,7 +8,7 @@ use crate::memory::LastPower;
 use crate::placement::{Candidate, Wish, candidates, choose, elsewhere, misfit, preference, takes_part};
 use crate::plan::Verdict;
 use crate::policy::{After, Mode, Spares};
-use crate::sights::DOUBT_SILENT_MIN;
+use crate::sights::doubt;
 use crate::state::{ClusterState, InstanceRecord, NodeRecord, NodeState};
 use crate::view::View;
 use crate::waiting::Waiting;
@@ -271,7 +271,7 @@ fn held(
 ) -> Option<Held> {
     let count = |of: &BTreeMap<Domain, u32>| of.get(&domain).copied().unwrap_or(0);
     let (silent, already) = (count(&census.watched_in), count(&census.failed_in));
-    if silent >= DOUBT_SILENT_MIN && silent * 2 > census.watched {
+    if doubt(&mut None, silent, census.watched, Mono(0)).is_some() {
         return Some(Held::Doubt { silent, watched: census.watched });
     }
     let inside = silent + already;
@@ -313,7 +313,7 @@ impl<'a> Census<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::command::{Command, Documents, Proposal, Step};
     use crate::plan::{Cause, Evidence};
@@ -343,7 +343,7 @@ mod tests {
         apply(state, Command::Lead { leader, step });
     }
 
-    fn node(name: &str, rack: &str) -> String {
+    pub(crate) fn node(name: &str, rack: &str) -> String {
         format!(
             "[[node]]\nname = \"{name}\"\ndomains = {{ rack = \"{rack}\" }}\nprobe = {{ tcp = \"10.0.0.1:22\" }}\n\
              ports = [{{ provider = \"sw\", port = \"{name}\" }}]\n\
@@ -351,11 +351,11 @@ mod tests {
         )
     }
 
-    fn instance(name: &str, node: &str, more: &str) -> String {
+    pub(crate) fn instance(name: &str, node: &str, more: &str) -> String {
         format!("[[instance]]\nname = \"{name}\"\nnode = \"{node}\"\npolicy = \"quick\"\n{more}\n")
     }
 
-    const PROVIDER: &str =
+    pub(crate) const PROVIDER: &str =
         "[[provider]]\nname = \"sw\"\nkind = \"rack\"\nurl = \"http://h\"\ntoken = \"sealed\"\n";
 
     fn told(coverage: &Coverage) -> Vec<String> {

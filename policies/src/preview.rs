@@ -203,6 +203,7 @@ fn changed<K: Ord + Clone, T: Clone + PartialEq>(
 mod tests {
     use super::*;
     use crate::command::{Documents, Proposal};
+    use crate::coverage::tests::{PROVIDER, instance, node};
     use crate::engine::Input;
     use crate::observation::{Kernel, Report, Stamp};
     use crate::plan::Cause;
@@ -234,18 +235,8 @@ mod tests {
     /// A leader of three; `web` runs on n1 by `quick`, and n1 was healthy.
     fn leader() -> Engine {
         let mut engine = Engine::new(ME, BootId(1), "room");
-        let node = |name: &str| {
-            format!(
-                "[[node]]\nname = \"{name}\"\ndomains = {{ rack = \"r1\" }}\nprobe = {{ tcp = \"10.0.0.1:22\" }}\n\
-                 ports = [{{ provider = \"sw\", port = \"{name}\" }}]\n\
-                 [[node.fencing]]\ndriver = \"ipmi\"\naddress = \"{name}:623\"\nuser = \"u\"\npassword = \"sealed\"\n"
-            )
-        };
-        let text = "[[provider]]\nname = \"sw\"\nkind = \"rack\"\nurl = \"http://h\"\ntoken = \"sealed\"\n"
-            .to_owned()
-            + &node("n1")
-            + &node("s1")
-            + "[[instance]]\nname = \"web\"\nnode = \"n1\"\npolicy = \"quick\"\n";
+        let text =
+            [PROVIDER.to_owned(), node("n1", "r1"), node("s1", "r1"), instance("web", "n1", "")].concat();
         let documents: Documents = toml::from_str(&text).unwrap();
         engine.handle(NOW, Input::Voters(vec![ME, MemberId(2), MemberId(3)]));
         commit(&mut engine, Command::Describe(Box::new(documents)));

@@ -153,10 +153,7 @@ impl Session {
                 self.confirm(&node, yes, "This cuts it off from power, volumes and network")?;
                 let path = format!("/v1/nodes/{}/fence", segment(&node));
                 let order = self.commit(&path, &Reason { reason }).await?;
-                match wait.wait {
-                    Some(limit) => self.wait_for_fence(limit, order, &node).await,
-                    None => Ok(ExitCode::SUCCESS),
-                }
+                self.wait_for_fence(wait.wait, order, &node).await
             }
             Verb::ConfirmOff { node, reason, yes } => {
                 self.confirm(&node, yes, "If it is not off, two machines will write to one volume")?;
@@ -231,10 +228,7 @@ impl Session {
             }
             NodeVerb::Release { name, reason, wait } => {
                 self.commit(&path(&name, "release"), &Reason { reason }).await?;
-                match wait.wait {
-                    Some(limit) => self.wait_for_release(limit, &name).await,
-                    None => Ok(ExitCode::SUCCESS),
-                }
+                self.wait_for_release(wait.wait, &name).await
             }
         }
     }
@@ -254,10 +248,7 @@ impl Session {
                 self.confirm(&name, yes, "Its node is fenced first")?;
                 let path = format!("/v1/instances/{}/evacuate", segment(&name));
                 let order = self.commit(&path, &Reason { reason }).await?;
-                match wait.wait {
-                    Some(limit) => self.wait_for_evacuation(limit, order, &name).await,
-                    None => Ok(ExitCode::SUCCESS),
-                }
+                self.wait_for_evacuation(wait.wait, order, &name).await
             }
         }
     }
@@ -300,10 +291,7 @@ impl Session {
             FailoverVerb::Approve { instance, reason, wait } => {
                 let path = format!("/v1/instances/{}/approve", segment(&instance));
                 let order = self.commit(&path, &Reason { reason }).await?;
-                match wait.wait {
-                    Some(limit) => self.wait_for_approval(limit, order, &instance).await,
-                    None => Ok(ExitCode::SUCCESS),
-                }
+                self.wait_for_approval(wait.wait, order, &instance).await
             }
             FailoverVerb::Cancel { id, reason } => {
                 self.order(&format!("/v1/failovers/{}/cancel", segment(&id)), &Reason { reason }).await
@@ -326,17 +314,12 @@ impl Session {
                 let path = format!("/v1/members/{id}");
                 let committed: Committed = self.client.order(Method::DELETE, &path, &()).await?;
                 self.print(&committed, render::committed)?;
-                match wait.wait {
-                    Some(limit) => self.wait_for_removal(limit, MemberId(id)).await,
-                    None => Ok(ExitCode::SUCCESS),
-                }
+                self.wait_for_removal(wait.wait, MemberId(id)).await
             }
             MemberVerb::Transfer { id, wait } => {
                 let transfer = Transfer { to: MemberId(id) };
                 self.client.order_quietly(Method::POST, "/v1/leader", &transfer).await?;
-                if let Some(limit) = wait.wait {
-                    self.wait_for_transfer(limit, transfer.to).await?;
-                }
+                self.wait_for_transfer(wait.wait, transfer.to).await?;
                 self.print(&transfer, |transfer| format!("member {} leads\n", transfer.to.0))
             }
         }
@@ -346,13 +329,11 @@ impl Session {
         let began = Instant::now();
         let mut committed: Committed = self.client.order(Method::POST, "/v1/members", new).await?;
         let left = |limit: Duration| limit.saturating_sub(began.elapsed());
-        if let Some(limit) = wait {
-            // As a learner first, for until then it cannot vote, and here it is told what it still lacks.
-            if let Err(failure) = self.wait_for_member(limit, new.id, true).await {
-                // It was added all the same.
-                self.print(&committed, render::committed)?;
-                return Err(failure);
-            }
+        // As a learner first, for until then it cannot vote, and here it is told what it still lacks.
+        if let Err(failure) = self.wait_for_member(wait, new.id, true).await {
+            // It was added all the same.
+            self.print(&committed, render::committed)?;
+            return Err(failure);
         }
         if !learner {
             let promoted = self.promote(new.id, left(wait.unwrap_or(self.timeout))).await?;
@@ -360,10 +341,7 @@ impl Session {
             committed.events.extend(promoted.events);
         }
         self.print(&committed, render::committed)?;
-        match wait {
-            Some(limit) if !learner => self.wait_for_member(left(limit), new.id, false).await,
-            Some(_) | None => Ok(ExitCode::SUCCESS),
-        }
+        self.wait_for_member(wait.filter(|_| !learner).map(left), new.id, false).await
     }
 
     /// Asks until the new member has caught up; the client itself asks again while the answer is "not yet".

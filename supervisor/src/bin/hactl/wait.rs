@@ -43,12 +43,14 @@ impl Told {
 
 impl Session {
     /// Looks until it is done, has ended otherwise, or `limit` is over: after each event, and after `again` without one.
+    /// Without a limit nobody asked to wait.
     async fn wait(
         &self,
-        limit: Duration,
+        limit: Option<Duration>,
         again: Duration,
         look: impl AsyncFn() -> Result<Progress, ClientError>,
     ) -> Done {
+        let Some(limit) = limit else { return Ok(ExitCode::SUCCESS) };
         let until = Instant::now() + limit;
         let mut feed = Feed::from_now(&self.client);
         let mut told = Told::default();
@@ -81,7 +83,12 @@ impl Session {
         }
     }
 
-    pub(crate) async fn wait_for_evacuation(&self, limit: Duration, order: LogIndex, name: &str) -> Done {
+    pub(crate) async fn wait_for_evacuation(
+        &self,
+        limit: Option<Duration>,
+        order: LogIndex,
+        name: &str,
+    ) -> Done {
         let path = format!("/v1/instances/{}", segment(name));
         let look = async || {
             let detail: InstanceDetail = self.client.get(&path).await?;
@@ -91,7 +98,12 @@ impl Session {
         self.wait(limit, LOOK_AGAIN, look).await
     }
 
-    pub(crate) async fn wait_for_approval(&self, limit: Duration, order: LogIndex, name: &str) -> Done {
+    pub(crate) async fn wait_for_approval(
+        &self,
+        limit: Option<Duration>,
+        order: LogIndex,
+        name: &str,
+    ) -> Done {
         let path = format!("/v1/instances/{}", segment(name));
         let look = async || {
             let before: InstanceDetail = self.client.get(&path).await?;
@@ -104,7 +116,7 @@ impl Session {
         self.wait(limit, LOOK_AGAIN, look).await
     }
 
-    pub(crate) async fn wait_for_fence(&self, limit: Duration, order: LogIndex, name: &str) -> Done {
+    pub(crate) async fn wait_for_fence(&self, limit: Option<Duration>, order: LogIndex, name: &str) -> Done {
         let path = format!("/v1/nodes/{}", segment(name));
         let look = async || {
             // The node first: an order that is gone by then has a failover that is seen after it.
@@ -117,23 +129,23 @@ impl Session {
         self.wait(limit, LOOK_AGAIN, look).await
     }
 
-    pub(crate) async fn wait_for_release(&self, limit: Duration, name: &str) -> Done {
+    pub(crate) async fn wait_for_release(&self, limit: Option<Duration>, name: &str) -> Done {
         let path = format!("/v1/nodes/{}", segment(name));
         let look = async || Ok(progress::release(&self.client.get::<NodeDetail>(&path).await?));
         self.wait(limit, LOOK_AGAIN, look).await
     }
 
-    pub(crate) async fn wait_for_member(&self, limit: Duration, id: MemberId, learner: bool) -> Done {
+    pub(crate) async fn wait_for_member(&self, limit: Option<Duration>, id: MemberId, learner: bool) -> Done {
         let look = async || Ok(progress::joined(id, learner, &self.leaders_status().await?));
         self.wait(limit, LOOK_AT_MEMBERS_AGAIN, look).await
     }
 
-    pub(crate) async fn wait_for_removal(&self, limit: Duration, id: MemberId) -> Done {
+    pub(crate) async fn wait_for_removal(&self, limit: Option<Duration>, id: MemberId) -> Done {
         let look = async || Ok(progress::removed(id, &self.leaders_status().await?));
         self.wait(limit, LOOK_AT_MEMBERS_AGAIN, look).await
     }
 
-    pub(crate) async fn wait_for_transfer(&self, limit: Duration, to: MemberId) -> Done {
+    pub(crate) async fn wait_for_transfer(&self, limit: Option<Duration>, to: MemberId) -> Done {
         let look = async || Ok(progress::transferred(to, &self.leaders_status().await?));
         self.wait(limit, LOOK_AT_MEMBERS_AGAIN, look).await
     }
