@@ -1,6 +1,8 @@
 //! The seam between brain and body: an input in, outputs out. One per member; only the leader's proposes and acts.
 //! Owns the member's copy of the committed state and everything it believes. Never does anything itself.
 
+mod learn;
+
 use crate::capability::Capabilities;
 use crate::command::{Command, Proposal, Step};
 use crate::effect::{Effect, Outcome, Seen};
@@ -277,155 +279,6 @@ impl Engine {
         }
     }
 
-    fn installed(&mut self, now: Mono, state: ClusterState, outputs: &mut Vec<Output>) {
-        for plan in state.plans.values() {
-            let known = self.state.plans.get(&plan.id).is_some_and(|known| known.phase == plan.phase);
-            let since = self.memory.phases.entry(plan.id).or_insert(now);
-            if !known {
-                *since = now;
-            }
-            for intent in &plan.intents {
-                let times = self.memory.intents.entry(intent.token).or_insert((now, None));
-                if intent.end.is_some() {
-                    times.1.get_or_insert(now);
-                }
-            }
-        }
-        for (node, record) in &state.nodes {
-            let is_news = self.state.nodes.get(node).is_none_or(|known| known.verdict != record.verdict);
-            if is_news && record.verdict != Verdict::Healthy {
-                self.memory.judged(node, &record.verdict, now);
-            }
-        }
-        if self.leads != state.leadership.map(|leadership| leadership.epoch) {
-            self.leads = None;
-        }
-        self.proposals.reached(state.applied);
-        self.state = state;
-        // What ended here and was recorded by another leader needs no record of ours; what still runs stays.
-        self.memory.in_flight.retain(|token, outcome| outcome.is_none() || self.state.is_open(*token));
-        self.rewatch(outputs);
-    }
-
-    fn applied(&mut self, now: Mono, index: LogIndex, proposal: &Proposal, outputs: &mut Vec<Output>) {
-        let result = self.state.apply(index, proposal);
-        self.proposals.applied(index, &proposal.command, result.is_err(), now);
-        // A rejection changed nothing; whoever proposed it is told by the store.
-        if result.is_err() {
-            return;
-        }
-        match &proposal.command {
-            Command::TookOver { member, boot } if *member == self.me && *boot == self.boot => {
-                self.leads = Some(LeaderEpoch(index.0));
-                self.memory.took_over = now;
-                self.power_due.clear();
-            }
-            Command::TookOver { .. } => self.leads = None,
-            Command::Lead { step, .. } => self.remember(now, index, step, outputs),
-            Command::Describe(_) | Command::SetPolicy { .. } | Command::DeletePolicy { .. } => {
-                self.rewatch(outputs);
-            }
-            Command::Note { .. }
-            | Command::Arm { .. }
-            | Command::Disarm { .. }
-            | Command::Cordon { .. }
-            | Command::Maintain { .. }
-            | Command::Evacuate { .. }
-            | Command::Fence { .. }
-            | Command::ConfirmOff { .. }
-            | Command::Approve { .. }
-            | Command::Cancel { .. }
-            | Command::Release { .. } => {}
-        }
-    }
-
-    fn remember(&mut self, now: Mono, index: LogIndex, step: &Step, outputs: &mut Vec<Output>) {
-        match step {
-            Step::Begin(_) | Step::Replace { .. } => {
-                self.memory.phases.insert(PlanId(index.0), now);
-            }
-            Step::Intend { plan, .. } => {
-                self.memory.intents.insert(index, (now, None));
-                let is_new = |phase: Phase| self.state.plans.get(plan).is_some_and(|p| p.phase == phase);
-                let first = self.state.plans.get(plan).is_some_and(|p| p.intents.len() == 1);
-                if first || is_new(Phase::Starting) && self.is_first_start(*plan, index) {
-                    self.memory.phases.insert(*plan, now);
-                }
-            }
-            Step::Resolve { token, .. } => {
-                // One that still runs stays: it is not drained before it ends.
-                if self.memory.in_flight.get(token).is_some_and(Option::is_some) {
-                    self.memory.in_flight.remove(token);
-                }
-                if let Some(times) = self.memory.intents.get_mut(token) {
-                    times.1 = Some(now);
-                }
-            }
-            Step::Place { plan, .. } => {
-                self.memory.phases.insert(*plan, now);
-                self.rewatch(outputs);
-            }
-            Step::Judge { node, verdict, .. } => self.memory.judged(node, verdict, now),
-            Step::Finish { plan, .. } => {
-                let plan = self.state.plans.get(plan);
-                if let Some(spare) = plan.and_then(|plan| plan.decision.spare.clone()) {
-                    self.memory.alive_since.insert(spare, now);
-                }
-            }
-            Step::Discover { node, found } => {
-                // What was told since then waits; it will be told again should this be older news than the log's.
-                self.memory.found.retain(|other, told| other != node || told != found);
-                self.memory.discovered.insert(node.clone(), now);
-            }
-            Step::Withhold { .. } | Step::Stick { .. } | Step::Lapse { .. } | Step::Cleaned { .. } => {}
-        }
-        if self.memory.intents.len() > INTENTS_REMEMBERED_MAX {
-            self.forget_intents();
-        }
-    }
-
-    /// True if this intent is the one that moved its plan into its start phase.
-    fn is_first_start(&self, plan: PlanId, index: LogIndex) -> bool {
-        let Some(plan) = self.state.plans.get(&plan) else { return false };
-        let start = self.state.start_action(plan);
-        let mut starts = plan.intents.iter().filter(|intent| Some(&intent.action) == start.as_ref());
-        starts.next().is_some_and(|intent| intent.token == index)
-    }
-
-    /// Drops the times of intents whose plans are no longer kept.
-    fn forget_intents(&mut self) {
-        let state = &self.state;
-        let kept: BTreeSet<LogIndex> =
-            state.plans.values().flat_map(|plan| &plan.intents).map(|intent| intent.token).collect();
-        self.memory.intents.retain(|token, _| kept.contains(token));
-        self.memory.phases.retain(|plan, _| state.plans.contains_key(plan));
-    }
-
-    /// Brings the watch table in line with the state.
-    fn rewatch(&mut self, outputs: &mut Vec<Output>) {
-        let mut wanted = BTreeMap::new();
-        for (name, record) in &self.state.nodes {
-            if record.node.agent_key.is_none() && record.node.probe.is_empty() {
-                continue;
-            }
-            let Some((_, policy)) = self.state.policy_of_node(name) else { continue };
-            let rules = &policy.policy.detection;
-            let limits =
-                Limits { suspect_after: rules.suspect_after, write_stale_after: rules.write_stale_after };
-            wanted.insert(name.clone(), Watched { limits, key: record.node.agent_key.clone() });
-        }
-        for (node, watched) in &wanted {
-            if self.watched.get(node) != Some(watched) {
-                outputs.push(Output::Watch { node: node.clone(), limits: watched.limits });
-            }
-        }
-        for node in self.watched.keys().filter(|node| !wanted.contains_key(*node)) {
-            self.sights.forget(node);
-            outputs.push(Output::Unwatch { node: node.clone() });
-        }
-        self.watched = wanted;
-    }
-
     /// The outcome is kept until it is in the log; a proposal may be lost.
     fn ended(&mut self, now: Mono, token: LogIndex, outcome: Outcome) {
         self.learn_power(token, &outcome, now);
@@ -631,9 +484,6 @@ impl Engine {
         self.me
     }
 }
-
-/// Times of intents that are remembered before those of forgotten plans are dropped.
-const INTENTS_REMEMBERED_MAX: usize = 20_000;
 
 /// Orders whose time is over, by this clock. It is the wall clock, for people mean six o'clock: one that is wrong by an hour
 /// arms the cluster an hour early or late.
