@@ -12,7 +12,7 @@ mod rack_support;
 
 use chaos_tests::rack::{Change, Fault, Life, MoodChange, Rack, RackSpec};
 use fencing::ipmi::Port;
-use fencing::{Driver, fence, power_on};
+use fencing::{Driver, fence, power_on, shut_down};
 use policies::{Doubt, Identity, Millis, Outcome, Permit, Refusal, Seen};
 use rack_support::*;
 use std::sync::Arc;
@@ -53,6 +53,47 @@ async fn a_hung_machine_is_seen_off_and_its_processes_are_gone() {
         assert!(rack.reaches(&node(1), Life::Running, Instant::now() + PATIENCE).await);
         rack.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_machine_that_is_asked_shuts_down_in_order_and_loses_no_write() {
+    let (rack, _dir) = start(&spec(1, 0)).await;
+    let port = Port::new();
+    let (driver, identity) = driver(&rack, 1, &port);
+    let delay = Millis(300);
+    assert!(rack.fault(&node(1), Fault::BmcMood { mood: MoodChange::OffDelay(delay) }).await);
+    let outcome = shut_down(&driver, &identity, &Always, Instant::now() + PATIENCE).await;
+    let Outcome::Done(Seen::OffTwice { already: false, took }) = outcome else { panic!("{outcome:?}") };
+    assert!(took >= delay, "{took}");
+    assert_eq!(rack.status().machines[&node(1)].life, Life::Off);
+    assert_eq!(rack.report().lost_writes, 0);
+    let outcome = shut_down(&driver, &identity, &Always, Instant::now() + PATIENCE).await;
+    assert!(matches!(outcome, Outcome::Done(Seen::OffTwice { already: true, .. })), "{outcome:?}");
+    rack.stop().await;
+}
+
+#[tokio::test]
+async fn a_machine_that_does_not_listen_or_hangs_stays_on_until_it_is_fenced() {
+    let (rack, _dir) = start(&spec(1, 0)).await;
+    let port = Port::new();
+    let (driver, identity) = driver(&rack, 1, &port);
+    let short = || Instant::now() + Duration::from_millis(500);
+    for fault in [Fault::BmcMood { mood: MoodChange::IgnoreSoft }, Fault::Hang] {
+        assert!(rack.fault(&node(1), fault.clone()).await);
+        let outcome = shut_down(&driver, &identity, &Always, short()).await;
+        let Outcome::Unknown(Doubt::NotSeen { last, .. }) = outcome else { panic!("{fault:?}: {outcome:?}") };
+        assert_eq!(last, "on", "{fault:?}");
+        // In the first case only the soft-off is ignored.
+        let outcome = fence(&driver, &identity, &Always, Instant::now() + PATIENCE).await;
+        assert!(matches!(outcome, Outcome::Done(Seen::OffTwice { already: false, .. })), "{outcome:?}");
+        assert!(rack.fault(&node(1), Fault::BmcMood { mood: MoodChange::Ok }).await);
+        assert_eq!(
+            power_on(&driver, &identity, &Always, Instant::now() + PATIENCE).await,
+            Outcome::Done(Seen::On)
+        );
+        assert!(rack.reaches(&node(1), Life::Running, Instant::now() + PATIENCE).await);
+    }
+    rack.stop().await;
 }
 
 #[tokio::test]

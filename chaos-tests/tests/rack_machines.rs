@@ -14,7 +14,7 @@ use chaos_tests::rack::fault::DeviceMood;
 use chaos_tests::rack::{Binaries, Fault, Life, Path, Rack, RackSpec};
 use ha_agent::key::Key;
 use ha_agent::wire::{self, Beat};
-use policies::{Epoch, LogIndex};
+use policies::{Epoch, LastGasp, LogIndex};
 use provisioning::rack::{Assignment, BootChange, PortChange, PortSetting, VolumeChange};
 use rack_support::*;
 use std::collections::BTreeSet;
@@ -182,6 +182,14 @@ async fn beat(member: &UdpSocket, key: &Key) -> Beat {
     wire::verify(&datagram[..length], key).unwrap()
 }
 
+async fn farewell(member: &UdpSocket, key: &Key) -> LastGasp {
+    loop {
+        if let Some(gasp) = beat(member, key).await.said.last_gasp {
+            return gasp;
+        }
+    }
+}
+
 #[tokio::test]
 async fn heartbeats_of_the_real_agent_take_every_path_that_is_there() {
     let member = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -209,7 +217,17 @@ async fn heartbeats_of_the_real_agent_take_every_path_that_is_there() {
         in_a_row = if beat(&member, &key).await.path == 1 { in_a_row + 1 } else { 0 };
     }
     assert!(rack.fault(&node(1), Fault::Panic { gasp: true }).await);
-    while beat(&member, &key).await.said.last_gasp.is_none() {}
+    assert_eq!(farewell(&member, &key).await, LastGasp::Panic);
+
+    assert!(rack.fault(&node(1), Fault::PowerOff).await);
+    assert!(rack.fault(&node(1), Fault::PowerOn).await);
+    // The farewells of the last start may still be waiting.
+    while beat(&member, &key).await.said.last_gasp.is_some() {}
+    let described = rack.description().clone();
+    let soft = move || ipmitool_ok(&described, &node(1), 17, "chassis power soft");
+    tokio::task::spawn_blocking(soft).await.unwrap();
+    assert_eq!(farewell(&member, &key).await, LastGasp::Shutdown);
+    assert!(rack.reaches(&node(1), Life::Off, Instant::now() + PATIENCE).await);
     rack.stop().await;
 }
 

@@ -1,12 +1,12 @@
 //! The contract that every driver passes: one table of devices that obey, lie, hang and refuse, and of what
-//! [`fence`](crate::fence) must say of each.
+//! [`fence`](crate::fence) and [`shut_down`] must say of each.
 //!
 //! Why it exists: a driver is right when the proof that it gives is right, whatever its device does. A driver's tests
 //! bring a [`Rig`], a device with moods; the table is the same for all.
 //! What it never does: running in production.
 
-use crate::fence::fence;
-use crate::power::PowerDriver;
+use crate::fence::{fence, power_on, shut_down};
+use crate::power::{Act, PowerDriver};
 use policies::{Doubt, Identity, Outcome, Permit, Refusal, Seen};
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -41,6 +41,8 @@ pub enum Mood {
     Deaf,
     /// Refuses the command for lack of privilege.
     Refuses,
+    /// Obeys, but does not know the soft-off.
+    OnlyHardOff,
     /// Reports another identity.
     OtherIdentity,
     /// Reports no identity.
@@ -55,8 +57,8 @@ pub trait Rig {
     /// A new device in that mood, reporting [`GUID`], and a driver for it.
     fn device(&self, mood: Mood) -> impl Future<Output = Self::Driver>;
 
-    /// How many power-off commands the newest device has received, repetitions included.
-    fn commands(&self) -> u32;
+    /// The commands that the newest device has received, repetitions included.
+    fn commands(&self) -> Vec<Act>;
 }
 
 /// A permit that allows a number of checks and then says that the lease ended.
@@ -99,26 +101,32 @@ enum Want {
 
 /// One row.
 struct Case {
+    act: Act,
     mood: Mood,
     /// Checks that the permit allows.
     checks: u32,
     want: Want,
-    /// Whether the command must reach the device (true), or must not (false).
+    /// Whether the command must reach the device (true), or must not (false). No other ever may, and a soft-off
+    /// only once.
     commanded: bool,
 }
 
 const ENDLESS: u32 = u32::MAX;
-/// Checks of [`fence`] itself before it calls the driver: one at its start, one before the command. With exactly
+/// Checks of the algorithm itself before it calls the driver: one at its start, one before the command. With exactly
 /// these the driver's own check, right before the write, is the one that fails.
 const CHECKS_OF_FENCE: u32 = 2;
 /// How long each case may take. Cases that end in doubt take all of it.
 const CASE_TIME: Duration = Duration::from_millis(1500);
 
 const fn case(mood: Mood, checks: u32, want: Want, commanded: bool) -> Case {
-    Case { mood, checks, want, commanded }
+    Case { act: Act::Off, mood, checks, want, commanded }
 }
 
-const TABLE: [Case; 16] = [
+const fn soft(mood: Mood, checks: u32, want: Want, commanded: bool) -> Case {
+    Case { act: Act::SoftOff, ..case(mood, checks, want, commanded) }
+}
+
+const TABLE: [Case; 34] = [
     case(Mood::AlreadyOff, ENDLESS, Want::AlreadyOff, false),
     case(Mood::Obeys, ENDLESS, Want::Off, true),
     case(Mood::ObeysLate, ENDLESS, Want::Off, true),
@@ -135,6 +143,24 @@ const TABLE: [Case; 16] = [
     case(Mood::Obeys, 0, Want::LeaseEnded, false),
     case(Mood::Obeys, 1, Want::LeaseEnded, false),
     case(Mood::Obeys, CHECKS_OF_FENCE, Want::LeaseEnded, false),
+    case(Mood::OnlyHardOff, ENDLESS, Want::Off, true),
+    soft(Mood::AlreadyOff, ENDLESS, Want::AlreadyOff, false),
+    soft(Mood::Obeys, ENDLESS, Want::Off, true),
+    soft(Mood::ObeysLate, ENDLESS, Want::Off, true),
+    soft(Mood::ObeysMute, ENDLESS, Want::Off, true),
+    soft(Mood::OffOnce, ENDLESS, Want::Off, true),
+    soft(Mood::Wavers, ENDLESS, Want::Off, true),
+    soft(Mood::Lies, ENDLESS, Want::NotSeen, true),
+    soft(Mood::Ignores, ENDLESS, Want::NotSeen, true),
+    soft(Mood::FallsSilent, ENDLESS, Want::NoAnswer, true),
+    soft(Mood::Deaf, ENDLESS, Want::Unreachable, false),
+    soft(Mood::Refuses, ENDLESS, Want::DeviceRefused, true),
+    soft(Mood::OnlyHardOff, ENDLESS, Want::DeviceRefused, true),
+    soft(Mood::OtherIdentity, ENDLESS, Want::WrongIdentity, false),
+    soft(Mood::NoIdentity, ENDLESS, Want::WrongIdentity, false),
+    soft(Mood::Obeys, 0, Want::LeaseEnded, false),
+    soft(Mood::Obeys, 1, Want::LeaseEnded, false),
+    soft(Mood::Obeys, CHECKS_OF_FENCE, Want::LeaseEnded, false),
 ];
 
 /// Runs the table.
@@ -144,13 +170,20 @@ const TABLE: [Case; 16] = [
 pub async fn check(rig: &impl Rig) -> Result<(), String> {
     let expected = Identity { guid: Some(GUID.to_owned()) };
     let mut broken = Vec::new();
-    for Case { mood, checks, want, commanded } in TABLE {
+    for Case { act, mood, checks, want, commanded } in TABLE {
         let driver = rig.device(mood).await;
-        let outcome = fence(&driver, &expected, &Lease::of(checks), Instant::now() + CASE_TIME).await;
+        let (lease, deadline) = (Lease::of(checks), Instant::now() + CASE_TIME);
+        let outcome = match act {
+            Act::On => power_on(&driver, &expected, &lease, deadline).await,
+            Act::Off => fence(&driver, &expected, &lease, deadline).await,
+            Act::SoftOff => shut_down(&driver, &expected, &lease, deadline).await,
+        };
         let commands = rig.commands();
-        if !fits(want, &outcome) || commanded != (commands > 0) {
+        let only_this = commands.iter().all(|command| *command == act);
+        let often_enough = commanded != commands.is_empty() && (act != Act::SoftOff || commands.len() <= 1);
+        if !fits(want, &outcome) || !only_this || !often_enough {
             broken.push(format!(
-                "{mood:?}, {checks} checks: want {want:?}, got {outcome:?}, {commands} commands"
+                "{act:?}, {mood:?}, {checks} checks: want {want:?}, got {outcome:?}, commands {commands:?}"
             ));
         }
     }

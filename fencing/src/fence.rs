@@ -1,10 +1,10 @@
-//! The one algorithm that proves a node off, and its smaller sister that sees a node on.
+//! The one algorithm that proves a node off, by force or by asking, and its smaller sister that sees a node on.
 //!
 //! Why it exists: "accepted" is not "off". Every driver goes through here, so that the proof means the same for all.
 //! What it never does: believing an acknowledgement, resetting or cycling, reporting Refused once the command may
 //! have reached the device.
 
-use crate::power::{DriverError, Look, PowerDriver};
+use crate::power::{Act, DriverError, Look, PowerDriver};
 use policies::{Doubt, Identity, Millis, Outcome, Permit, Power, Refusal, Seen};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -44,7 +44,35 @@ pub async fn fence(
             return Outcome::Done(Seen::OffTwice { already: true, took: Millis(0) });
         }
     }
-    switch(driver, &first.identity, Power::Off, permit, deadline).await
+    switch(driver, &first.identity, Act::Off, permit, deadline).await
+}
+
+/// Asks the node's operating system to shut down, once, and proves the node off as [`fence`] does. Already off is success;
+/// a node that reads off is asked nothing, for the power button may switch it on.
+///
+/// `Refused` means that nobody was asked, or that the BMC does not know how. `Unknown` after a deadline is the usual
+/// end when the operating system hangs or ignores it - and then it may still go off later. The deadline has to cover
+/// the whole shutdown.
+pub async fn shut_down(
+    driver: &impl PowerDriver,
+    expected: &Identity,
+    permit: &dyn Permit,
+    deadline: Instant,
+) -> Outcome {
+    let first = match look_first(driver, expected, permit, deadline).await {
+        Ok(look) => look,
+        Err(refusal) => return Outcome::Refused(refusal),
+    };
+    if first.power == Power::Off {
+        match look_first(driver, &first.identity, permit, deadline).await {
+            Ok(second) if second.power == Power::Off => {
+                return Outcome::Done(Seen::OffTwice { already: true, took: Millis(0) });
+            }
+            Ok(_) => {}
+            Err(refusal) => return Outcome::Refused(refusal),
+        }
+    }
+    switch(driver, &first.identity, Act::SoftOff, permit, deadline).await
 }
 
 /// Switches the node on: identity first; on is read back; already on is success.
@@ -63,7 +91,7 @@ pub async fn power_on(
     };
     match first.power {
         Power::On => Outcome::Done(Seen::On),
-        Power::Off => switch(driver, &first.identity, Power::On, permit, deadline).await,
+        Power::Off => switch(driver, &first.identity, Act::On, permit, deadline).await,
     }
 }
 
@@ -89,11 +117,11 @@ fn same_guid(expected: &str, found: Option<&str>) -> bool {
     found.is_some_and(|found| found.eq_ignore_ascii_case(expected))
 }
 
-/// Sends the command, then looks until the wish was seen often enough.
+/// Sends the command, then looks until what it wishes was seen often enough.
 async fn switch(
     driver: &impl PowerDriver,
     identity: &Identity,
-    wish: Power,
+    act: Act,
     permit: &dyn Permit,
     deadline: Instant,
 ) -> Outcome {
@@ -101,7 +129,7 @@ async fn switch(
     let half = deadline.saturating_duration_since(started) / 2;
     let act_deadline = started + half.min(ACT_TIME_MAX);
     let acted = match permit.check() {
-        Ok(()) => driver.act(wish, permit, act_deadline).await,
+        Ok(()) => driver.act(act, permit, act_deadline).await,
         Err(refusal) => Err(DriverError::NotPermitted(refusal)),
     };
     match acted {
@@ -109,7 +137,7 @@ async fn switch(
         Err(error) if error.may_have_happened() => tracing::debug!(%error, "switch power, looking on"),
         Err(error) => return Outcome::Refused(error.into()),
     }
-    look_until(driver, identity, wish, started, deadline).await
+    look_until(driver, identity, act.wish(), started, deadline).await
 }
 
 /// Looks until `wish` was read twice in a row (off) or once (on), each time in an exchange of its own. A look without

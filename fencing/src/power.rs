@@ -18,6 +18,28 @@ pub struct Look {
     pub identity: Identity,
 }
 
+/// What a device can be asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Switch on.
+    On,
+    /// Switch off at once, whatever the node is doing.
+    Off,
+    /// Let the operating system shut itself down and switch off: a wish to software, which may ignore it or take
+    /// minutes. A driver sends it once, for a second press of a power button can mean something else than the first.
+    SoftOff,
+}
+
+impl Act {
+    /// The power that the node has when it was done.
+    pub fn wish(self) -> Power {
+        match self {
+            Act::On => Power::On,
+            Act::Off | Act::SoftOff => Power::Off,
+        }
+    }
+}
+
 /// A device that reads and sets the power of one node.
 pub trait PowerDriver: Send + Sync {
     /// Reads power and identity in an exchange that begins now; a reading from before is never given.
@@ -26,14 +48,14 @@ pub trait PowerDriver: Send + Sync {
     /// [`DriverError`]; at the latest at the deadline.
     fn look(&self, deadline: Instant) -> impl Future<Output = Result<Look, DriverError>> + Send;
 
-    /// Asks the device to switch. `Ok` means that the device accepted, nothing more. The permit is checked right
+    /// Asks the device to do it. `Ok` means that the device accepted, nothing more. The permit is checked right
     /// before each write to the device, after the last await.
     ///
     /// # Errors
     /// [`DriverError`]; at the latest at the deadline. [`DriverError::may_have_happened`] tells what it means.
     fn act(
         &self,
-        power: Power,
+        act: Act,
         permit: &dyn Permit,
         deadline: Instant,
     ) -> impl Future<Output = Result<(), DriverError>> + Send;
@@ -130,9 +152,9 @@ impl PowerDriver for Driver {
         }
     }
 
-    async fn act(&self, power: Power, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {
+    async fn act(&self, act: Act, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {
         match self {
-            Driver::Ipmi(bmc) => bmc.act(power, permit, deadline).await,
+            Driver::Ipmi(bmc) => bmc.act(act, permit, deadline).await,
         }
     }
 }

@@ -22,7 +22,7 @@ fn requests_are_as_specified() {
         (ChassisControl::Cycle, 2, false),
         (ChassisControl::Reset, 3, false),
         (ChassisControl::Diagnostic, 4, false),
-        (ChassisControl::Soft, 5, true),
+        (ChassisControl::Soft, 5, false),
     ];
     for (control, number, repeatable) in controls {
         assert_eq!((bytes(control), control.repeatable()), ((0x00, 0x02, vec![number]), repeatable));

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use fencing::contract::{self, GUID, Lease, Mood, Rig};
-use fencing::{DriverError, Look, PowerDriver, fence, power_on};
+use fencing::{Act, DriverError, Look, PowerDriver, fence, power_on, shut_down};
 use policies::{Doubt, Identity, Millis, Outcome, Permit, Power, Refusal, Seen};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 /// A device that follows its mood without any wire.
 struct Scripted {
     mood: Mood,
-    commands: Arc<AtomicU32>,
+    commands: Arc<Mutex<Vec<Act>>>,
     state: Mutex<State>,
 }
 
@@ -61,11 +61,14 @@ impl PowerDriver for Scripted {
         Ok(Look { power: self.power(), identity: Identity { guid } })
     }
 
-    async fn act(&self, _: Power, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {
+    async fn act(&self, act: Act, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {
         permit.check().map_err(DriverError::NotPermitted)?;
-        self.commands.fetch_add(1, Ordering::SeqCst);
+        self.commands.lock().unwrap().push(act);
         if self.mood == Mood::Refuses {
             return Err(DriverError::Refused("insufficient privilege".to_owned()));
+        }
+        if self.mood == Mood::OnlyHardOff && act == Act::SoftOff {
+            return Err(DriverError::Refused("invalid command".to_owned()));
         }
         self.state.lock().unwrap().commanded_at = Some(Instant::now());
         if self.mood == Mood::ObeysMute {
@@ -77,7 +80,7 @@ impl PowerDriver for Scripted {
 }
 
 #[derive(Default)]
-struct ScriptedRig(Mutex<Arc<AtomicU32>>);
+struct ScriptedRig(Mutex<Arc<Mutex<Vec<Act>>>>);
 
 impl Rig for ScriptedRig {
     type Driver = Scripted;
@@ -88,8 +91,8 @@ impl Rig for ScriptedRig {
         device
     }
 
-    fn commands(&self) -> u32 {
-        self.0.lock().unwrap().load(Ordering::SeqCst)
+    fn commands(&self) -> Vec<Act> {
+        self.0.lock().unwrap().lock().unwrap().clone()
     }
 }
 
@@ -159,7 +162,7 @@ impl PowerDriver for Swapped {
         Ok(Look { power, identity: Identity { guid: Some(guid) } })
     }
 
-    async fn act(&self, _: Power, permit: &dyn Permit, _: Instant) -> Result<(), DriverError> {
+    async fn act(&self, _: Act, permit: &dyn Permit, _: Instant) -> Result<(), DriverError> {
         permit.check().map_err(DriverError::NotPermitted)?;
         self.0.fetch_add(1, Ordering::SeqCst);
         Ok(())
@@ -168,9 +171,48 @@ impl PowerDriver for Swapped {
 
 #[tokio::test(start_paused = true)]
 async fn another_machine_that_is_off_proves_nothing() {
-    let outcome = fence(&Swapped(AtomicU32::new(0)), &Identity::default(), &Lease::endless(), soon()).await;
-    let Outcome::Unknown(Doubt::NotSeen { last, .. }) = outcome else { panic!("{outcome:?}") };
-    assert_eq!(last, "another machine's BMC");
+    let (anyone, lease) = (Identity::default(), Lease::endless());
+    for outcome in [
+        fence(&Swapped(AtomicU32::new(0)), &anyone, &lease, soon()).await,
+        shut_down(&Swapped(AtomicU32::new(0)), &anyone, &lease, soon()).await,
+    ] {
+        let Outcome::Unknown(Doubt::NotSeen { last, .. }) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(last, "another machine's BMC");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_may_take_minutes_and_one_that_never_ends_is_doubt() {
+    let ten_minutes = Instant::now() + Duration::from_secs(600);
+    let device = Scripted::new(Mood::Ignores);
+    let outcome = shut_down(&device, &Identity::default(), &Lease::endless(), ten_minutes).await;
+    let Outcome::Unknown(Doubt::NotSeen { waited, last }) = outcome else { panic!("{outcome:?}") };
+    assert!((599_000..=600_000).contains(&waited.0) && last == "on", "{waited} {last}");
+    let looks = device.state.lock().unwrap().looks;
+    assert!(looks < 3000, "{looks} looks in ten minutes");
+}
+
+/// A device that reads off once and then nothing.
+struct OffThenSilent(AtomicU32);
+
+impl PowerDriver for OffThenSilent {
+    async fn look(&self, deadline: Instant) -> Result<Look, DriverError> {
+        match self.0.fetch_add(1, Ordering::SeqCst) {
+            0 => Ok(Look { power: Power::Off, identity: Identity { guid: Some(GUID.to_owned()) } }),
+            _ => Err(silence(deadline).await),
+        }
+    }
+
+    async fn act(&self, act: Act, _: &dyn Permit, _: Instant) -> Result<(), DriverError> {
+        panic!("{act:?} sent to a node that reads off")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_reads_off_is_not_asked_to_shut_down() {
+    let device = OffThenSilent(AtomicU32::new(0));
+    let outcome = shut_down(&device, &Identity::default(), &Lease::endless(), soon()).await;
+    assert!(matches!(outcome, Outcome::Refused(Refusal::Unreachable(_))), "{outcome:?}");
 }
 
 /// A device whose power is what it was last told.
@@ -181,9 +223,9 @@ impl PowerDriver for Switch {
         Ok(Look { power: *self.0.lock().unwrap(), identity: Identity { guid: Some(GUID.to_owned()) } })
     }
 
-    async fn act(&self, power: Power, permit: &dyn Permit, _: Instant) -> Result<(), DriverError> {
+    async fn act(&self, act: Act, permit: &dyn Permit, _: Instant) -> Result<(), DriverError> {
         permit.check().map_err(DriverError::NotPermitted)?;
-        *self.0.lock().unwrap() = power;
+        *self.0.lock().unwrap() = act.wish();
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use fencing::contract::{self, GUID, Lease, Mood, Rig};
 use fencing::ipmi::commands::{ChassisControl, GetSystemGuid};
 use fencing::ipmi::crypto::{Key, Suite};
 use fencing::ipmi::{Bmc, Port, Settings};
-use fencing::{Driver, DriverError, PowerDriver, fence};
+use fencing::{Act, Driver, DriverError, PowerDriver, fence};
 use policies::{FenceDevice, Identity, Outcome, Power, Refusal, Sealed, Seen};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -45,11 +45,16 @@ impl Rig for IpmiRig {
         driver
     }
 
-    fn commands(&self) -> u32 {
+    fn commands(&self) -> Vec<Act> {
         let newest = self.newest.lock().unwrap();
         let controls = newest.as_ref().unwrap().state().controls.clone();
-        assert!(controls.iter().all(|control| *control == 0), "only ever off: {controls:?}");
-        controls.len().try_into().unwrap()
+        let act = |control| match control {
+            0 => Act::Off,
+            1 => Act::On,
+            5 => Act::SoftOff,
+            other => panic!("chassis control {other} is never sent"),
+        };
+        controls.into_iter().map(act).collect()
     }
 }
 
@@ -235,10 +240,10 @@ async fn a_permit_is_asked_before_each_datagram_of_a_command() {
     let bmc = FakeBmc::start(Mood::ObeysMute).await;
     let driver = driver(&bmc);
     driver.look(within(5000)).await.unwrap();
-    let result = driver.act(Power::Off, &Lease::of(0), within(5000)).await;
+    let result = driver.act(Act::Off, &Lease::of(0), within(5000)).await;
     assert!(matches!(result, Err(DriverError::NotPermitted(Refusal::LeaseEnded))), "{result:?}");
     assert!(bmc.state().controls.is_empty());
-    let error = driver.act(Power::Off, &Lease::of(2), within(600)).await.unwrap_err();
+    let error = driver.act(Act::Off, &Lease::of(2), within(600)).await.unwrap_err();
     assert!(error.may_have_happened(), "{error}");
     assert_eq!(bmc.state().controls.len(), 2, "one check, one datagram");
 }
@@ -251,6 +256,10 @@ async fn a_command_that_does_more_the_second_time_is_sent_once() {
     let error = driver.tell(ChassisControl::Reset, &Lease::endless(), within(1000)).await.unwrap_err();
     assert!(error.may_have_happened(), "{error}");
     assert_eq!(bmc.state().controls, [3]);
+    let bmc = FakeBmc::start(Mood::ObeysMute).await;
+    let asked = self::driver(&bmc).act(Act::SoftOff, &Lease::endless(), within(1000)).await;
+    assert!(asked.is_err_and(|error| error.may_have_happened()));
+    assert_eq!(bmc.state().controls, [5]);
 }
 
 #[tokio::test]

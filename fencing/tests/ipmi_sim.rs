@@ -7,7 +7,7 @@ use fencing::ipmi::commands::{
     BootDevice, ChassisControl, GetBootDevice, GetChassisStatus, ReadSensor, SetBootDevice,
 };
 use fencing::ipmi::{Bmc, Port, Privilege, Settings};
-use fencing::{DriverError, PowerDriver, fence, power_on};
+use fencing::{DriverError, PowerDriver, fence, power_on, shut_down};
 use ipmi_rs_core::app::GetDeviceId;
 use ipmi_rs_core::sensor_event::ThresholdReading;
 use ipmi_rs_core::storage::sel::GetSelInfo;
@@ -37,13 +37,18 @@ struct Sim {
     address: String,
 }
 
-/// `ipmi_sim` runs this for each power command: `get power`, `set power 0|1`, `set reset 1`, ...
+/// `ipmi_sim` runs this for each power command: `get power`, `set power 0|1`, `set reset 1`, `set shutdown 1`, ...
+/// (`ipmi_sim_chassis_control(8)`). A machine that shuts down is on until its power was read once.
 const CHASSIS_CONTROL: &str = "#!/bin/sh
 directory=$1; shift
 case \"$1 $2\" in
-'get power') printf 'power:%s\\n' \"$(cat \"$directory/power\")\" ;;
+'get power')
+  read -r power <\"$directory/power\"
+  if [ \"$power\" = stopping ]; then echo 0 >\"$directory/power\"; power=1; fi
+  echo \"power:$power\" ;;
 'get boot') printf 'boot:default\\n' ;;
-'set power') printf '%s' \"$3\" >\"$directory/power\" ;;
+'set power') echo \"$3\" >\"$directory/power\" ;;
+'set shutdown') echo stopping >\"$directory/power\" ;;
 esac
 ";
 
@@ -107,7 +112,7 @@ impl Sim {
     }
 
     fn power_file(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("power")).unwrap()
+        std::fs::read_to_string(self.directory.path().join("power")).unwrap().trim().to_owned()
     }
 }
 
@@ -122,7 +127,7 @@ fn write_files(directory: &Path, port: u16) {
     let control = directory.join("chassis-control");
     std::fs::write(&control, CHASSIS_CONTROL).unwrap();
     std::fs::set_permissions(&control, std::fs::Permissions::from_mode(0o755)).unwrap();
-    std::fs::write(directory.join("power"), "1").unwrap();
+    std::fs::write(directory.join("power"), "1\n").unwrap();
     std::fs::write(directory.join("bmc.emu"), EMULATION).unwrap();
     let lan = format!(
         "name \"test\"
@@ -170,6 +175,18 @@ async fn a_node_is_fenced_confirmed_and_switched_on_again() {
     assert!(matches!(again, Outcome::Done(Seen::OffTwice { already: true, .. })), "{again:?}");
     let on = power_on(&bmc, &identity, &Lease::endless(), within(20)).await;
     assert_eq!((on, sim.power_file().as_str()), (Outcome::Done(Seen::On), "1"));
+}
+
+#[tokio::test]
+async fn an_operating_system_that_is_asked_shuts_down() {
+    let sim = Sim::start().await;
+    let bmc = sim.bmc();
+    let identity = bmc.look(within(10)).await.unwrap().identity;
+    let outcome = shut_down(&bmc, &identity, &Lease::endless(), within(20)).await;
+    assert!(matches!(outcome, Outcome::Done(Seen::OffTwice { already: false, .. })), "{outcome:?}");
+    assert_eq!(sim.power_file(), "0");
+    let again = shut_down(&bmc, &identity, &Lease::endless(), within(20)).await;
+    assert!(matches!(again, Outcome::Done(Seen::OffTwice { already: true, .. })), "{again:?}");
 }
 
 #[tokio::test]

@@ -165,7 +165,7 @@ enum What {
     },
     /// Plug everything in, give the supply back, make the BMC behave
     Heal { node: NodeId },
-    /// ok, dead, slow[=200ms], off-delay[=1s], lying, ignore-off, refuse, sessions[=1]
+    /// ok, dead, slow[=200ms], off-delay[=1s], lying, ignore-off, ignore-soft, refuse, sessions[=1]
     BmcMood { node: NodeId, mood: MoodChange },
     /// How array, switch and boot service answer
     DeviceMood { mood: Devices },

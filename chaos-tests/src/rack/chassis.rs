@@ -23,7 +23,7 @@ pub enum Control {
     Reset,
     /// Pulse a diagnostic interrupt: the kernel panics.
     Diagnostic,
-    /// Soft shutdown by a pressed power button.
+    /// Soft shutdown by a pressed power button; whether anything comes of it is up to the operating system.
     Soft,
 }
 
@@ -83,11 +83,14 @@ impl Chassis {
         match state.mood.honesty {
             Honesty::Refuses => return Err(Refused),
             Honesty::IgnoresOff if ends_power => return Ok(()),
+            Honesty::IgnoresSoft if control == Control::Soft => return Ok(()),
             Honesty::Lying if ends_power => {
                 state.claims_off = control != Control::Cycle;
                 return Ok(());
             }
-            Honesty::Honest | Honesty::IgnoresOff | Honesty::Lying => state.claims_off = false,
+            Honesty::Honest | Honesty::IgnoresOff | Honesty::IgnoresSoft | Honesty::Lying => {
+                state.claims_off = false;
+            }
         }
         self.machine.post(match control {
             Control::Off => Order::PowerOff { after },
@@ -95,7 +98,7 @@ impl Chassis {
             Control::Cycle => Order::Cycle { after },
             Control::Reset => Order::Reset,
             Control::Diagnostic => Order::Panic { gasp: false },
-            Control::Soft => Order::Shutdown,
+            Control::Soft => Order::Shutdown { after },
         });
         Ok(())
     }

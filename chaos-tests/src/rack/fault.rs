@@ -70,6 +70,8 @@ pub enum Honesty {
     Lying,
     /// It accepts "off", does nothing and reports "on".
     IgnoresOff,
+    /// It accepts every command, but the operating system does not listen to the power button.
+    IgnoresSoft,
     /// It refuses every power command.
     Refuses,
 }
@@ -81,7 +83,7 @@ pub struct Mood {
     pub dead: bool,
     /// Each answer takes this long.
     pub reply_delay: Millis,
-    /// Switching off takes this long after the command was accepted.
+    /// Switching off takes this long after the command was accepted, or the operating system has shut down.
     pub off_delay: Millis,
     /// Whether power commands do what they say.
     pub honesty: Honesty,
@@ -120,6 +122,8 @@ pub enum MoodChange {
     Lying,
     /// See [`Honesty::IgnoresOff`].
     IgnoreOff,
+    /// See [`Honesty::IgnoresSoft`].
+    IgnoreSoft,
     /// See [`Honesty::Refuses`].
     Refuse,
     /// This many sessions at once.
@@ -136,6 +140,7 @@ impl Mood {
             MoodChange::OffDelay(delay) => self.off_delay = delay,
             MoodChange::Lying => self.honesty = Honesty::Lying,
             MoodChange::IgnoreOff => self.honesty = Honesty::IgnoresOff,
+            MoodChange::IgnoreSoft => self.honesty = Honesty::IgnoresSoft,
             MoodChange::Refuse => self.honesty = Honesty::Refuses,
             MoodChange::Sessions(max) => self.sessions_max = max,
         }
@@ -145,7 +150,8 @@ impl Mood {
 /// Why a text is no mood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is no mood: use ok, dead, slow[=200ms], off-delay[=1s], lying, ignore-off, refuse or sessions[=1]"
+    "{text:?} is no mood: use ok, dead, slow[=200ms], off-delay[=1s], lying, ignore-off, ignore-soft, refuse or \
+     sessions[=1]"
 )]
 pub struct BadMood {
     text: String,
@@ -165,6 +171,7 @@ impl FromStr for MoodChange {
             ("dead", None) => Ok(MoodChange::Dead),
             ("lying", None) => Ok(MoodChange::Lying),
             ("ignore-off", None) => Ok(MoodChange::IgnoreOff),
+            ("ignore-soft", None) => Ok(MoodChange::IgnoreSoft),
             ("refuse", None) => Ok(MoodChange::Refuse),
             ("slow", _) => length(Millis(200)).map(MoodChange::Slow),
             ("off-delay", _) => length(Millis::secs(1)).map(MoodChange::OffDelay),
@@ -184,6 +191,7 @@ impl fmt::Display for MoodChange {
             MoodChange::OffDelay(delay) => write!(f, "off-delay={delay}"),
             MoodChange::Lying => write!(f, "lying"),
             MoodChange::IgnoreOff => write!(f, "ignore-off"),
+            MoodChange::IgnoreSoft => write!(f, "ignore-soft"),
             MoodChange::Refuse => write!(f, "refuse"),
             MoodChange::Sessions(max) => write!(f, "sessions={max}"),
         }
@@ -251,8 +259,9 @@ mod tests {
         assert_eq!(read("slow"), Ok(MoodChange::Slow(Millis(200))));
         assert_eq!(read("slow=5ms"), Ok(MoodChange::Slow(Millis(5))));
         assert_eq!(read("sessions=3"), Ok(MoodChange::Sessions(3)));
-        for text in ["ok", "dead", "slow=5ms", "off-delay=2s", "lying", "ignore-off", "refuse", "sessions=3"]
-        {
+        let texts =
+            ["ok", "dead", "slow=5ms", "off-delay=2s", "lying", "ignore-off", "ignore-soft", "refuse"];
+        for text in texts.into_iter().chain(["sessions=3"]) {
             assert_eq!(read(text).unwrap().to_string(), text);
         }
         for bad in ["", "ok=1", "slow=x", "sessions=-1", "angry"] {

@@ -85,8 +85,11 @@ pub enum Order {
     },
     /// Start anew without losing power.
     Reset,
-    /// Ask the operating system to shut down in order and switch off.
-    Shutdown,
+    /// Ask the operating system to shut down in order; then switch off.
+    Shutdown {
+        /// How long the board takes.
+        after: Duration,
+    },
     /// See [`super::Fault::Hang`].
     Hang,
     /// See [`super::Fault::Panic`].
@@ -231,7 +234,7 @@ impl Board {
         if self.life() == Life::Off {
             match order {
                 Order::PowerOn => self.on(),
-                Order::PowerOff { .. } | Order::Cycle { .. } | Order::Reset | Order::Shutdown => {}
+                Order::PowerOff { .. } | Order::Cycle { .. } | Order::Reset | Order::Shutdown { .. } => {}
                 Order::Hang | Order::Panic { .. } | Order::Freeze | Order::Thaw | Order::StopAgent => {}
             }
             return;
@@ -244,7 +247,7 @@ impl Board {
                 self.off().await;
                 self.on();
             }
-            Order::Shutdown => self.shut_down().await,
+            Order::Shutdown { after } => self.shut_down(after).await,
             Order::Hang => self.hang(),
             Order::Panic { gasp } => self.panic(gasp).await,
             Order::Freeze => self.freeze(),
@@ -274,11 +277,12 @@ impl Board {
     }
 
     /// What stands still cannot shut down; a real machine then ignores the power button, too.
-    async fn shut_down(&mut self) {
+    /// Workloads and agent are told to end; the agent says farewell.
+    async fn shut_down(&mut self, after: Duration) {
         match self.life() {
             Life::Running | Life::Gray => {
                 self.programs.end(SHUTDOWN_MAX).await;
-                self.off().await;
+                self.off_at = Some((Instant::now() + after, Then::StayOff));
             }
             Life::Off | Life::Booting | Life::Hung | Life::Frozen | Life::Panicked => {}
         }

@@ -11,6 +11,10 @@ use policies::{BootId, Epoch, Heartbeat, LastGasp, MemberId, Millis, NodeId};
 
 /// Between two heartbeats.
 const BEAT: u64 = 250_000;
+/// From the agent's farewell to the end of power when a node shuts down, in µs.
+const SHUTDOWN: (u64, u64) = (500_000, 20_000_000);
+/// Operating systems in a thousand that ignore the power button.
+const DEAF_TO_THE_BUTTON: u64 = 100;
 
 /// What runs on a node that has power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,6 +211,26 @@ impl Inner {
             self.beat(node);
             self.machine(node).life = Life::Hangs;
         }
+    }
+
+    /// The power button is pressed shortly: what works says farewell, ends its work, and is off a while later. What hangs
+    /// does not notice, and some do not listen.
+    pub fn press_button(&mut self, node: &NodeId) {
+        let machine = self.machine(node);
+        if !machine.power || machine.life != Life::Works || self.dice.chance(DEAF_TO_THE_BUTTON) {
+            return;
+        }
+        self.machine(node).gasp = Some(LastGasp::Shutdown);
+        self.beat(node);
+        let machine = self.machine(node);
+        machine.life = Life::KernelOnly;
+        let (start, node) = (machine.starts, node.clone());
+        let length = self.dice.between(SHUTDOWN.0, SHUTDOWN.1);
+        self.after(length, move |inner| {
+            if inner.machine(&node).starts == start {
+                inner.lose_power(&node);
+            }
+        });
     }
 
     /// Power comes. Booting takes a while, and what is booted is what the boot service says by then.

@@ -10,7 +10,7 @@ use super::fault::Moment;
 use super::machine::Mood;
 use super::world::{Inner, World};
 use crate::checkers::{Deed, Fact};
-use fencing::{DriverError, Look, PowerDriver};
+use fencing::{Act, DriverError, Look, PowerDriver};
 use policies::{Identity, LogIndex, MemberId, Millis, Node, NodeId, Permit, Power, Probe, Provider, Refusal};
 use provisioning::{ProviderError, State, Wish};
 use std::sync::Arc;
@@ -157,26 +157,21 @@ impl PowerDriver for SimPower {
         }
     }
 
-    async fn act(&self, power: Power, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {
+    async fn act(&self, act: Act, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {
         permit.check().map_err(DriverError::NotPermitted)?;
-        let began = Instant::now();
-        let (answer, answered) = oneshot::channel();
-        let on = power == Power::On;
         let node = self.node.clone();
-        let deed = match on {
-            true => Deed::PowerOn { node: node.clone() },
-            false => Deed::PowerOff { node: node.clone() },
+        let (deed, on) = match act {
+            Act::On => (Deed::PowerOn { node: node.clone() }, true),
+            Act::Off => (Deed::PowerOff { node: node.clone() }, false),
+            Act::SoftOff => return self.press(deadline).await,
         };
+        let (answer, answered) = oneshot::channel();
         self.outside.world.with(|inner| {
             if !self.outside.send(inner, &deed, None) {
                 return;
             }
             let max = self.outside.power_effect_max;
-            let pace = match inner.machine(&node).mood {
-                Mood::Late => Pace::Late,
-                Mood::Slow(_) => Pace::Slow,
-                Mood::Honest | Mood::Lies | Mood::Dead | Mood::Full | Mood::Refuses => Pace::Usual,
-            };
+            let pace = inner.power_pace(&node);
             let delay = effect_delay(inner, pace, max);
             if inner.dice.chance(inner.echo) {
                 let again = effect_delay(inner, Pace::Late, max).max(delay);
@@ -192,6 +187,38 @@ impl PowerDriver for SimPower {
                 obeyed
             });
         });
+        self.said(answered, deadline).await
+    }
+}
+
+impl SimPower {
+    /// The power button, pressed shortly. It is no deed: what comes of it, if anything, is the operating system's.
+    async fn press(&self, deadline: Instant) -> Result<(), DriverError> {
+        let (answer, answered) = oneshot::channel();
+        let node = self.node.clone();
+        self.outside.world.with(|inner| {
+            if self.outside.is_over(inner) {
+                return;
+            }
+            inner.maybe_die_after_send(self.outside.member);
+            let pace = inner.power_pace(&node);
+            let delay = effect_delay(inner, pace, self.outside.power_effect_max);
+            inner.after(delay, move |inner| {
+                let (obeys, says) = inner.takes_power_command(&node);
+                if obeys {
+                    inner.press_button(&node);
+                }
+                if let Some(says) = says {
+                    let back = inner.dice.between(200, 3_000);
+                    inner.after(back, move |_| answer.send(says).unwrap_or_default());
+                }
+            });
+        });
+        self.said(answered, deadline).await
+    }
+
+    async fn said(&self, answered: oneshot::Receiver<bool>, deadline: Instant) -> Result<(), DriverError> {
+        let began = Instant::now();
         match timeout_at(deadline, answered).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => Err(DriverError::Refused("the BMC says no".to_owned())),
@@ -207,19 +234,32 @@ impl PowerDriver for SimPower {
 impl Inner {
     /// A power command arrives. Whether it has an effect, and what the BMC answers (`None`: nothing).
     fn obey_power(&mut self, node: &NodeId, on: bool) -> (bool, Option<bool>) {
+        let (obeys, says) = self.takes_power_command(node);
+        if obeys {
+            self.switch(node, on);
+        }
+        (obeys, says)
+    }
+
+    /// Whether a BMC does what it is told, and what it answers (`None`: nothing).
+    fn takes_power_command(&mut self, node: &NodeId) -> (bool, Option<bool>) {
         let machine = self.machine(node);
         let unpowered = machine.bmc_dies_with_power && !machine.power;
-        let (obeys, says) = match machine.mood {
+        match machine.mood {
             _ if unpowered => (false, None),
             Mood::Dead => (false, None),
             Mood::Full | Mood::Refuses => (false, Some(false)),
             Mood::Late => (true, None),
             Mood::Honest | Mood::Slow(_) | Mood::Lies => (true, Some(true)),
-        };
-        if obeys {
-            self.switch(node, on);
         }
-        (obeys, says)
+    }
+
+    fn power_pace(&mut self, node: &NodeId) -> Pace {
+        match self.machine(node).mood {
+            Mood::Late => Pace::Late,
+            Mood::Slow(_) => Pace::Slow,
+            Mood::Honest | Mood::Lies | Mood::Dead | Mood::Full | Mood::Refuses => Pace::Usual,
+        }
     }
 
     /// A command is under way for `delay` µs.

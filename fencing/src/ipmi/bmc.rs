@@ -13,10 +13,10 @@ use super::open::{self, Login};
 use super::port::{Port, lock};
 use super::session::Answer;
 use crate::fence::millis;
-use crate::power::{DriverError, Look, PowerDriver};
+use crate::power::{Act, DriverError, Look, PowerDriver};
 use ipmi_rs_core::app::GetDeviceId;
 use ipmi_rs_core::connection::{CompletionErrorCode, IpmiCommand, Message};
-use policies::{Identity, Permit, Power};
+use policies::{Identity, Permit};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -224,10 +224,11 @@ impl PowerDriver for Bmc {
         Ok(Look { power: status.power, identity: answered.identity })
     }
 
-    async fn act(&self, power: Power, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {
-        let control = match power {
-            Power::On => ChassisControl::On,
-            Power::Off => ChassisControl::Off,
+    async fn act(&self, act: Act, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {
+        let control = match act {
+            Act::On => ChassisControl::On,
+            Act::Off => ChassisControl::Off,
+            Act::SoftOff => ChassisControl::Soft,
         };
         self.tell(control, permit, deadline).await
     }

@@ -36,7 +36,7 @@ pub enum ChassisControl {
     Reset,
     /// Diagnostic interrupt, usually an NMI: makes a hung kernel dump.
     Diagnostic,
-    /// Asks the operating system to shut down (ACPI).
+    /// Asks the operating system to shut down, by emulating a fatal overtemperature (ACPI).
     Soft,
 }
 
@@ -66,7 +66,10 @@ impl IpmiCommand for ChassisControl {
 impl Write for ChassisControl {
     fn repeatable(&self) -> bool {
         match self {
-            ChassisControl::Off | ChassisControl::On | ChassisControl::Soft => true,
+            ChassisControl::Off | ChassisControl::On => true,
+            // Many BMCs press the power button for it: a second press may interrupt what the first began, and one that
+            // comes late switches a machine on that is off by then.
+            ChassisControl::Soft => false,
             ChassisControl::Cycle | ChassisControl::Reset | ChassisControl::Diagnostic => false,
         }
     }

@@ -326,7 +326,10 @@ impl State {
         if self.mood == Mood::Refuses || self.sessions[&session].privilege < 3 {
             return Some((Duration::ZERO, 0xd4, vec![]));
         }
-        if data[0] == 0 && self.commanded_at.is_none() {
+        if self.mood == Mood::OnlyHardOff && data[0] == 5 {
+            return Some((Duration::ZERO, 0xcc, vec![]));
+        }
+        if matches!(data[0], 0 | 5) && self.commanded_at.is_none() {
             self.commanded_at = Some(Instant::now());
             self.statuses_since = 0;
         }
