@@ -12,7 +12,7 @@ mod rack_support;
 
 use chaos_tests::rack::{Change, Fault, Life, MoodChange, Rack, RackSpec};
 use fencing::ipmi::Port;
-use fencing::{Driver, fence, power_on, shut_down};
+use fencing::{Driver, PowerDriver, fence, power_on, shut_down};
 use policies::{Doubt, Identity, Millis, Outcome, Permit, Refusal, Seen};
 use rack_support::*;
 use std::sync::Arc;
@@ -93,6 +93,54 @@ async fn a_machine_that_does_not_listen_or_hangs_stays_on_until_it_is_fenced() {
         );
         assert!(rack.reaches(&node(1), Life::Running, Instant::now() + PATIENCE).await);
     }
+    rack.stop().await;
+}
+
+/// What its BMC tells of a machine once the newest event is as wished.
+async fn diagnosis(driver: &Driver, newest: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    eventually(newest, async || {
+        lines = driver.diagnose(Instant::now() + PATIENCE).await.unwrap();
+        lines.get(3).is_some_and(|line| line.ends_with(newest))
+    })
+    .await;
+    lines
+}
+
+#[tokio::test]
+async fn what_happened_to_a_machine_is_told_newest_first() {
+    let (rack, _dir) = start(&spec(1, 0)).await;
+    let port = Port::new();
+    let (driver, identity) = driver(&rack, 1, &port);
+    assert!(rack.fault(&node(1), Fault::Panic { gasp: false }).await);
+    let panicked = diagnosis(&driver, "OS Stop/Shutdown sensor 0x02: Run-time Critical Stop").await;
+    assert!(panicked[0].starts_with("chassis: power on; "), "{panicked:#?}");
+    for _ in 0..2 {
+        assert!(matches!(
+            fence(&driver, &identity, &Always, Instant::now() + PATIENCE).await,
+            Outcome::Done(Seen::OffTwice { .. })
+        ));
+        let on = power_on(&driver, &identity, &Always, Instant::now() + PATIENCE).await;
+        assert_eq!(on, Outcome::Done(Seen::On));
+        assert!(rack.reaches(&node(1), Life::Running, Instant::now() + PATIENCE).await);
+    }
+    let outcome = shut_down(&driver, &identity, &Always, Instant::now() + PATIENCE).await;
+    assert!(matches!(outcome, Outcome::Done(Seen::OffTwice { already: false, .. })), "{outcome:?}");
+    let lines = diagnosis(&driver, "Power Off / Power Down").await;
+    let events = lines.iter().skip(3).map(|line| line.split_once("Z: ").unwrap().1);
+    let off = "Power Unit sensor 0x01: Power Off / Power Down";
+    let on = "Power Unit sensor 0x01: Power Off / Power Down, no longer";
+    let ended = "OS Stop/Shutdown sensor 0x02: OS Graceful Shutdown";
+    let stopped = "OS Stop/Shutdown sensor 0x02: Run-time Critical Stop";
+    assert_eq!(events.collect::<Vec<_>>(), [off, ended, on, off, on, off, stopped, on]);
+    assert_eq!(
+        lines[..3],
+        [
+            "chassis: power off; no fault reported",
+            "chassis: last power event: on by an IPMI command",
+            "event log: 8 entries, the newest first",
+        ]
+    );
     rack.stop().await;
 }
 

@@ -1,6 +1,7 @@
 //! What a driver is, and why it could not do what it was asked.
 //!
-//! Why it exists: the fencing algorithm sees every device through two methods, look and act.
+//! Why it exists: the fencing algorithm sees every device through two methods, look and act. A third, diagnose, is for
+//! people: what the device knows about the node before we change it, which a power-off destroys.
 //! What it never does: deciding from an error; [`crate::fence`] does that.
 
 use crate::ipmi;
@@ -59,6 +60,17 @@ pub trait PowerDriver: Send + Sync {
         permit: &dyn Permit,
         deadline: Instant,
     ) -> impl Future<Output = Result<(), DriverError>> + Send;
+
+    /// Reads what the device knows about why the node is as it is: few and short lines for people, for whom alone they
+    /// are. Changes nothing. A device that keeps no records has no lines.
+    ///
+    /// # Errors
+    /// [`DriverError`] if nothing was read by the deadline; what was read by then is given, and a line says that more is
+    /// missing.
+    fn diagnose(&self, deadline: Instant) -> impl Future<Output = Result<Vec<String>, DriverError>> + Send {
+        let _no_records = deadline;
+        std::future::ready(Ok(Vec::new()))
+    }
 }
 
 /// Why a driver has no result.
@@ -155,6 +167,12 @@ impl PowerDriver for Driver {
     async fn act(&self, act: Act, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {
         match self {
             Driver::Ipmi(bmc) => bmc.act(act, permit, deadline).await,
+        }
+    }
+
+    async fn diagnose(&self, deadline: Instant) -> Result<Vec<String>, DriverError> {
+        match self {
+            Driver::Ipmi(bmc) => bmc.diagnose(deadline).await,
         }
     }
 }

@@ -189,6 +189,59 @@ async fn an_operating_system_that_is_asked_shuts_down() {
     assert!(matches!(again, Outcome::Done(Seen::OffTwice { already: true, .. })), "{again:?}");
 }
 
+/// Somebody else's client puts the events in.
+fn ipmitool(sim: &Sim, words: &str) {
+    let (host, port) = sim.address.rsplit_once(':').unwrap();
+    let mut command = Command::new("ipmitool");
+    command.args(["-I", "lanplus", "-C", "3", "-H", host, "-p", port, "-U", USER, "-P", "secret"]);
+    let output = command.args(words.split(' ')).output();
+    let output =
+        output.expect("start ipmitool: it is in Debian's package ipmitool, which `make test` installs");
+    assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Events as `ipmitool sel add` reads them: revision, sensor type and number, event type, data.
+const EVENTS: &str = "\
+0x04 0x01 0x30 0x01 0x59 0x66 0x64 # a temperature above its limit
+0x04 0x0c 0x53 0x6f 0x01 0xff 0xff # a memory error
+0x04 0x08 0x60 0xef 0x01 0xff 0xff # a power supply that works again
+";
+
+#[tokio::test]
+async fn what_ipmitool_logged_is_diagnosed() {
+    let sim = Sim::start().await;
+    // Set SEL Time (IPMI 2.0 §31.11): 2026-11-28 11:07:15 UTC.
+    ipmitool(&sim, "raw 0x0a 0x49 0xe3 0xb5 0x0a 0x6b");
+    let events = sim.directory.path().join("events");
+    std::fs::write(&events, EVENTS).unwrap();
+    ipmitool(&sim, &format!("sel add {}", events.display()));
+    // Add SEL Entry: a watchdog that powered off, with a time of its own.
+    ipmitool(&sim, "raw 0x0a 0x44 0 0 2 0x80 0x43 0x6d 0x38 0x20 0 4 0x23 3 0x6f 2 0xff 0xff");
+    let mut lines = sim.bmc().diagnose(within(20)).await.unwrap();
+    let last = lines.pop().unwrap();
+    // The record of the emulation's file, from before the clock was set.
+    let event = "Temperature sensor 0x01: Upper Critical - going high [data 59 2d 2d]";
+    assert!(last.ends_with(&format!(" s after the log's start, clock not set: {event}")), "{last}");
+    let after = |line: &String| match line.split_once("Z: ") {
+        Some((time, event)) => {
+            assert!(time.starts_with("2026-11-28T11:"), "{line}");
+            event.to_owned()
+        }
+        None => line.clone(),
+    };
+    let want = [
+        "chassis: power on; no fault reported",
+        "chassis: last power event: none reported",
+        "event log: 5 entries, the newest first",
+        "Watchdog 2 sensor 0x03: Power Down",
+        "Power Supply sensor 0x60: Power Supply Failure detected, no longer",
+        "Memory sensor 0x53: Uncorrectable ECC / other uncorrectable memory error",
+        "Temperature sensor 0x30: Upper Critical - going high [data 59 66 64]",
+    ];
+    assert_eq!(lines.iter().map(after).collect::<Vec<_>>(), want);
+    assert_eq!(sim.power_file(), "1");
+}
+
 #[tokio::test]
 async fn another_machine_is_not_switched_off() {
     let sim = Sim::start().await;

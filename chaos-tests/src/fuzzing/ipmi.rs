@@ -3,6 +3,7 @@
 use fencing::ipmi::codec::{self, DATAGRAM_MAX, Datagram, LanMessage, Payload};
 use fencing::ipmi::commands::*;
 use fencing::ipmi::crypto::{Code, Handshake, Key, SessionKeys, Suite, UserName};
+use fencing::ipmi::diagnosis;
 use fencing::ipmi::rakp::*;
 use ipmi_rs_core::app::GetDeviceId;
 use ipmi_rs_core::connection::IpmiCommand;
@@ -106,6 +107,12 @@ pub(super) fn rmcp_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
+/// A line of a diagnosis.
+fn short(line: &str) {
+    assert!(line.len() <= diagnosis::LINE_BYTES_MAX, "a line of {} bytes", line.len());
+    assert!(!line.contains(char::is_control), "{line:?} is not one line");
+}
+
 /// The data of an answer, read as that of every command: what needs more bytes than there are is refused.
 pub(super) fn answer(data: &[u8]) -> bool {
     let read = [
@@ -124,6 +131,11 @@ pub(super) fn answer(data: &[u8]) -> bool {
     }
     if let Ok(record) = GetSelRecord::parse_success_response(data) {
         assert_eq!(record.raw, data[2..18], "another record than the BMC sent");
+        short(&diagnosis::event(&record));
+    }
+    if let Ok(status) = GetChassisStatus::parse_success_response(data) {
+        short(&diagnosis::chassis_now(&status));
+        short(&diagnosis::chassis_before(&status));
     }
     read.into_iter().any(|(_, taken)| taken)
 }

@@ -10,7 +10,7 @@ use policies::Power;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::error;
 
@@ -26,6 +26,8 @@ pub enum Life {
     Running,
     /// All is well, except that the agent stands still.
     Gray,
+    /// The operating system ends in order; then the power goes.
+    Stopping,
     /// On; stands still for good.
     Hung,
     /// On; stands still until it thaws.
@@ -41,6 +43,7 @@ impl fmt::Display for Life {
             Life::Booting => "booting",
             Life::Running => "running",
             Life::Gray => "gray",
+            Life::Stopping => "stopping",
             Life::Hung => "hung",
             Life::Frozen => "frozen",
             Life::Panicked => "panicked",
@@ -53,16 +56,20 @@ impl Life {
     pub fn power(self) -> Power {
         match self {
             Life::Off => Power::Off,
-            Life::Booting | Life::Running | Life::Gray | Life::Hung | Life::Frozen | Life::Panicked => {
-                Power::On
-            }
+            Life::Booting
+            | Life::Running
+            | Life::Gray
+            | Life::Stopping
+            | Life::Hung
+            | Life::Frozen
+            | Life::Panicked => Power::On,
         }
     }
 
     /// True if the kernel answers the network.
     pub fn kernel_alive(self) -> bool {
         match self {
-            Life::Running | Life::Gray => true,
+            Life::Running | Life::Gray | Life::Stopping => true,
             Life::Off | Life::Booting | Life::Hung | Life::Frozen | Life::Panicked => false,
         }
     }
@@ -117,8 +124,11 @@ enum Then {
 pub struct Machine {
     orders: mpsc::UnboundedSender<(Order, Option<oneshot::Sender<()>>)>,
     life: watch::Receiver<Life>,
+    lives: broadcast::Sender<Life>,
 }
 
+/// Changes of a life that a BMC may be behind; more than a machine goes through in a second.
+const LIVES_BEHIND_MAX: usize = 16;
 /// How long an operating system that shuts down in order is given for it.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(2);
 
@@ -127,16 +137,18 @@ impl Machine {
     pub fn install(boot_delay: Duration, software: Software) -> Self {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (state, life) = watch::channel(Life::Off);
+        let (lives, _) = broadcast::channel(LIVES_BEHIND_MAX);
         let board = Board {
             boot_delay,
             software,
             programs: Programs::default(),
             life: state,
+            lives: lives.clone(),
             off_at: None,
             boot_at: None,
         };
         tokio::spawn(board.run(inbox));
-        Machine { orders, life }
+        Machine { orders, life, lives }
     }
 
     /// What it is doing now.
@@ -147,6 +159,11 @@ impl Machine {
     /// Told of each change of its life.
     pub fn watch(&self) -> watch::Receiver<Life> {
         self.life.clone()
+    }
+
+    /// Told every life that it leads from now on, however short: what a log is made of.
+    pub fn lives(&self) -> broadcast::Receiver<Life> {
+        self.lives.subscribe()
     }
 
     /// Gives an order and waits until it is carried out; a delayed power-off is carried out when its time runs.
@@ -171,6 +188,7 @@ struct Board {
     software: Software,
     programs: Programs,
     life: watch::Sender<Life>,
+    lives: broadcast::Sender<Life>,
     off_at: Option<(Instant, Then)>,
     boot_at: Option<Instant>,
 }
@@ -207,6 +225,8 @@ impl Board {
             self.software.world.record(Change::Power { node, on: power == Power::On });
         }
         if self.life.send_replace(life) != life {
+            // Nobody need be listening.
+            self.lives.send(life).unwrap_or_default();
             self.software.world.note(format!("{} is {life}", self.software.node));
         }
     }
@@ -281,10 +301,11 @@ impl Board {
     async fn shut_down(&mut self, after: Duration) {
         match self.life() {
             Life::Running | Life::Gray => {
+                self.lead(Life::Stopping);
                 self.programs.end(SHUTDOWN_MAX).await;
                 self.off_at = Some((Instant::now() + after, Then::StayOff));
             }
-            Life::Off | Life::Booting | Life::Hung | Life::Frozen | Life::Panicked => {}
+            Life::Off | Life::Booting | Life::Stopping | Life::Hung | Life::Frozen | Life::Panicked => {}
         }
     }
 
@@ -301,7 +322,7 @@ impl Board {
                 self.lead(Life::Frozen);
                 self.programs.stop();
             }
-            Life::Off | Life::Booting | Life::Hung | Life::Frozen | Life::Panicked => {}
+            Life::Off | Life::Booting | Life::Stopping | Life::Hung | Life::Frozen | Life::Panicked => {}
         }
     }
 

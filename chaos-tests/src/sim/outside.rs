@@ -189,6 +189,14 @@ impl PowerDriver for SimPower {
         });
         self.said(answered, deadline).await
     }
+
+    async fn diagnose(&self, deadline: Instant) -> Result<Vec<String>, DriverError> {
+        let power = match self.look(deadline).await?.power {
+            Power::On => "on",
+            Power::Off => "off",
+        };
+        Ok(vec![format!("chassis: power {power}; no fault reported"), "event log: empty".to_owned()])
+    }
 }
 
 impl SimPower {

@@ -8,6 +8,7 @@
 use super::codec::{self, LanMessage};
 use super::commands::{ChassisControl, GetChassisStatus, GetSelRecord, Read, SelRecord, Write};
 use super::crypto::{Key, SECRET_MAX, Suite, USER_MAX, UserName};
+use super::diagnosis::{self, GAP_MAX, Lines, RECORDS_MAX};
 use super::live::{Failed, Live};
 use super::open::{self, Login};
 use super::port::{Port, lock};
@@ -16,6 +17,7 @@ use crate::fence::millis;
 use crate::power::{Act, DriverError, Look, PowerDriver};
 use ipmi_rs_core::app::GetDeviceId;
 use ipmi_rs_core::connection::{CompletionErrorCode, IpmiCommand, Message};
+use ipmi_rs_core::storage::sel::GetSelInfo;
 use policies::{Identity, Permit};
 use std::fmt;
 use std::io;
@@ -45,7 +47,7 @@ const KEEP_ALIVE_TICKS: u32 = 5;
 const KEEP_ALIVE_WAIT: Duration = Duration::from_secs(2);
 /// Sessions that are kept alive at the same moment.
 const KEEP_ALIVES_IN_FLIGHT_MAX: usize = 64;
-/// Record id after the last one (IPMI 2.0 §31.5).
+/// As the next record's id: there is none. Asked for: the newest record (IPMI 2.0 §31.5).
 const SEL_END: u16 = 0xffff;
 
 /// Privilege levels that a session can ask for (IPMI 2.0 table 13-9).
@@ -211,6 +213,77 @@ impl Bmc {
         Ok(records)
     }
 
+    /// Chassis status and the newest records of the event log.
+    async fn read_diagnosis(&self, lines: &mut Lines, deadline: Instant) -> Result<(), DriverError> {
+        match answered(self.ask(GetChassisStatus, deadline).await)? {
+            Ok(status) => {
+                lines.add(diagnosis::chassis_now(&status));
+                lines.add(diagnosis::chassis_before(&status));
+            }
+            Err(why) => lines.add(format_args!("chassis: {why}")),
+        }
+        let wanted = match answered(self.ask(GetSelInfo, deadline).await)? {
+            Ok(log) => {
+                lines.add(diagnosis::log_size(&log));
+                usize::from(log.entries).min(RECORDS_MAX)
+            }
+            Err(why) => {
+                lines.add(format_args!("event log: {why}"));
+                0
+            }
+        };
+        let found = if wanted == 0 { 0 } else { self.newest_events(lines, wanted, deadline).await? };
+        if found < wanted {
+            lines.add(format_args!("event log: only {found} of its newest {wanted} records were found"));
+        }
+        Ok(())
+    }
+
+    /// Adds up to so many records, the newest first; says how many there were.
+    async fn newest_events(
+        &self,
+        lines: &mut Lines,
+        wanted: usize,
+        deadline: Instant,
+    ) -> Result<usize, DriverError> {
+        let Ok(newest) = answered(self.ask(GetSelRecord { id: SEL_END }, deadline).await)? else {
+            return Ok(0);
+        };
+        lines.add(diagnosis::event(&newest));
+        let (mut id, mut step) = (newest.id(), 1);
+        for found in 1..wanted {
+            let Some(record) = self.record_before(id, step, deadline).await? else { return Ok(found) };
+            lines.add(diagnosis::event(&record));
+            (id, step) = (record.id(), id - record.id());
+        }
+        Ok(wanted)
+    }
+
+    /// The record before that one. The log is linked forward only, so it is searched for by falling ids. A leap of `step`,
+    /// the last distance, is tried first; it counts if no record lies between.
+    async fn record_before(
+        &self,
+        id: u16,
+        step: u16,
+        deadline: Instant,
+    ) -> Result<Option<SelRecord>, DriverError> {
+        let leap = (step > 1).then_some((step, true));
+        let walk = (1..=GAP_MAX).map(|distance| (distance, false));
+        for (distance, leaps) in leap.into_iter().chain(walk) {
+            // Id 0 would be the oldest record.
+            let Some(tried @ 1..) = id.checked_sub(distance) else { continue };
+            match answered(self.ask(GetSelRecord { id: tried }, deadline).await)? {
+                Ok(record) if record.id() == tried && (!leaps || record.next == id) => {
+                    return Ok(Some(record));
+                }
+                // A BMC that gives another record than it was asked for must not lead us in circles.
+                Ok(_) => {}
+                Err(why) => tracing::debug!(%why, tried, "no such record"),
+            }
+        }
+        Ok(None)
+    }
+
     /// Ends the session, if there is one, so that the BMC frees its slot. The next request opens another.
     pub async fn close(&self) {
         *self.0.session.lock().await = None;
@@ -231,6 +304,31 @@ impl PowerDriver for Bmc {
             Act::SoftOff => ChassisControl::Soft,
         };
         self.tell(control, permit, deadline).await
+    }
+
+    async fn diagnose(&self, deadline: Instant) -> Result<Vec<String>, DriverError> {
+        let mut lines = Lines::default();
+        match self.read_diagnosis(&mut lines, deadline).await {
+            Err(error) if lines.is_empty() => return Err(error),
+            Err(error) => lines.add(format_args!("cut short: {error}")),
+            Ok(()) => {}
+        }
+        Ok(lines.into_inner())
+    }
+}
+
+/// Tells a BMC that answered something else than was wished from one that did not answer, with which nothing more can be
+/// read.
+fn answered<T>(result: Result<T, DriverError>) -> Result<Result<T, DriverError>, DriverError> {
+    match result {
+        Ok(read) => Ok(Ok(read)),
+        Err(error @ (DriverError::Refused(_) | DriverError::Unclear(_))) => Ok(Err(error)),
+        Err(
+            error @ (DriverError::NotPermitted(_)
+            | DriverError::Unreachable { .. }
+            | DriverError::NotAdmitted(_)
+            | DriverError::NoAnswer { .. }),
+        ) => Err(error),
     }
 }
 

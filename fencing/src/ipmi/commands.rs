@@ -86,12 +86,20 @@ pub struct ChassisStatus {
     pub power: Power,
     /// Shut down because of a power overload.
     pub overload: bool,
+    /// Shut down because an interlock is active.
+    pub interlock: bool,
     /// A fault in the main power.
     pub fault: bool,
     /// The last switching attempt failed.
     pub control_fault: bool,
-    /// Why power went off last, as the raw bits of byte 3.
+    /// What happened to power last, as the raw bits of byte 3.
     pub last_event: u8,
+    /// The chassis is open.
+    pub intrusion: bool,
+    /// A drive is at fault.
+    pub drive_fault: bool,
+    /// Cooling or a fan is at fault.
+    pub cooling_fault: bool,
 }
 
 impl From<GetChassisStatus> for Message {
@@ -105,13 +113,17 @@ impl IpmiCommand for GetChassisStatus {
     type Error = NotEnoughData;
 
     fn parse_success_response(data: &[u8]) -> Result<ChassisStatus, NotEnoughData> {
-        let [power, last_event, _misc] = data.first_chunk().ok_or(NotEnoughData)?;
+        let [power, last_event, misc] = data.first_chunk().ok_or(NotEnoughData)?;
         Ok(ChassisStatus {
             power: if power & 0x01 == 0 { Power::Off } else { Power::On },
             overload: power & 0x02 != 0,
+            interlock: power & 0x04 != 0,
             fault: power & 0x08 != 0,
             control_fault: power & 0x10 != 0,
             last_event: *last_event,
+            intrusion: misc & 0x01 != 0,
+            drive_fault: misc & 0x04 != 0,
+            cooling_fault: misc & 0x08 != 0,
         })
     }
 }
@@ -436,6 +448,14 @@ pub struct SelRecord {
     pub raw: [u8; 16],
     /// As far as `ipmi-rs-core` knows its type.
     pub entry: Option<Entry>,
+}
+
+impl SelRecord {
+    /// Its own id.
+    pub fn id(&self) -> u16 {
+        let [low, high, ..] = self.raw;
+        u16::from_le_bytes([low, high])
+    }
 }
 
 impl From<GetSelRecord> for Message {

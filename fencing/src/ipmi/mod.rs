@@ -8,6 +8,7 @@ mod bmc;
 pub mod codec;
 pub mod commands;
 pub mod crypto;
+pub mod diagnosis;
 mod live;
 mod open;
 mod port;

@@ -1,5 +1,7 @@
 //! A small BMC for the driver's tests: real RMCP+ on loopback, with the moods of the contract table and a few more.
 
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
+
 use fencing::contract::{GUID, Mood};
 use fencing::ipmi::codec::{self, Datagram, LanMessage, Payload};
 use fencing::ipmi::crypto::{Handshake, Key, SessionKeys, Suite};
@@ -36,6 +38,16 @@ pub(crate) struct State {
     pub(crate) device_ids: u32,
     pub(crate) statuses: u32,
     pub(crate) off: bool,
+    /// The last two bytes of Chassis Status.
+    pub(crate) chassis: [u8; 2],
+    /// The event log, the oldest record first.
+    pub(crate) log: Vec<[u8; 16]>,
+    /// Get SEL Entry gives the newest record whatever it is asked for.
+    pub(crate) log_is_stuck: bool,
+    /// So many exchanges about the event log are answered; later ones are not.
+    pub(crate) log_answers: usize,
+    /// What it answers to every question about chassis and event log instead of the truth: completion code and data.
+    pub(crate) nonsense: Option<(u8, Vec<u8>)>,
     commanded_at: Option<Instant>,
     statuses_since: u32,
     next_session: u32,
@@ -75,6 +87,11 @@ impl FakeBmc {
             device_ids: 0,
             statuses: 0,
             off: mood == Mood::AlreadyOff,
+            chassis: [0, 0],
+            log: vec![],
+            log_is_stuck: false,
+            log_answers: usize::MAX,
+            nonsense: None,
             commanded_at: None,
             statuses_since: 0,
             next_session: 0x1000,
@@ -295,10 +312,29 @@ impl State {
         }
         let answer = |completion: u8, data: &[u8]| Some((Duration::ZERO, completion, data.to_vec()));
         match (request.net_fn, request.command) {
+            (0x00, 0x01) | (0x0a, _) if self.nonsense.is_some() => {
+                let (completion, data) = self.nonsense.clone().unwrap();
+                answer(completion, &data)
+            }
             (0x00, 0x01) => {
                 self.statuses += 1;
                 let delay = (self.delay_status)(self.statuses);
-                Some((delay, 0, vec![u8::from(self.power_on()) | 0x60, 0, 0]))
+                let [before, misc] = self.chassis;
+                Some((delay, 0, vec![u8::from(self.power_on()) | 0x60, before, misc]))
+            }
+            (0x0a, _) if self.log_answers == 0 => None,
+            (0x0a, 0x40) => {
+                self.log_answers -= 1;
+                let [low, high, ..] = self.log.len().to_le_bytes();
+                answer(0, &[0x51, low, high, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02])
+            }
+            (0x0a, 0x43) => {
+                self.log_answers -= 1;
+                let newest = self.log_is_stuck || request.data[2..4] == [0xff, 0xff];
+                let is_meant = |record: &[u8; 16]| newest || record[..2] == request.data[2..4];
+                let Some(place) = self.log.iter().rposition(is_meant) else { return answer(0xcb, &[]) };
+                let next = self.log.get(place + 1).map_or([0xff, 0xff], |next| [next[0], next[1]]);
+                answer(0, &[&next[..], &self.log[place]].concat())
             }
             (0x00, 0x02) => self.control(session, &request.data),
             (0x06, 0x01) => {

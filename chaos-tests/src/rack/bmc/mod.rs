@@ -23,6 +23,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::UdpSocket;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
@@ -55,14 +56,14 @@ struct Task {
 
 impl Task {
     async fn run(self, mut bmc: Bmc) {
-        let mut life = self.chassis.machine().watch();
+        let mut lives = self.chassis.machine().lives();
         let mut buffer = [0; DATAGRAM_MAX + 1];
         let mut losses = 0;
         loop {
             let supply_losses = self.world.cables(&self.node).map_or(0, |cables| cables.supply_losses);
             if supply_losses != losses {
                 losses = supply_losses;
-                bmc.lose_supply();
+                bmc.lose_supply(self.surroundings().seconds);
             }
             let watchdog = bmc.watchdog_due().map(|due| self.started + due);
             tokio::select! {
@@ -74,15 +75,12 @@ impl Task {
                     // The error is that of an earlier answer to somebody who has gone.
                     Err(error) => debug!(node = %self.node, %error, "receive at a BMC"),
                 },
-                changed = life.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    let now = *life.borrow_and_update();
-                    if self.supplied() {
-                        bmc.saw(now, self.surroundings().seconds);
-                    }
-                }
+                life = lives.recv() => match life {
+                    Ok(life) if self.supplied() => bmc.saw(life, self.surroundings().seconds),
+                    // It missed something, as a BMC that is off or busy does.
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return,
+                },
                 () = expiry(watchdog) => {
                     // A watchdog without supply runs out and does nothing.
                     if let (Some(control), true) = (bmc.watchdog_expired(self.surroundings()), self.supplied()) {

@@ -19,8 +19,10 @@ const SPECIFIC: u8 = 0x6f;
 /// Sensor types and their offsets (IPMI 2.0 table 42-3).
 const POWER_UNIT: u8 = 0x09;
 const POWER_OFF: u8 = 0x00;
+const SUPPLY_LOST: u8 = 0x04;
 const OS_STOP: u8 = 0x20;
 const RUN_TIME_STOP: u8 = 0x01;
+const SHUT_DOWN: u8 = 0x03;
 const WATCHDOG: u8 = 0x23;
 /// Sensor numbers of events.
 const POWER_UNIT_NUMBER: u8 = 0x01;
@@ -39,7 +41,7 @@ pub(super) struct EventLog {
 }
 
 impl EventLog {
-    /// Notes a change of power, and a kernel that stopped.
+    /// Notes a change of power, an operating system that ended in order, and a kernel that stopped.
     pub(super) fn saw(&mut self, life: Life, seconds: u32) {
         let power = life.power();
         if self.power.replace(power) != Some(power) {
@@ -49,8 +51,15 @@ impl EventLog {
         }
         match life {
             Life::Panicked => self.add(seconds, OS_STOP, OS_NUMBER, SPECIFIC, RUN_TIME_STOP),
+            Life::Stopping => self.add(seconds, OS_STOP, OS_NUMBER, SPECIFIC, SHUT_DOWN),
             Life::Off | Life::Booting | Life::Running | Life::Gray | Life::Hung | Life::Frozen => {}
         }
+    }
+
+    /// Notes that the supply was lost, and the power with it.
+    pub(super) fn lost_supply(&mut self, seconds: u32) {
+        self.power = Some(Power::Off);
+        self.add(seconds, POWER_UNIT, POWER_UNIT_NUMBER, SPECIFIC, SUPPLY_LOST);
     }
 
     /// Notes that the watchdog ran out. Offsets equal the actions: none, reset, power down, power cycle.
@@ -180,6 +189,7 @@ mod tests {
         for life in [Life::Booting, Life::Running, Life::Panicked, Life::Off] {
             log.saw(life, 7);
         }
+        assert_eq!(kinds(&log), [(POWER_UNIT, POWER_OFF), (OS_STOP, RUN_TIME_STOP), (POWER_UNIT, POWER_OFF)]);
         assert_eq!(&log.describe()[1..3], [3, 0]);
         let first = log.read(0, 0, 0xff).unwrap();
         assert_eq!((first[0], first[2], first[12], first[14]), (2, 1, POWER_UNIT, SPECIFIC | 0x80));
@@ -189,6 +199,24 @@ mod tests {
         assert_eq!((&last[..2], last[12], last[14]), (&[0xff, 0xff][..], POWER_UNIT, SPECIFIC));
         log.clear(9);
         assert_eq!(log.read(0, 0, 0xff), None);
+    }
+
+    /// Sensor type and offset of each entry.
+    fn kinds(log: &EventLog) -> Vec<(u8, u8)> {
+        log.entries.iter().map(|(_, entry)| (entry[10], entry[13])).collect()
+    }
+
+    #[test]
+    fn a_shutdown_in_order_and_a_lost_supply_are_told_apart() {
+        let mut log = EventLog::default();
+        for life in [Life::Running, Life::Stopping, Life::Off, Life::Booting] {
+            log.saw(life, 7);
+        }
+        log.lost_supply(8);
+        log.saw(Life::Booting, 9);
+        let off_and_on = (POWER_UNIT, POWER_OFF);
+        let lost = (POWER_UNIT, SUPPLY_LOST);
+        assert_eq!(kinds(&log), [off_and_on, (OS_STOP, SHUT_DOWN), off_and_on, off_and_on, lost, off_and_on]);
     }
 
     #[test]

@@ -140,9 +140,9 @@ impl Bmc {
     }
 
     /// Forgets all that a BMC without supply forgets. Its event log survives.
-    pub fn lose_supply(&mut self) {
+    pub fn lose_supply(&mut self, seconds: u32) {
         self.sessions.clear();
-        self.unit.lose_supply();
+        self.unit.lose_supply(seconds);
     }
 
     /// When the watchdog timer runs out, as time since the BMC's start.

@@ -121,7 +121,8 @@ impl Unit {
         self.log.saw(life, seconds);
     }
 
-    pub(super) fn lose_supply(&mut self) {
+    pub(super) fn lose_supply(&mut self, seconds: u32) {
+        self.log.lost_supply(seconds);
         self.watchdog = Watchdog::default();
         self.boot.clear();
         self.last_power_event = 0x01;
