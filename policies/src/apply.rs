@@ -80,6 +80,7 @@ impl ClusterState {
             Command::Cordon { .. }
             | Command::Maintain { .. }
             | Command::Evacuate { .. }
+            | Command::Drain { .. }
             | Command::Fence { .. }
             | Command::ConfirmOff { .. }
             | Command::Approve { .. }
@@ -106,7 +107,7 @@ impl ClusterState {
         let plan = self.plans.get(&id).ok_or_else(|| not_there("failover", &id))?;
         match plan.phase {
             Phase::Reserved => {}
-            Phase::Fencing | Phase::Moving | Phase::Starting => {
+            Phase::Stopping | Phase::Fencing | Phase::Moving | Phase::Starting => {
                 let fence = plan.intents.first().map_or(LogIndex(id.0), |intent| intent.token);
                 return Err(Rejected::PointOfNoReturn { plan: id, fence });
             }
@@ -144,12 +145,16 @@ impl ClusterState {
 
     /// An operator's order about one node or instance.
     fn order(&mut self, story: &mut Story, by: &str, command: &Command) -> Result<(), Rejected> {
-        let order = |reason: &String| Order::new(by, reason, story.at);
+        let at = story.at;
+        let order = |reason: &String| Order::new(by, reason, at);
         match command {
             Command::Cordon { node, on } => {
                 self.node_mut(node)?.cordoned = *on;
                 let word = if *on { "cordoned" } else { "uncordoned" };
                 story.tell(&[node_key(node)], format!("{by} {word} {node}"));
+                if !on {
+                    self.withdraw_drain(story, node);
+                }
             }
             Command::Maintain { node, reason, until } => {
                 let limited = |reason: &String| Order { until: *until, ..order(reason) };
@@ -166,11 +171,33 @@ impl ClusterState {
                 }
                 let record =
                     self.instances.get_mut(instance).ok_or_else(|| not_there("instance", instance))?;
-                record.evacuate = Some(order(reason));
+                record.evacuate = Some(Evacuation { order: order(reason), shutdown: None });
                 let node = record.node.clone();
                 let about = [instance_key(instance), node_key(&record.node)];
                 story.tell(&about, format!("{by} ordered to move {instance} off {node}: {reason}"));
                 self.node_mut(&node)?.withheld = None;
+            }
+            Command::Drain { node, reason, shutdown } => {
+                if let Some(plan) = self.plan_of_node(node) {
+                    return Err(Rejected::PlanExists { what: node_key(node), plan: plan.id });
+                }
+                let record = self.node_mut(node)?;
+                record.cordoned = true;
+                let NodeState::Active { instance } = &record.state else {
+                    let text = format!("{by} drained {node}, which carries nothing: {reason}");
+                    story.tell(&[node_key(node)], text);
+                    return Ok(());
+                };
+                let instance = instance.clone();
+                record.withheld = None;
+                let about = [instance_key(&instance), node_key(node)];
+                let text = format!(
+                    "{by} ordered to drain {node} and move {instance}, its system has {shutdown} to shut down: {reason}"
+                );
+                story.tell(&about, text);
+                if let Some(record) = self.instances.get_mut(&instance) {
+                    record.evacuate = Some(Evacuation { order: order(reason), shutdown: Some(*shutdown) });
+                }
             }
             Command::Fence { node, reason } => {
                 if let Some(plan) = self.plan_of_node(node) {
@@ -181,7 +208,7 @@ impl ClusterState {
             }
             Command::ConfirmOff { node, reason } => {
                 let is_open = |plan: &&Plan| match plan.phase {
-                    Phase::Reserved | Phase::Fencing => plan.decision.from == *node,
+                    Phase::Reserved | Phase::Stopping | Phase::Fencing => plan.decision.from == *node,
                     Phase::Moving | Phase::Starting | Phase::Done | Phase::Replaced | Phase::Cancelled => {
                         false
                     }
@@ -233,6 +260,22 @@ impl ClusterState {
             | Command::Lead { .. } => {}
         }
         Ok(())
+    }
+
+    /// A drain that waits (for a spare, say) ends with the cordon that came with it.
+    fn withdraw_drain(&mut self, story: &mut Story, node: &NodeId) {
+        let waits = |record: &&mut InstanceRecord| {
+            record.node == *node && record.evacuate.as_ref().is_some_and(|order| order.shutdown.is_some())
+        };
+        let waits = self.instances.values_mut().find(waits).map(|record| record.instance.name.clone());
+        let Some(name) = waits.filter(|name| self.plan_of_instance(name).is_none()) else { return };
+        if let Some(record) = self.instances.get_mut(&name) {
+            record.evacuate = None;
+            story.tell(&[instance_key(&name), node_key(node)], format!("{name} need not leave {node} any more"));
+        }
+        if let Some(record) = self.nodes.get_mut(node) {
+            record.withheld = None;
+        }
     }
 
     fn lead(&mut self, story: &mut Story, leader: LeaderEpoch, step: &Step) -> Result<(), Rejected> {
@@ -341,21 +384,29 @@ impl ClusterState {
         if decision.cause != Cause::Ordered && !self.armed.armed {
             return Err(Rejected::NotArmed);
         }
-        let name = &decision.policy.0;
-        let record = self.policies.get(name).ok_or_else(|| not_there("policy", name))?;
-        let (now, max) = (self.fences_in_flight(), record.policy.brakes.fences_in_flight_max);
-        if now >= max {
-            let what = "fences under way".to_owned();
-            return Err(Rejected::TooMany { what, now: u64::from(now) + 1, max: u64::from(max) });
+        self.check_in_flight(decision)
+    }
+
+    fn check_in_flight(&self, decision: &Decision) -> Result<(), Rejected> {
+        match self.fences_full(&self.policy(&decision.policy.0)?.policy.brakes) {
+            None => Ok(()),
+            Some((now, max)) => {
+                let what = "fences under way".to_owned();
+                Err(Rejected::TooMany { what, now: u64::from(now) + 1, max: u64::from(max) })
+            }
         }
-        Ok(())
     }
 
     fn replace(&mut self, story: &mut Story, old: PlanId, decision: &Decision) -> Result<(), Rejected> {
         let plan = self.plans.get(&old).ok_or_else(|| not_there("failover", &old))?;
         match plan.phase {
             Phase::Moving | Phase::Starting => {}
-            Phase::Reserved | Phase::Fencing | Phase::Done | Phase::Replaced | Phase::Cancelled => {
+            Phase::Reserved
+            | Phase::Stopping
+            | Phase::Fencing
+            | Phase::Done
+            | Phase::Replaced
+            | Phase::Cancelled => {
                 return Err(Rejected::WrongPhase { plan: old, phase: plan.phase });
             }
         }
@@ -456,7 +507,14 @@ impl ClusterState {
         let plan = self.plans.get(&id).ok_or_else(|| not_there("failover", &id))?;
         let not_a_step = || Rejected::NotAStep { plan: id, action: action.to_string() };
         let next_phase = match plan.phase {
-            Phase::Reserved | Phase::Fencing if self.fence_actions(plan).contains(action) => Phase::Fencing,
+            Phase::Reserved | Phase::Stopping | Phase::Fencing => {
+                let phase = self.cutting_phase(plan, action).ok_or_else(not_a_step)?;
+                // A drain becomes a fence only now.
+                if (plan.phase, phase) == (Phase::Stopping, Phase::Fencing) {
+                    self.check_in_flight(&plan.decision)?;
+                }
+                phase
+            }
             Phase::Moving if self.move_actions(plan).contains(action) => Phase::Moving,
             Phase::Moving if Some(action) == self.start_action(plan).as_ref() => {
                 let all = self.move_actions(plan);
@@ -467,7 +525,7 @@ impl ClusterState {
                 Phase::Starting
             }
             Phase::Starting if Some(action) == self.start_action(plan).as_ref() => Phase::Starting,
-            Phase::Reserved | Phase::Fencing | Phase::Moving | Phase::Starting => return Err(not_a_step()),
+            Phase::Moving | Phase::Starting => return Err(not_a_step()),
             Phase::Done | Phase::Replaced | Phase::Cancelled => {
                 return Err(Rejected::WrongPhase { plan: id, phase: plan.phase });
             }
@@ -494,6 +552,24 @@ impl ClusterState {
         Ok(())
     }
 
+    /// The phase that this step against the old node belongs to. Its system is asked once, and nothing else is done while it
+    /// shuts down; why it died is read once.
+    fn cutting_phase(&self, plan: &Plan, action: &Action) -> Option<Phase> {
+        let tried = |wanted: &Action| plan.intents.iter().any(|intent| intent.action == *wanted);
+        let shutdown = self.shutdown_action(plan);
+        if shutdown.as_ref() == Some(action) {
+            return (!tried(action)).then_some(Phase::Stopping);
+        }
+        if !shutdown.is_none_or(|shutdown| plan.ended(&shutdown)) {
+            return None;
+        }
+        let fits = match self.diagnose_action(plan).as_ref() == Some(action) {
+            true => !tried(action),
+            false => self.fence_actions(plan).contains(action),
+        };
+        fits.then_some(Phase::Fencing)
+    }
+
     fn resolve(&mut self, story: &mut Story, token: LogIndex, outcome: &Outcome) -> Result<(), Rejected> {
         let id = self.intent(token).map(|(plan, _)| plan.id).ok_or_else(|| not_there("intent", &token))?;
         let at = story.at;
@@ -516,17 +592,14 @@ impl ClusterState {
         let plan = self.plans.get(&id).ok_or_else(|| not_there("failover", &id))?;
         match plan.phase {
             // Without any device only an operator's word can be the proof, and no intent comes before it.
-            Phase::Reserved | Phase::Fencing => {}
+            Phase::Reserved | Phase::Stopping | Phase::Fencing => {}
             Phase::Moving | Phase::Starting | Phase::Done | Phase::Replaced | Phase::Cancelled => {
                 return Err(Rejected::WrongPhase { plan: id, phase: plan.phase });
             }
         }
         let from = self.node(&plan.decision.from)?;
         let instance = plan.decision.instance.as_ref().and_then(|name| self.instances.get(name));
-        let policy = self
-            .policies
-            .get(&plan.decision.policy.0)
-            .ok_or_else(|| not_there("policy", &plan.decision.policy.0))?;
+        let policy = self.policy(&plan.decision.policy.0)?;
         let vouched = from.confirmed_off.as_ref().map(|order| (order.by.as_str(), order.reason.as_str()));
         let carried = self.carried(plan).or(instance).map(|record| &*record.instance);
         let proof = prove(plan, &from.node, carried, &policy.policy, tried, vouched)
@@ -583,6 +656,9 @@ impl ClusterState {
     }
     fn node_mut(&mut self, node: &NodeId) -> Result<&mut NodeRecord, Rejected> {
         self.nodes.get_mut(node).ok_or_else(|| not_there("node", node))
+    }
+    fn policy(&self, name: &PolicyId) -> Result<&PolicyRecord, Rejected> {
+        self.policies.get(name).ok_or_else(|| not_there("policy", name))
     }
     fn plan_mut(&mut self, plan: PlanId) -> Result<&mut Plan, Rejected> {
         self.plans.get_mut(&plan).ok_or_else(|| not_there("failover", &plan))

@@ -145,6 +145,16 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+    /// Cordon a node and move its instance politely: its system is asked to shut down, and the node is fenced once it is
+    /// off or its time is over.
+    Drain {
+        /// Which.
+        node: NodeId,
+        /// Why.
+        reason: String,
+        /// How long its system has to shut down.
+        shutdown: Millis,
+    },
     /// Fence a node, whatever its health. If it carries an instance, a failover follows.
     Fence {
         /// Which.
@@ -408,7 +418,7 @@ pub enum Rejected {
         action: String,
     },
     /// Cancelled too late (R6).
-    #[error("failover {plan} is past the point of no return: its fence was begun at {fence}")]
+    #[error("failover {plan} is past the point of no return: it began to cut the node off at {fence}")]
     PointOfNoReturn {
         /// Which.
         plan: PlanId,

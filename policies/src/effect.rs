@@ -3,12 +3,24 @@
 use crate::words::*;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::Arc;
 
 /// What a step does to the world. Each action names its object completely: a successor can carry it out
 /// without choosing anything (R1).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "do")]
 pub enum Action {
+    /// Ask the node's system to shut down, through the first fencing level (IPMI 2.0 §28.3), and see the node off. Polite,
+    /// asked once, and no part of a proof: a fence follows however it ends.
+    ShutDown {
+        /// The node to be off.
+        node: NodeId,
+    },
+    /// Read from its BMC, at the first fencing level, what may tell why the node died. Changes nothing.
+    Diagnose {
+        /// The node.
+        node: NodeId,
+    },
     /// Prove by fencing level `level` (0 is the first) that the node is off. Only ever off; never reset or cycle (R2).
     PowerOff {
         /// The node to be off.
@@ -80,7 +92,9 @@ impl Action {
     /// The node that the action touches.
     pub fn node(&self) -> &NodeId {
         match self {
-            Action::PowerOff { node, .. }
+            Action::ShutDown { node }
+            | Action::Diagnose { node }
+            | Action::PowerOff { node, .. }
             | Action::Revoke { node, .. }
             | Action::ClosePort { node, .. }
             | Action::Attach { node, .. }
@@ -92,21 +106,26 @@ impl Action {
 }
 
 impl Action {
-    /// True if it takes something from the node; false if it gives it something.
-    pub(crate) fn cuts_off(&self) -> bool {
+    /// What it does to its node.
+    pub(crate) fn bearing(&self) -> Bearing {
         match self {
-            Action::PowerOff { .. } | Action::Revoke { .. } | Action::ClosePort { .. } => true,
+            Action::ShutDown { .. }
+            | Action::PowerOff { .. }
+            | Action::Revoke { .. }
+            | Action::ClosePort { .. } => Bearing::Takes,
             Action::Attach { .. }
             | Action::OpenPort { .. }
             | Action::SetBoot { .. }
-            | Action::PowerOn { .. } => false,
+            | Action::PowerOn { .. } => Bearing::Gives,
+            Action::Diagnose { .. } => Bearing::Reads,
         }
     }
 
     /// True if this reading shows that the wished-for state is there (R2: two readings of off, nothing else).
     pub(crate) fn is_shown_by(&self, seen: &Seen) -> bool {
         match self {
-            Action::PowerOff { .. } => matches!(seen, Seen::OffTwice { .. }),
+            Action::ShutDown { .. } | Action::PowerOff { .. } => matches!(seen, Seen::OffTwice { .. }),
+            Action::Diagnose { .. } => matches!(seen, Seen::Diagnosed(_)),
             Action::PowerOn { .. } => *seen == Seen::On,
             Action::Revoke { .. }
             | Action::ClosePort { .. }
@@ -120,16 +139,29 @@ impl Action {
     pub(crate) fn is_undone_by(&self, other: &Action) -> bool {
         matches!(
             (self, other),
-            (Action::PowerOff { .. }, Action::PowerOn { .. })
+            (Action::ShutDown { .. } | Action::PowerOff { .. }, Action::PowerOn { .. })
                 | (Action::Revoke { .. }, Action::Attach { .. })
                 | (Action::ClosePort { .. }, Action::OpenPort { .. })
         )
     }
 }
 
+/// What an action does to its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bearing {
+    /// It takes something from the node.
+    Takes,
+    /// It gives it something.
+    Gives,
+    /// It only looks: no late copy of it can do harm.
+    Reads,
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Action::ShutDown { node } => write!(f, "ask {node} to shut down"),
+            Action::Diagnose { node } => write!(f, "read why {node} died"),
             Action::PowerOff { node, level } => write!(f, "power off {node} (level {})", level + 1),
             Action::Revoke { node, volume, .. } => write!(f, "revoke {volume} from {node}"),
             Action::ClosePort { node, port, .. } => write!(f, "close port {port} of {node}"),
@@ -179,6 +211,8 @@ pub enum Seen {
     },
     /// Power read as on.
     On,
+    /// What the BMC tells of the node's past, a line each, newest first.
+    Diagnosed(Arc<[String]>),
     /// The wished-for state was read back from the provider, in the provider's words.
     ReadBack(String),
 }

@@ -294,7 +294,9 @@ impl Engine {
         let power = match outcome {
             Outcome::Done(Seen::OffTwice { .. }) => Power::Off,
             Outcome::Done(Seen::On) => Power::On,
-            Outcome::Done(Seen::ReadBack(_)) | Outcome::Refused(_) | Outcome::Unknown(_) => return,
+            Outcome::Done(Seen::ReadBack(_) | Seen::Diagnosed(_)) | Outcome::Refused(_) | Outcome::Unknown(_) => {
+                return;
+            }
         };
         if let Some((_, intent)) = self.state.intent(token) {
             self.memory.powers.insert(intent.action.node().clone(), (Some(power), now));

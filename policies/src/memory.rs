@@ -5,7 +5,7 @@ use crate::capability::Capabilities;
 use crate::command::Step;
 use crate::effect::{Action, Outcome};
 use crate::observation::{Power, Report, Sight, Stamp};
-use crate::plan::{Intent, Verdict};
+use crate::plan::{Intent, Phase, Verdict};
 use crate::policy::{Detection, Policy};
 use crate::state::ClusterState;
 use crate::words::*;
@@ -56,8 +56,8 @@ pub(crate) struct Memory {
     pub(crate) gray_since: BTreeMap<NodeId, Mono>,
     /// When each intent was applied here, and when its end was.
     pub(crate) intents: BTreeMap<LogIndex, (Mono, Option<Mono>)>,
-    /// When each plan entered its present phase, as applied here.
-    pub(crate) phases: BTreeMap<PlanId, Mono>,
+    /// The present phase of each plan, and when it was entered, as applied here.
+    pub(crate) phases: BTreeMap<PlanId, (Phase, Mono)>,
     /// Effects that this process is carrying out (`None`) or that have ended without the log knowing it yet. They
     /// outlast a leadership: whoever leads again must not send a second copy beside one that still runs.
     pub(crate) in_flight: BTreeMap<LogIndex, Option<Outcome>>,
@@ -201,14 +201,25 @@ impl Memory {
 
     /// How long ago the plan entered its phase, as applied here.
     pub(crate) fn in_phase(&self, plan: PlanId, now: Mono) -> Millis {
-        self.phases.get(&plan).map_or(Millis(0), |since| now.since(*since))
+        self.phases.get(&plan).map_or(Millis(0), |(_, since)| now.since(*since))
+    }
+
+    /// The plan is in this phase, perhaps since now.
+    pub(crate) fn enter(&mut self, plan: PlanId, phase: Phase, now: Mono) {
+        let entered = self.phases.entry(plan).or_insert((phase, now));
+        if entered.0 != phase {
+            *entered = (phase, now);
+        }
     }
 }
 
 /// The latest that an action may take effect after it was sent, by device class.
 fn effect_max(action: &Action, policy: &Policy) -> Millis {
     match action {
-        Action::PowerOff { .. } | Action::PowerOn { .. } => policy.fencing.power_effect_max,
+        Action::Diagnose { .. } => Millis(0),
+        Action::ShutDown { .. } | Action::PowerOff { .. } | Action::PowerOn { .. } => {
+            policy.fencing.power_effect_max
+        }
         Action::Revoke { .. }
         | Action::ClosePort { .. }
         | Action::Attach { .. }

@@ -1,6 +1,6 @@
 //! A failover: what is to be done, what was done, what was proved. Plans never change their choices; they are replaced.
 
-use crate::effect::{Action, Doubt, Outcome, Refusal};
+use crate::effect::{Action, Doubt, Outcome, Refusal, Seen};
 use crate::inventory::{Instance, Node};
 use crate::observation::{Power, SelfDoubt, Sight};
 use crate::policy::{After, Policy};
@@ -130,6 +130,9 @@ pub struct Decision {
     pub gates: Vec<Gate>,
     /// The spares that were not taken, best first, each with the reason.
     pub runners_up: Vec<(NodeId, String)>,
+    /// How long the system of the old node has to shut down before the node is fenced; absent: it is fenced at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shutdown: Option<Millis>,
 }
 
 /// A failover.
@@ -155,12 +158,21 @@ pub struct Plan {
     pub entered: Vec<(Phase, Wall)>,
 }
 
+impl Plan {
+    /// True if this action was tried and its end is recorded.
+    pub(crate) fn ended(&self, action: &Action) -> bool {
+        self.intents.iter().any(|intent| intent.action == *action && intent.end.is_some())
+    }
+}
+
 /// How far a plan is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// The spare is reserved; nothing was done yet. The only phase that can be cancelled (R6).
     Reserved,
+    /// The system of the old node was asked to shut down.
+    Stopping,
     /// The old node is being cut off.
     Fencing,
     /// Proven; volumes, ports and boot source go to the spare.
@@ -179,7 +191,7 @@ impl Phase {
     /// True if nothing is left to do.
     pub fn is_over(self) -> bool {
         match self {
-            Phase::Reserved | Phase::Fencing | Phase::Moving | Phase::Starting => false,
+            Phase::Reserved | Phase::Stopping | Phase::Fencing | Phase::Moving | Phase::Starting => false,
             Phase::Done | Phase::Replaced | Phase::Cancelled => true,
         }
     }
@@ -189,6 +201,7 @@ impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Phase::Reserved => "reserved",
+            Phase::Stopping => "stopping",
             Phase::Fencing => "fencing",
             Phase::Moving => "moving",
             Phase::Starting => "starting",
@@ -218,6 +231,20 @@ impl Intent {
     /// True if the wished-for state was seen.
     pub fn is_done(&self) -> bool {
         matches!(&self.end, Some((Outcome::Done(seen), _)) if self.action.is_shown_by(seen))
+    }
+
+    /// What the BMC told of why the node died, a line each.
+    pub fn told(&self) -> &[String] {
+        match &self.end {
+            Some((Outcome::Done(Seen::Diagnosed(lines)), _)) => lines,
+            Some((
+                Outcome::Done(Seen::OffTwice { .. } | Seen::On | Seen::ReadBack(_))
+                | Outcome::Refused(_)
+                | Outcome::Unknown(_),
+                _,
+            ))
+            | None => &[],
+        }
     }
 
     /// The refusal or doubt it ended in, as a sentence.

@@ -3,7 +3,7 @@
 
 use crate::brake::Standing;
 use crate::command::{Command, Step};
-use crate::effect::{Action, Effect};
+use crate::effect::{Action, Bearing, Effect};
 use crate::judge::is_alive_for_enough;
 use crate::memory::Memory;
 use crate::observation::{Kernel, Sight};
@@ -20,6 +20,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The pause between tries of a step grows up to this many times `retry_after`. Lower: more entries in the log for a
 /// dead device. Higher: a repaired device is noticed later.
 const PAUSE_GROWTH_MAX: u64 = 30;
+
+/// The least time that a new leader gives a shutdown that another one asked for: two looks at a BMC. Lower: one that has
+/// just ended is not seen. Higher: the fence of a node that hangs waits longer.
+const LOOK_AGAIN: Millis = Millis(2_000);
 
 /// What a reason is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,6 +130,7 @@ impl<'a> Desk<'a> {
                     policy: (name.clone(), policy.version),
                     gates,
                     runners_up: vec![],
+                    shutdown: None,
                 };
                 wishes.lead(self.leader, Step::Begin(Box::new(decision)));
             }
@@ -182,11 +187,12 @@ impl<'a> Desk<'a> {
             instance: Some(instance.name.clone()),
             from: from.node.name.clone(),
             spare: Some(spare),
-            cause,
             evidence: from.evidence.clone(),
             policy: (instance.policy.clone(), policy.version),
             gates,
             runners_up,
+            shutdown: shutdown(record, from, &cause),
+            cause,
         })
     }
 
@@ -232,7 +238,10 @@ impl<'a> Desk<'a> {
         let Some(record) = self.state.policies.get(&plan.decision.policy.0) else { return };
         let (policy, before) = (&record.policy, wishes.commands.len());
         match plan.phase {
-            Phase::Reserved | Phase::Fencing => self.fence(plan, policy, wishes),
+            Phase::Reserved | Phase::Stopping | Phase::Fencing => match self.stopping(plan) {
+                Some((action, limit)) => self.take(plan, policy, &action, limit, wishes),
+                None => self.fence(plan, policy, wishes),
+            },
             Phase::Moving => self.hand_over(plan, policy, wishes),
             Phase::Starting => self.start(plan, policy, wishes),
             Phase::Done | Phase::Replaced | Phase::Cancelled => {}
@@ -243,11 +252,42 @@ impl<'a> Desk<'a> {
         }
     }
 
+    /// The polite part of a drain and the time that is left for it, while it is not over.
+    fn stopping(&self, plan: &Plan) -> Option<(Action, Millis)> {
+        let action = self.state.shutdown_action(plan).filter(|action| !plan.ended(action))?;
+        let asked = plan.intents.iter().find(|intent| intent.action == action);
+        let used = asked.map_or(Millis(0), |asked| self.memory.age(asked.token, self.now));
+        let left = plan.decision.shutdown.unwrap_or_default().0.saturating_sub(used.0);
+        // A new leader looks again, however little time is left.
+        Some((action, Millis(left).max(LOOK_AGAIN)))
+    }
+
+    /// Reads why the node died, if the policy wants to know, and says whether its power must wait for that.
+    fn diagnose(&self, plan: &Plan, policy: &Policy, wishes: &mut Wishes) -> bool {
+        let max = policy.fencing.diagnose_max;
+        let wanted = self.state.diagnose_action(plan).filter(|action| max > Millis(0) && !plan.ended(action));
+        let Some(action) = wanted else { return false };
+        let is_power = |intent: &Intent| matches!(intent.action, Action::PowerOff { .. });
+        if plan.intents.iter().any(is_power) {
+            return false;
+        }
+        let asked = plan.intents.iter().find(|intent| intent.action == action);
+        if asked.is_some_and(|asked| self.memory.age(asked.token, self.now) >= max) {
+            return false;
+        }
+        self.take(plan, policy, &action, max, wishes);
+        true
+    }
+
     /// Cuts the old node off: power, volumes and ports in parallel; places the instance when it is proven.
     fn fence(&self, plan: &Plan, policy: &Policy, wishes: &mut Wishes) {
         let Some(from) = self.state.nodes.get(&plan.decision.from) else { return };
+        if let (Phase::Stopping, Some((now, max))) = (plan.phase, self.state.fences_full(&policy.brakes)) {
+            return wishes.wait(Subject::Plan(plan.id), Waiting::FencesInFlight { now, max });
+        }
         let instance = self.state.carried(plan).map(|record| &*record.instance);
-        if let Some(action) = power_off(plan, from) {
+        let power_waits = self.diagnose(plan, policy, wishes);
+        if let Some(action) = power_off(plan, from).filter(|_| !power_waits) {
             self.take(plan, policy, &action, policy.fencing.level_deadline, wishes);
         }
         for action in isolation(&from.node, instance) {
@@ -367,11 +407,11 @@ impl<'a> Desk<'a> {
             let at_target = intent.action.node() == target;
             let same_instance = other.decision.instance == plan.decision.instance;
             other.id != plan.id
-                && match (action.cuts_off(), intent.action.cuts_off()) {
-                    (true, true) => false,
-                    (true, false) => at_target && action.is_undone_by(&intent.action),
-                    (false, true) => at_target,
-                    (false, false) => same_instance && !at_target,
+                && match (action.bearing(), intent.action.bearing()) {
+                    (Bearing::Reads, _) | (_, Bearing::Reads) | (Bearing::Takes, Bearing::Takes) => false,
+                    (Bearing::Takes, Bearing::Gives) => at_target && action.is_undone_by(&intent.action),
+                    (Bearing::Gives, Bearing::Takes) => at_target,
+                    (Bearing::Gives, Bearing::Gives) => same_instance && !at_target,
                 }
         })
     }
@@ -394,6 +434,7 @@ impl<'a> Desk<'a> {
     fn stick(&self, plan: &Plan, policy: &Policy, wishes: &mut Wishes) {
         let limit = match plan.phase {
             Phase::Reserved | Phase::Fencing => policy.fencing.level_deadline,
+            Phase::Stopping => plan.decision.shutdown.unwrap_or_default(),
             Phase::Moving => policy.takeover.step_deadline,
             Phase::Starting => policy.takeover.start_deadline,
             Phase::Done | Phase::Replaced | Phase::Cancelled => return,
@@ -421,7 +462,11 @@ impl<'a> Desk<'a> {
 /// True if a running plan would still carry this open intent out.
 fn plan_reruns(plan: &Plan, intent: &Intent) -> bool {
     let phase = match intent.action {
-        Action::PowerOff { .. } | Action::Revoke { .. } | Action::ClosePort { .. } => Phase::Fencing,
+        Action::ShutDown { .. } => Phase::Stopping,
+        Action::Diagnose { .. }
+        | Action::PowerOff { .. }
+        | Action::Revoke { .. }
+        | Action::ClosePort { .. } => Phase::Fencing,
         Action::Attach { .. } | Action::OpenPort { .. } | Action::SetBoot { .. } => Phase::Moving,
         Action::PowerOn { .. } => Phase::Starting,
     };
@@ -444,6 +489,24 @@ fn power_off(plan: &Plan, from: &NodeRecord) -> Option<Action> {
     };
     let level = level.checked_rem(from.node.fencing.len())?;
     Some(Action::PowerOff { node: from.node.name.clone(), level })
+}
+
+/// How long the old node's system has to shut down, if the order says so and there is any hope that it listens.
+fn shutdown(record: &InstanceRecord, from: &NodeRecord, cause: &Cause) -> Option<Millis> {
+    let ordered = record.evacuate.as_ref().filter(|_| *cause == Cause::Ordered);
+    let listens = match (&from.state, &from.verdict) {
+        (NodeState::Active { .. }, Verdict::Unknown | Verdict::Healthy | Verdict::Gray) => true,
+        (NodeState::Active { .. }, Verdict::Failed(_)) => false,
+        (
+            NodeState::Spare
+            | NodeState::Reserved { .. }
+            | NodeState::Fencing { .. }
+            | NodeState::Quarantined { .. }
+            | NodeState::Cleaning { .. },
+            _,
+        ) => false,
+    };
+    ordered.filter(|_| listens)?.shutdown
 }
 
 /// Why an instance must leave its node, if it must.

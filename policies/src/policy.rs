@@ -57,6 +57,10 @@ pub struct Fencing {
     pub isolation_alone: After,
     /// Accept power proof alone where the instance has neither volumes nor networks to revoke.
     pub power_alone: bool,
+    /// How long the BMC is asked why the node died, before its power is touched (volumes and ports are cut off meanwhile);
+    /// 0ms: not at all. Lower: slow BMCs tell nothing. Higher: a failover from a node whose BMC hangs takes longer.
+    #[serde(default)]
+    pub diagnose_max: Millis,
     /// How long one fencing level is given before the next is tried.
     pub level_deadline: Millis,
     /// Pause between attempts of the same step.
@@ -74,6 +78,10 @@ pub struct Fencing {
 pub struct Takeover {
     /// Limit for one effect.
     pub step_deadline: Millis,
+    /// How long the system of a drained node has to shut down before the node is fenced, where the order does not say.
+    /// Lower: data in its memory is lost. Higher: a system that hangs holds its drain up longer.
+    #[serde(default = "five_minutes")]
+    pub shutdown_deadline: Millis,
     /// From power-on to the first heartbeat of the new epoch; then the spare is given up. Covers the server's POST.
     pub start_deadline: Millis,
 }
@@ -110,6 +118,10 @@ pub struct Spares {
     /// How long such a strike counts.
     #[serde(default = "a_week")]
     pub strikes_within: Millis,
+}
+
+fn five_minutes() -> Millis {
+    Millis::secs(5 * 60)
 }
 
 fn a_week() -> Millis {
@@ -251,6 +263,14 @@ impl Policy {
                 millis("takeover.start_deadline", self.takeover.start_deadline),
                 millis("takeover.step_deadline", self.takeover.step_deadline),
             ),
+            (
+                millis("takeover.shutdown_deadline", self.takeover.shutdown_deadline),
+                millis("the shortest", Millis::secs(1)),
+            ),
+            (
+                millis("fencing.level_deadline", f.level_deadline),
+                millis("fencing.diagnose_max", f.diagnose_max),
+            ),
             // Else a spare would be given up while older commands drain.
             (
                 millis("takeover.start_deadline", self.takeover.start_deadline),
@@ -376,7 +396,7 @@ impl Policy {
 }
 
 /// Every key of a policy document. A test compares it with the documents.
-pub const KEYS: [&str; 25] = [
+pub const KEYS: [&str; 27] = [
     "detection.suspect_after",
     "detection.reprobe_count",
     "detection.reprobe_interval",
@@ -386,11 +406,13 @@ pub const KEYS: [&str; 25] = [
     "detection.domains_min",
     "fencing.isolation_alone",
     "fencing.power_alone",
+    "fencing.diagnose_max",
     "fencing.level_deadline",
     "fencing.retry_after",
     "fencing.power_effect_max",
     "fencing.provider_effect_max",
     "takeover.step_deadline",
+    "takeover.shutdown_deadline",
     "takeover.start_deadline",
     "brakes.fences_in_flight_max",
     "brakes.fences_per_10min_max",

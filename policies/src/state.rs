@@ -4,7 +4,7 @@ use crate::capability::Capabilities;
 use crate::command::{Documents, Rejected};
 use crate::inventory::{Instance, Node, Provider};
 use crate::plan::{Evidence, FenceProof, Intent, Phase, Plan, Verdict};
-use crate::policy::Policy;
+use crate::policy::{Brakes, Policy};
 use crate::waiting::Waiting;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
@@ -197,7 +197,18 @@ pub struct InstanceRecord {
     /// Counts its placements.
     pub epoch: Epoch,
     /// An operator's order to move it.
-    pub evacuate: Option<Order>,
+    pub evacuate: Option<Evacuation>,
+}
+
+/// An operator's order to move an instance off its node, whatever the node's health.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evacuation {
+    /// Who, why, when.
+    #[serde(flatten)]
+    pub order: Order,
+    /// How long the node's system has to shut down before the node is fenced; absent: it is fenced at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shutdown: Option<Millis>,
 }
 
 /// A policy and its version.
@@ -247,10 +258,17 @@ impl ClusterState {
         self.plans.values().filter(|plan| !plan.phase.is_over())
     }
 
-    /// Plans whose old node is not yet proven to be cut off.
+    /// Plans whose old node is not yet proven to be cut off. A drained one counts once it is fenced: while its system shuts
+    /// down, others may fail.
     pub fn fences_in_flight(&self) -> u32 {
         let in_flight = |plan: &&Plan| matches!(plan.phase, Phase::Reserved | Phase::Fencing);
         u32::try_from(self.running().filter(in_flight).count()).unwrap_or(u32::MAX)
+    }
+
+    /// How many fences are under way and how many may be, if one more is too many.
+    pub(crate) fn fences_full(&self, brakes: &Brakes) -> Option<(u32, u32)> {
+        let (now, max) = (self.fences_in_flight(), brakes.fences_in_flight_max);
+        (now >= max).then_some((now, max))
     }
 
     /// The intent with this token, and its plan.

@@ -2,8 +2,9 @@
 //! them and for `apply` that checks them.
 
 use crate::effect::Action;
-use crate::plan::{Phase, Plan, isolation};
+use crate::plan::{Cause, Phase, Plan, isolation};
 use crate::state::{ClusterState, InstanceRecord};
+use crate::words::NodeId;
 
 impl ClusterState {
     /// The instance whose volumes and networks the old node may still touch: the one that moves, or, for a plan that
@@ -13,6 +14,27 @@ impl ClusterState {
             Some(instance) => self.instances.get(instance),
             None => self.instance_on(&plan.decision.from),
         }
+    }
+
+    /// What asks the old node's system to shut down, if this plan does that.
+    pub fn shutdown_action(&self, plan: &Plan) -> Option<Action> {
+        plan.decision.shutdown.and_then(|_| self.first_level(plan)).map(|node| Action::ShutDown { node })
+    }
+
+    /// What reads why the old node died. One that was moved by an order did not die.
+    pub fn diagnose_action(&self, plan: &Plan) -> Option<Action> {
+        match plan.decision.cause {
+            Cause::Ordered => None,
+            Cause::Silent | Cause::PowerOff | Cause::Gasped | Cause::GrayTooLong | Cause::DidNotStart => {
+                self.first_level(plan).map(|node| Action::Diagnose { node })
+            }
+        }
+    }
+
+    /// The old node, if it has a fencing device that can be asked.
+    fn first_level(&self, plan: &Plan) -> Option<NodeId> {
+        let from = self.nodes.get(&plan.decision.from)?;
+        (!from.node.fencing.is_empty()).then(|| from.node.name.clone())
     }
 
     /// Everything that cuts the old node off: each fencing level, each volume, each port.
@@ -59,7 +81,10 @@ impl ClusterState {
     /// The actions of the plan's present phase.
     pub fn phase_actions(&self, plan: &Plan) -> Vec<Action> {
         match plan.phase {
-            Phase::Reserved | Phase::Fencing => self.fence_actions(plan),
+            Phase::Reserved | Phase::Stopping | Phase::Fencing => {
+                let before = self.shutdown_action(plan).into_iter().chain(self.diagnose_action(plan));
+                before.chain(self.fence_actions(plan)).collect()
+            }
             Phase::Moving => self.move_actions(plan),
             Phase::Starting => self.start_action(plan).into_iter().collect(),
             Phase::Done | Phase::Replaced | Phase::Cancelled => vec![],

@@ -34,6 +34,7 @@ fn random_logs_reach_every_phase() {
     }
     let all = [
         Phase::Reserved,
+        Phase::Stopping,
         Phase::Fencing,
         Phase::Moving,
         Phase::Starting,

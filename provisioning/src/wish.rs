@@ -78,7 +78,10 @@ impl Wish {
                 image: image.clone(),
                 epoch: *epoch,
             }),
-            Action::PowerOff { .. } | Action::PowerOn { .. } => {
+            Action::ShutDown { .. }
+            | Action::Diagnose { .. }
+            | Action::PowerOff { .. }
+            | Action::PowerOn { .. } => {
                 Err(Refusal::NotConfigured(format!("no provider can {action}")))
             }
         }

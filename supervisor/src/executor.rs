@@ -8,6 +8,7 @@ use crate::outside::Outside;
 use fencing::PowerDriver;
 use policies::{
     Action, ClusterState, Effect, Identity, LeaderEpoch, Millis, Node, Outcome, Permit, Power, Refusal,
+    Seen,
 };
 use raft_store::Store;
 use std::sync::Arc;
@@ -62,8 +63,17 @@ pub struct Job<O: Outside> {
 }
 
 enum Tool<O: Outside> {
-    Power { driver: Arc<O::Power>, identity: Identity, to: Power },
+    Power { driver: Arc<O::Power>, identity: Identity, wish: PowerWish },
     Provider { provider: O::Provider, initiator: Option<String> },
+}
+
+/// What is wanted of a node's power.
+#[derive(Clone, Copy)]
+enum PowerWish {
+    Off,
+    ShutDown,
+    On,
+    Diagnose,
 }
 
 impl<O: Outside> Executor<O> {
@@ -91,12 +101,15 @@ impl<O: Outside> Executor<O> {
         let lease = &job.lease;
         match job.tool {
             Err(refusal) => Outcome::Refused(refusal),
-            Ok(Tool::Power { driver, identity, to: Power::Off }) => {
-                fencing::fence(&*driver, &identity, lease, deadline).await
-            }
-            Ok(Tool::Power { driver, identity, to: Power::On }) => {
-                fencing::power_on(&*driver, &identity, lease, deadline).await
-            }
+            Ok(Tool::Power { driver, identity, wish }) => match wish {
+                PowerWish::Off => fencing::fence(&*driver, &identity, lease, deadline).await,
+                PowerWish::ShutDown => fencing::shut_down(&*driver, &identity, lease, deadline).await,
+                PowerWish::On => fencing::power_on(&*driver, &identity, lease, deadline).await,
+                PowerWish::Diagnose => match driver.diagnose(deadline).await {
+                    Ok(lines) => Outcome::Done(Seen::Diagnosed(lines.into())),
+                    Err(error) => Outcome::Refused(error.into()),
+                },
+            },
             Ok(Tool::Provider { provider, initiator }) => {
                 provisioning::carry_out(&provider, &job.effect, initiator.as_deref(), lease, deadline).await
             }
@@ -122,13 +135,15 @@ impl<O: Outside> Executor<O> {
         let record = state.nodes.get(action.node());
         let node = record.map(|record| &record.node);
         let node = node.ok_or_else(|| Refusal::NotConfigured(format!("node {}", action.node())))?;
-        let power = |level, to| {
+        let power = |level, wish| {
             let driver = self.outside.power(node, level)?;
-            Ok(Tool::Power { driver, identity: node.identity.clone(), to })
+            Ok(Tool::Power { driver, identity: node.identity.clone(), wish })
         };
         match action {
-            Action::PowerOff { level, .. } => power(*level, Power::Off),
-            Action::PowerOn { .. } => power(0, Power::On),
+            Action::Diagnose { .. } => power(0, PowerWish::Diagnose),
+            Action::ShutDown { .. } => power(0, PowerWish::ShutDown),
+            Action::PowerOff { level, .. } => power(*level, PowerWish::Off),
+            Action::PowerOn { .. } => power(0, PowerWish::On),
             Action::Revoke { provider, .. }
             | Action::ClosePort { provider, .. }
             | Action::Attach { provider, .. }

@@ -178,6 +178,7 @@ impl Metrics {
             | Command::Cordon { .. }
             | Command::Maintain { .. }
             | Command::Evacuate { .. }
+            | Command::Drain { .. }
             | Command::Fence { .. }
             | Command::ConfirmOff { .. }
             | Command::Approve { .. }

@@ -62,9 +62,12 @@ fn moved(order: LogIndex, detail: &InstanceDetail, plans: &[FailoverDetail]) -> 
             Done(with(lines, spare.map(|spare| format!("{name} runs on {spare}"))))
         }
         Phase::Cancelled => Ended(lines, format!("failover {} was cancelled", last.plan.id)),
-        Phase::Reserved | Phase::Fencing | Phase::Moving | Phase::Starting | Phase::Replaced => {
-            under_way(last, lines)
-        }
+        Phase::Reserved
+        | Phase::Stopping
+        | Phase::Fencing
+        | Phase::Moving
+        | Phase::Starting
+        | Phase::Replaced => under_way(last, lines),
     })
 }
 
@@ -84,7 +87,7 @@ pub fn fence(order: LogIndex, detail: &NodeDetail, plans: &[FailoverDetail]) -> 
             Done(with(lines, [format!("{name} can touch nothing any more{proof}")]))
         }
         Phase::Cancelled => Ended(lines, format!("failover {} was cancelled", last.plan.id)),
-        Phase::Reserved | Phase::Fencing => under_way(last, lines),
+        Phase::Reserved | Phase::Stopping | Phase::Fencing => under_way(last, lines),
     }
 }
 

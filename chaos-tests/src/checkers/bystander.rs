@@ -1,8 +1,9 @@
 //! **A rightful owner is never powered off by a late command.** When a power-off takes effect at a node, no instance
-//! belongs to that node, or a plan against it is past its first intent. (facts/verification.md I10.)
+//! belongs to that node, or a plan against it is past its first intent; the same holds for a system that is asked to shut
+//! down. (facts/verification.md I10.)
 
 use super::{Checker, Deed, Fact, Scene};
-use policies::NodeState;
+use policies::{NodeState, Phase, Plan};
 
 #[derive(Debug, Default)]
 pub(super) struct Bystander;
@@ -13,7 +14,12 @@ impl Checker for Bystander {
     }
 
     fn see(&mut self, scene: &Scene, fact: &Fact) -> Result<(), String> {
-        let Fact::Struck { deed: Deed::PowerOff { node } } = fact else { return Ok(()) };
+        let Fact::Struck { deed: Deed::PowerOff { node } | Deed::ShutDown { node } } = fact else { return Ok(()) };
+        let stops = |plan: &Plan| plan.phase == Phase::Stopping && plan.decision.from == *node;
+        if scene.state.plan_of_node(node).is_some_and(stops) {
+            scene.sometimes("a drained system is asked to shut down");
+            return Ok(());
+        }
         match scene.state.nodes.get(node).map(|record| &record.state) {
             Some(NodeState::Active { instance }) => {
                 Err(format!("{node} was switched off although {instance} belongs to it"))

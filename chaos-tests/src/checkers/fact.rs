@@ -16,6 +16,11 @@ pub enum Deed {
         /// Which node.
         node: NodeId,
     },
+    /// Ask its system to shut down.
+    ShutDown {
+        /// Which node.
+        node: NodeId,
+    },
     /// Switch on.
     PowerOn {
         /// Which node.
@@ -84,9 +89,11 @@ impl Deed {
         }
     }
 
-    /// What an action does.
-    pub fn by(action: &Action) -> Deed {
-        match action.clone() {
+    /// What an action does, if it does anything.
+    pub fn by(action: &Action) -> Option<Deed> {
+        Some(match action.clone() {
+            Action::Diagnose { .. } => return None,
+            Action::ShutDown { node } => Deed::ShutDown { node },
             Action::PowerOff { node, .. } => Deed::PowerOff { node },
             Action::PowerOn { node } => Deed::PowerOn { node },
             Action::Revoke { node, volume, .. } => Deed::Revoke { node, volume },
@@ -94,13 +101,14 @@ impl Deed {
             Action::ClosePort { node, .. } => Deed::Close { node },
             Action::OpenPort { node, vlan, .. } => Deed::Open { node, vlan },
             Action::SetBoot { node, instance, epoch, .. } => Deed::Boot { node, instance, epoch },
-        }
+        })
     }
 
     /// Whom it touches.
     pub fn node(&self) -> &NodeId {
         match self {
             Deed::PowerOff { node }
+            | Deed::ShutDown { node }
             | Deed::PowerOn { node }
             | Deed::Revoke { node, .. }
             | Deed::Attach { node, .. }
@@ -113,7 +121,9 @@ impl Deed {
     /// The thing at the device that a token is compared for.
     pub fn object(&self) -> String {
         match self {
-            Deed::PowerOff { node } | Deed::PowerOn { node } => format!("power of {node}"),
+            Deed::PowerOff { node } | Deed::ShutDown { node } | Deed::PowerOn { node } => {
+                format!("power of {node}")
+            }
             Deed::Revoke { volume, .. } | Deed::Attach { volume, .. } => format!("volume {volume}"),
             Deed::Close { node } | Deed::Open { node, .. } => format!("port of {node}"),
             Deed::Boot { instance, .. } => format!("role of {instance}"),
@@ -123,7 +133,7 @@ impl Deed {
     /// True if it gives something to the node.
     pub fn gives(&self) -> bool {
         match self {
-            Deed::PowerOff { .. } | Deed::Revoke { .. } | Deed::Close { .. } => false,
+            Deed::PowerOff { .. } | Deed::ShutDown { .. } | Deed::Revoke { .. } | Deed::Close { .. } => false,
             Deed::PowerOn { .. } | Deed::Attach { .. } | Deed::Open { .. } | Deed::Boot { .. } => true,
         }
     }
@@ -133,6 +143,7 @@ impl fmt::Display for Deed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Deed::PowerOff { node } => write!(f, "power off {node}"),
+            Deed::ShutDown { node } => write!(f, "ask {node} to shut down"),
             Deed::PowerOn { node } => write!(f, "power on {node}"),
             Deed::Revoke { node, volume } => write!(f, "revoke {volume} from {node}"),
             Deed::Attach { node, volume } => write!(f, "attach {volume} to {node}"),

@@ -15,7 +15,7 @@ impl Checker for Intent {
     fn see(&mut self, scene: &Scene, fact: &Fact) -> Result<(), String> {
         let Fact::Sent { member, deed, token } = fact else { return Ok(()) };
         let intents = scene.state.plans.values().flat_map(|plan| &plan.intents);
-        let mut ours = intents.filter(|intent| Deed::by(&intent.action) == *deed);
+        let mut ours = intents.filter(|intent| Deed::by(&intent.action).as_ref() == Some(deed));
         match ours.any(|intent| token.is_none_or(|token| token == intent.token)) {
             true => Ok(()),
             false => Err(format!("{member} sent `{deed}` ({token:?}) without a committed intent")),

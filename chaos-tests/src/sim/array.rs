@@ -79,7 +79,7 @@ impl Array {
             Deed::Close { node } => self.ports.get(node).is_none_or(Option::is_none),
             Deed::Open { node, vlan } => self.ports.get(node) == Some(&Some(*vlan)),
             Deed::Boot { node, instance, epoch } => self.roles.get(instance) == Some(&(node.clone(), *epoch)),
-            Deed::PowerOff { .. } | Deed::PowerOn { .. } => false,
+            Deed::PowerOff { .. } | Deed::ShutDown { .. } | Deed::PowerOn { .. } => false,
         }
     }
 
@@ -146,7 +146,7 @@ impl Inner {
             Deed::Boot { node, instance, epoch } => {
                 self.array.roles.insert(instance.clone(), (node.clone(), *epoch));
             }
-            Deed::PowerOff { .. } | Deed::PowerOn { .. } => {}
+            Deed::PowerOff { .. } | Deed::ShutDown { .. } | Deed::PowerOn { .. } => {}
         }
         Ok(())
     }

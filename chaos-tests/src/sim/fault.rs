@@ -6,7 +6,7 @@
 use super::array::Manner;
 use super::machine::Mood;
 use super::world::Death;
-use policies::{MemberId, NodeId};
+use policies::{MemberId, Millis, NodeId};
 use std::fmt;
 
 /// One trouble. Times are in ms.
@@ -97,6 +97,13 @@ pub enum Blow {
 pub enum Order {
     /// Move an instance, by its number.
     Evacuate(u64),
+    /// Move what a node carries politely.
+    Drain {
+        /// Which.
+        node: NodeId,
+        /// How long its system has to shut down.
+        shutdown: Millis,
+    },
     /// Fence a node.
     Fence(NodeId),
     /// Call off whatever failover runs.

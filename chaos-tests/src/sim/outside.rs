@@ -200,26 +200,28 @@ impl PowerDriver for SimPower {
 }
 
 impl SimPower {
-    /// The power button, pressed shortly. It is no deed: what comes of it, if anything, is the operating system's.
+    /// The power button, pressed shortly. What comes of it, if anything, is the operating system's.
     async fn press(&self, deadline: Instant) -> Result<(), DriverError> {
         let (answer, answered) = oneshot::channel();
         let node = self.node.clone();
+        let deed = Deed::ShutDown { node: node.clone() };
         self.outside.world.with(|inner| {
-            if self.outside.is_over(inner) {
+            if !self.outside.send(inner, &deed, None) {
                 return;
             }
-            inner.maybe_die_after_send(self.outside.member);
             let pace = inner.power_pace(&node);
             let delay = effect_delay(inner, pace, self.outside.power_effect_max);
-            inner.after(delay, move |inner| {
+            inner.travel(delay, deed.clone(), move |inner| {
                 let (obeys, says) = inner.takes_power_command(&node);
-                if obeys {
+                if obeys && inner.machine(&node).power {
+                    inner.fact(Fact::Struck { deed });
                     inner.press_button(&node);
                 }
                 if let Some(says) = says {
                     let back = inner.dice.between(200, 3_000);
                     inner.after(back, move |_| answer.send(says).unwrap_or_default());
                 }
+                obeys
             });
         });
         self.said(answered, deadline).await
@@ -283,7 +285,11 @@ impl Inner {
 /// Which of the array's three devices is meant.
 fn device(deed: &Deed) -> usize {
     match deed {
-        Deed::Revoke { .. } | Deed::Attach { .. } | Deed::PowerOff { .. } | Deed::PowerOn { .. } => 0,
+        Deed::Revoke { .. }
+        | Deed::Attach { .. }
+        | Deed::PowerOff { .. }
+        | Deed::ShutDown { .. }
+        | Deed::PowerOn { .. } => 0,
         Deed::Close { .. } | Deed::Open { .. } => 1,
         Deed::Boot { .. } => 2,
     }

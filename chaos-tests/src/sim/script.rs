@@ -173,8 +173,9 @@ fn manner(dice: &mut Dice) -> Manner {
 }
 
 fn order(dice: &mut Dice, script: &Script) -> Order {
-    match dice.between(0, 11) {
+    match dice.between(0, 12) {
         0 => Order::Evacuate(dice.between(0, script.instances - 1)),
+        12 => Order::Drain { node: node(dice, script), shutdown: Millis(dice.between(1_000, 15_000)) },
         1 => Order::Fence(node(dice, script)),
         2 => Order::CancelAny,
         3 | 4 => Order::ReleaseAll,
@@ -211,6 +212,7 @@ fn policy(dice: &mut Dice, mode: Mode) -> Policy {
     fencing.retry_after = Millis(dice.between(100, 500));
     fencing.power_effect_max = Millis(dice.between(2_000, 5_000));
     fencing.provider_effect_max = Millis(dice.between(1_000, 4_000));
+    fencing.diagnose_max = if dice.chance(300) { Millis(dice.between(100, 1_000)) } else { Millis(0) };
     policy.takeover.step_deadline = Millis(dice.between(1_000, 3_000));
     policy.takeover.start_deadline = Millis(dice.between(6_000, 10_000));
     let brakes = &mut policy.brakes;

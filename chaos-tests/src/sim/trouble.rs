@@ -225,6 +225,9 @@ impl Inner {
                 let Ok(instance) = format!("i{number:02}").parse() else { return };
                 self.propose("operator", Command::Evacuate { instance, reason: reason() });
             }
+            Order::Drain { node, shutdown } => {
+                self.propose("operator", Command::Drain { node, reason: reason(), shutdown });
+            }
             Order::Fence(node) => self.propose("operator", Command::Fence { node, reason: reason() }),
             Order::CancelAny => {
                 let plans = self.court.scene.state.running();

@@ -47,7 +47,7 @@ impl Ground {
     pub(crate) fn obey(&mut self, action: &Action, rules: &Rules) {
         let bit: Nodes = 1 << number(action.node());
         match action {
-            Action::PowerOff { .. } => {
+            Action::ShutDown { .. } | Action::PowerOff { .. } => {
                 self.was_off |= bit;
                 if !rules.takes(Shortcut::Reset) {
                     self.on &= !bit;
@@ -70,7 +70,10 @@ impl Ground {
                 self.open.iter_mut().for_each(|open| *open &= !bit);
             }
             Action::OpenPort { vlan, .. } => self.open[network_number(*vlan)] |= bit,
-            Action::Revoke { .. } | Action::ClosePort { .. } | Action::SetBoot { .. } => {}
+            Action::Diagnose { .. }
+            | Action::Revoke { .. }
+            | Action::ClosePort { .. }
+            | Action::SetBoot { .. } => {}
         }
     }
 
@@ -94,7 +97,8 @@ impl Ground {
         let cut_off = Seen::OffTwice { already: false, took: policies::Millis(0) };
         let naive = rules.takes(Shortcut::AckIsProof) || rules.takes(Shortcut::Reset);
         let (shown, seen) = match action {
-            Action::PowerOff { .. } => (naive || !self.reads_on(node), cut_off),
+            Action::Diagnose { .. } => (true, Seen::Diagnosed([].into())),
+            Action::ShutDown { .. } | Action::PowerOff { .. } => (naive || !self.reads_on(node), cut_off),
             Action::PowerOn { .. } => (self.reads_on(node), Seen::On),
             Action::Revoke { volume, .. } => {
                 let gone = self.access[volume_number(volume)] & bit == 0;

@@ -58,7 +58,11 @@ impl Law {
 /// The same as the log says it: nothing is given to a spare before the plan has its proof (R3).
 fn given_after_proof(state: &ClusterState) -> bool {
     let gives = |intent: &Intent| match intent.action {
-        Action::PowerOff { .. } | Action::Revoke { .. } | Action::ClosePort { .. } => false,
+        Action::ShutDown { .. }
+        | Action::Diagnose { .. }
+        | Action::PowerOff { .. }
+        | Action::Revoke { .. }
+        | Action::ClosePort { .. } => false,
         Action::Attach { .. } | Action::OpenPort { .. } | Action::SetBoot { .. } | Action::PowerOn { .. } => {
             true
         }

@@ -369,10 +369,11 @@ impl World {
         let place = number(action.node());
         let state = &self.truth().nodes[action.node()].state;
         let takes = match action {
-            Action::PowerOff { .. } => self.ground.is_on(place),
+            Action::ShutDown { .. } | Action::PowerOff { .. } => self.ground.is_on(place),
             Action::Revoke { volume, .. } => self.ground.access[volume_number(volume)] & 1 << place != 0,
             Action::ClosePort { .. } => self.ground.open.iter().any(|open| open & 1 << place != 0),
-            Action::Attach { .. }
+            Action::Diagnose { .. }
+            | Action::Attach { .. }
             | Action::OpenPort { .. }
             | Action::SetBoot { .. }
             | Action::PowerOn { .. } => false,

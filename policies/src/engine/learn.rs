@@ -11,11 +11,7 @@ const INTENTS_REMEMBERED_MAX: usize = 20_000;
 impl Engine {
     pub(super) fn installed(&mut self, now: Mono, state: ClusterState, outputs: &mut Vec<Output>) {
         for plan in state.plans.values() {
-            let known = self.state.plans.get(&plan.id).is_some_and(|known| known.phase == plan.phase);
-            let since = self.memory.phases.entry(plan.id).or_insert(now);
-            if !known {
-                *since = now;
-            }
+            self.memory.enter(plan.id, plan.phase, now);
             for intent in &plan.intents {
                 let times = self.memory.intents.entry(intent.token).or_insert((now, None));
                 if intent.end.is_some() {
@@ -69,6 +65,7 @@ impl Engine {
             | Command::Cordon { .. }
             | Command::Maintain { .. }
             | Command::Evacuate { .. }
+            | Command::Drain { .. }
             | Command::Fence { .. }
             | Command::ConfirmOff { .. }
             | Command::Approve { .. }
@@ -79,16 +76,10 @@ impl Engine {
 
     fn remember(&mut self, now: Mono, index: LogIndex, step: &Step, outputs: &mut Vec<Output>) {
         match step {
-            Step::Begin(_) | Step::Replace { .. } => {
-                self.memory.phases.insert(PlanId(index.0), now);
-            }
+            Step::Begin(_) | Step::Replace { .. } => self.entered(now, PlanId(index.0)),
             Step::Intend { plan, .. } => {
                 self.memory.intents.insert(index, (now, None));
-                let is_new = |phase: Phase| self.state.plans.get(plan).is_some_and(|p| p.phase == phase);
-                let first = self.state.plans.get(plan).is_some_and(|p| p.intents.len() == 1);
-                if first || is_new(Phase::Starting) && self.is_first_start(*plan, index) {
-                    self.memory.phases.insert(*plan, now);
-                }
+                self.entered(now, *plan);
             }
             Step::Resolve { token, .. } => {
                 // One that still runs stays: it is not drained before it ends.
@@ -100,7 +91,7 @@ impl Engine {
                 }
             }
             Step::Place { plan, .. } => {
-                self.memory.phases.insert(*plan, now);
+                self.entered(now, *plan);
                 self.rewatch(outputs);
             }
             Step::Judge { node, verdict, .. } => self.memory.judged(node, verdict, now),
@@ -122,12 +113,11 @@ impl Engine {
         }
     }
 
-    /// True if this intent is the one that moved its plan into its start phase.
-    fn is_first_start(&self, plan: PlanId, index: LogIndex) -> bool {
-        let Some(plan) = self.state.plans.get(&plan) else { return false };
-        let start = self.state.start_action(plan);
-        let mut starts = plan.intents.iter().filter(|intent| Some(&intent.action) == start.as_ref());
-        starts.next().is_some_and(|intent| intent.token == index)
+    /// Notes the moment if the plan's phase is a new one.
+    fn entered(&mut self, now: Mono, plan: PlanId) {
+        if let Some(phase) = self.state.plans.get(&plan).map(|plan| plan.phase) {
+            self.memory.enter(plan, phase, now);
+        }
     }
 
     /// Drops the times of intents whose plans are no longer kept.

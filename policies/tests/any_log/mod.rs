@@ -29,6 +29,7 @@ pub enum Want {
     Cordon(Pick, bool),
     Maintain(Pick, bool),
     Evacuate(Pick),
+    Drain(Pick),
     Fence(Pick),
     ConfirmOff(Pick),
     Cancel(Pick),
@@ -70,7 +71,8 @@ impl Want {
             0 | 1 => Want::Arm(a.is_multiple_of(2)),
             2 => Want::Cordon(pa, on),
             3 => Want::Maintain(pa, on),
-            4 | 5 => Want::Evacuate(pa),
+            4 => Want::Evacuate(pa),
+            5 => Want::Drain(pa),
             6 => Want::Fence(pa),
             7 | 8 => Want::ConfirmOff(pa),
             9 => Want::Cancel(pa),
@@ -223,7 +225,7 @@ fn verdict(number: u8) -> Verdict {
 
 fn outcome(number: u8, action: &Action) -> Outcome {
     match (number, action) {
-        (0..=4, Action::PowerOff { .. }) => Outcome::Done(Seen::OffTwice { already: false, took: Millis(1) }),
+        (0..=4, Action::ShutDown { .. } | Action::PowerOff { .. }) => Outcome::Done(Seen::OffTwice { already: false, took: Millis(1) }),
         (0..=4, Action::PowerOn { .. }) | (5, _) => Outcome::Done(Seen::On),
         (0..=4, _) => Outcome::Done(Seen::ReadBack("as wished".to_owned())),
         (6, _) => Outcome::Refused(Refusal::LeaseEnded),
@@ -251,7 +253,10 @@ pub fn command(state: &ClusterState, want: &Want) -> Command {
             Cause::Ordered,
             Cause::DidNotStart,
         ];
+        let carried = instance.as_ref().and_then(|instance| state.instances.get(instance));
+        let order = carried.and_then(|record| record.evacuate.as_ref());
         Box::new(Decision {
+            shutdown: order.and_then(|order| order.shutdown),
             instance,
             from,
             spare,
@@ -268,6 +273,7 @@ pub fn command(state: &ClusterState, want: &Want) -> Command {
         Want::Cordon(at, on) => Command::Cordon { node: node(at), on: *on },
         Want::Maintain(at, on) => Command::Maintain { node: node(at), reason: on.then(reason), until: None },
         Want::Evacuate(at) => Command::Evacuate { instance: instance(at), reason: reason() },
+        Want::Drain(at) => Command::Drain { node: node(at), reason: reason(), shutdown: Millis(1000) },
         Want::Fence(at) => Command::Fence { node: node(at), reason: reason() },
         Want::ConfirmOff(at) => Command::ConfirmOff { node: node(at), reason: reason() },
         Want::Cancel(at) => Command::Cancel { plan: plan(at), reason: reason() },
@@ -373,14 +379,18 @@ fn nodes_and_instances_agree(state: &ClusterState) -> Result<(), String> {
 fn proof_comes_first(state: &ClusterState) -> Result<(), String> {
     for plan in state.plans.values() {
         let gives = |intent: &&Intent| match intent.action {
-            Action::PowerOff { .. } | Action::Revoke { .. } | Action::ClosePort { .. } => false,
+            Action::ShutDown { .. }
+            | Action::Diagnose { .. }
+            | Action::PowerOff { .. }
+            | Action::Revoke { .. }
+            | Action::ClosePort { .. } => false,
             Action::Attach { .. }
             | Action::OpenPort { .. }
             | Action::SetBoot { .. }
             | Action::PowerOn { .. } => true,
         };
         let needs_proof = match plan.phase {
-            Phase::Reserved | Phase::Fencing | Phase::Cancelled => plan.intents.iter().any(|i| gives(&i)),
+            Phase::Reserved | Phase::Stopping | Phase::Fencing | Phase::Cancelled => plan.intents.iter().any(|i| gives(&i)),
             Phase::Moving | Phase::Starting | Phase::Done | Phase::Replaced => true,
         };
         holds!(!needs_proof || plan.proof.is_some(), "{} is {} without a proof", plan.id, plan.phase);

@@ -101,7 +101,17 @@ impl Machine {
 
     /// How an effect on this machine usually ends.
     pub(super) fn ending(&self, effect: &Effect) -> Ending {
-        let by_power = matches!(effect.action, Action::PowerOff { .. } | Action::PowerOn { .. });
+        let by_power = match effect.action {
+            Action::ShutDown { .. }
+            | Action::Diagnose { .. }
+            | Action::PowerOff { .. }
+            | Action::PowerOn { .. } => true,
+            Action::Revoke { .. }
+            | Action::ClosePort { .. }
+            | Action::Attach { .. }
+            | Action::OpenPort { .. }
+            | Action::SetBoot { .. } => false,
+        };
         match (by_power, self.bmc) {
             (true, Bmc::Dead) => {
                 let what = format!("the BMC of {} does not answer", effect.action.node());
@@ -117,14 +127,17 @@ impl Machine {
     pub(super) fn obey(&mut self, action: &Action) -> Option<(u64, u64)> {
         match action {
             Action::PowerOff { .. } if self.bmc == Bmc::Lies => self.claims_off = true,
-            Action::PowerOff { .. } => self.lose_power(),
+            // A system that hangs does not listen.
+            Action::ShutDown { .. } if self.life != Life::Beats => {}
+            Action::ShutDown { .. } | Action::PowerOff { .. } => self.lose_power(),
             Action::PowerOn { .. } if !self.power => {
                 self.power = true;
                 self.claims_off = false;
                 self.starts += 1;
                 return self.boots.then_some((BOOT, self.starts));
             }
-            Action::PowerOn { .. }
+            Action::Diagnose { .. }
+            | Action::PowerOn { .. }
             | Action::Revoke { .. }
             | Action::ClosePort { .. }
             | Action::Attach { .. }
@@ -145,6 +158,8 @@ impl Ending {
     /// Done, after the time that such a thing takes.
     pub(super) fn usual(effect: &Effect) -> Ending {
         let after = match effect.action {
+            Action::ShutDown { .. } => 8_000,
+            Action::Diagnose { .. } => 300,
             Action::PowerOff { .. } => 200,
             Action::PowerOn { .. } => 100,
             Action::Revoke { .. }
@@ -160,7 +175,8 @@ impl Ending {
     pub(super) fn resolve(&self, effect: &Effect, limit: Millis) -> (u64, Outcome) {
         let too_late = Outcome::Unknown(Doubt::NoAnswer { waited: limit });
         let wished = match effect.action {
-            Action::PowerOff { .. } => {
+            Action::Diagnose { .. } => Seen::Diagnosed(["SEL: watchdog 2, hard reset".to_owned()].into()),
+            Action::ShutDown { .. } | Action::PowerOff { .. } => {
                 Seen::OffTwice { already: false, took: Millis(self.after.unwrap_or_default()) }
             }
             Action::PowerOn { .. } => Seen::On,

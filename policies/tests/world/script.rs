@@ -339,6 +339,10 @@ fn order(world: &mut World, verb: &str, rest: &[&str]) -> Result<(), String> {
             Command::Maintain { node: node()?, reason, until }
         }
         "evacuate" => Command::Evacuate { instance: parse(first)?, reason },
+        "drain" => {
+            let shutdown = Millis::secs(30);
+            Command::Drain { node: node()?, reason, shutdown }
+        }
         "fence" => Command::Fence { node: node()?, reason },
         "confirm-off" => Command::ConfirmOff { node: node()?, reason },
         "cancel" => Command::Cancel { plan: parse(first)?, reason },

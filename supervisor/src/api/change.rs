@@ -14,7 +14,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use policies::{ClusterState, Command, Documents, Proposal, Wall};
+use policies::{ClusterState, Command, Documents, Millis, Proposal, Wall};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -205,6 +205,34 @@ pub(super) async fn maintenance(
 pub(super) async fn fence(Path(name): Path<String>, order: Order) -> Result<Json<Committed>, Problem> {
     let node = parse(&name)?;
     order.propose(|reason| Command::Fence { node, reason }).await
+}
+
+/// A planned move.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Draining {
+    /// Why; kept for ever.
+    pub reason: String,
+    /// How long the node's system has to shut down before the node is fenced, e.g. `5m`; absent: as the policy says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub shutdown: Option<Millis>,
+}
+
+/// Cordons a node and moves its instance politely.
+#[utoipa::path(post, path = "/v1/nodes/{name}/drain", params(("name" = String, Path)), request_body = Draining, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+pub(super) async fn drain(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Body(Draining { reason, shutdown }): Body<Draining>,
+) -> Result<Json<Committed>, Problem> {
+    let (node, reason) = (parse(&name)?, checked(&reason)?);
+    let by_policy = |state: &ClusterState| {
+        state.policy_of_node(&node).map(|(_, record)| record.policy.takeover.shutdown_deadline)
+    };
+    let shutdown = shutdown.or_else(|| state.store.read(by_policy)).unwrap_or_default();
+    propose(&state, &caller, Command::Drain { node, reason, shutdown }).await
 }
 
 /// Vouches that a node is off.

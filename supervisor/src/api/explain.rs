@@ -6,7 +6,7 @@
 
 use crate::api::answers::Facts;
 use policies::{
-    Decision, Evidence, InstanceId, Intent, NodeId, NodeRecord, Outcome, Plan, PlanId, Power, Seen, Waiting,
+    Decision, Evidence, InstanceId, Intent, NodeId, NodeRecord, Order, Outcome, Plan, PlanId, Power, Seen, Waiting,
     Wall,
 };
 use serde::{Deserialize, Serialize};
@@ -130,7 +130,8 @@ fn explain_instance(facts: Facts<'_>, name: &InstanceId) -> Option<Explanation> 
         record.node, record.epoch
     );
     if let Some(order) = &record.evacuate {
-        answer.push_str(&format!("; {} ordered it to be moved ({})", order.by, order.reason));
+        let Order { by, reason, .. } = &order.order;
+        answer.push_str(&format!("; {by} ordered it to be moved ({reason})"));
     }
     Some(finish(facts, format!("instance/{name}"), answer, &reasons, sections))
 }
@@ -243,7 +244,7 @@ fn evidence(at: Wall, evidence: &Evidence) -> Vec<Line> {
 }
 
 fn decided(plan: &Plan) -> Vec<Line> {
-    let Decision { instance, from, spare, cause, evidence: grounds, policy, gates, runners_up } =
+    let Decision { instance, from, spare, cause, evidence: grounds, policy, gates, runners_up, shutdown } =
         &plan.decision;
     let what = match (instance, spare) {
         (Some(instance), Some(spare)) => format!("{}: move {instance} from {from} to {spare}", plan.id),
@@ -252,6 +253,7 @@ fn decided(plan: &Plan) -> Vec<Line> {
     };
     let (policy, version) = policy;
     let mut lines = vec![Line::at(plan.at, what), Line::at(plan.at, format!("because {from}: {cause}"))];
+    lines.extend(shutdown.map(|time| Line::at(plan.at, format!("its system has {time} to shut down first"))));
     lines.extend(evidence(plan.at, grounds));
     lines.push(Line::at(plan.at, format!("policy {policy} at version {version}")));
     lines
@@ -262,12 +264,13 @@ fn decided(plan: &Plan) -> Vec<Line> {
 
 fn attempt(intent: &Intent) -> Vec<Line> {
     let Intent { token, leader, at, action, end } = intent;
-    let begun = Line::at(*at, format!("{action} ({token}, recorded by {leader})"));
+    let begun = Some(Line::at(*at, format!("{action} ({token}, recorded by {leader})")));
     let end = end.as_ref().map(|(outcome, ended)| {
         let after = crate::render::length(ended.since(*at));
         Line::at(*ended, format!("  {} (took {after})", outcome_text(outcome)))
     });
-    [Some(begun), end].into_iter().flatten().collect()
+    let told = intent.told().iter().map(|line| Line::at(*at, format!("  {line}")));
+    begun.into_iter().chain(end).chain(told).collect()
 }
 
 /// How an effect ended, as a sentence.
@@ -280,6 +283,7 @@ pub fn outcome_text(outcome: &Outcome) -> String {
             format!("done: seen off twice within {took}")
         }
         Outcome::Done(Seen::On) => "done: seen on".to_owned(),
+        Outcome::Done(Seen::Diagnosed(lines)) => format!("done: {} lines", lines.len()),
         Outcome::Done(Seen::ReadBack(read)) => format!("done: read back {read}"),
         Outcome::Refused(refusal) => format!("refused: {refusal}"),
         Outcome::Unknown(doubt) => format!("unknown: {doubt}"),

@@ -17,7 +17,7 @@ mod read;
 mod serve;
 
 pub(crate) use change::read_json;
-pub use change::{Applying, Limited, Reason, Switch};
+pub use change::{Applying, Draining, Limited, Reason, Switch};
 pub use members::{NewMember, Transfer};
 pub use openapi::description;
 pub use policy::{Became, Deleting, Policing, PolicyVersion};
@@ -96,6 +96,7 @@ fn answered_by_leader() -> Router<ApiState> {
         .route("/v1/nodes/{name}", get(read::node))
         .route("/v1/nodes/{name}/cordon", post(change::cordon))
         .route("/v1/nodes/{name}/maintenance", post(change::maintenance))
+        .route("/v1/nodes/{name}/drain", post(change::drain))
         .route("/v1/nodes/{name}/fence", post(change::fence))
         .route("/v1/nodes/{name}/confirm-off", post(change::confirm_off))
         .route("/v1/nodes/{name}/release", post(change::release))

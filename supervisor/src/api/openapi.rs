@@ -30,6 +30,7 @@ use utoipa::OpenApi;
         policy::delete,
         change::cordon,
         change::maintenance,
+        change::drain,
         change::fence,
         change::confirm_off,
         change::release,

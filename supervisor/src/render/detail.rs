@@ -8,7 +8,7 @@ use crate::api::explain::{Explanation, outcome_text};
 use crate::api::{Became, PolicyVersion};
 use crate::bundle::BundleContents;
 use crate::context::ContextDetail;
-use policies::{Event, FenceDevice, Order, Power};
+use policies::{Event, FenceDevice, Intent, Order, Power};
 use std::collections::BTreeMap;
 
 /// A screen of `Name  value` lines; a value of several lines is indented under its name.
@@ -161,7 +161,8 @@ pub fn instance(detail: &InstanceDetail, screen: &Screen) -> String {
     sheet.lines("Needs", pairs(&described.needs));
     sheet.lines("Requires", described.requires.lines());
     if let Some(order) = &record.evacuate {
-        sheet.line("Evacuate", format!("{}: {}, {}", order.by, order.reason, screen.at(order.at)));
+        let Order { by, reason, at, .. } = &order.order;
+        sheet.line("Evacuate", format!("{by}: {reason}, {}", screen.at(*at)));
     }
     sheet.lines("Waiting", detail.line.waiting.clone());
     if !detail.failovers.is_empty() {
@@ -203,6 +204,7 @@ pub fn failover(detail: &FailoverDetail, screen: &Screen) -> String {
         format!("{}  {begun:>8}  {} - {end}", time::clock(intent.at, &screen.zone), intent.action)
     });
     sheet.lines("Steps", steps);
+    sheet.lines("BMC told", plan.intents.iter().flat_map(Intent::told).cloned());
     sheet.text
 }
 

@@ -259,6 +259,26 @@ pub(crate) enum NodeVerb {
         #[arg(long, value_name = "TIME", value_parser = crate::until::from_now)]
         until: Option<policies::Wall>,
     },
+    /// Move what a node carries to a spare, politely: its system is asked to shut down, then it is fenced. Cordons it.
+    #[command(
+        after_help = "Example:\n  hactl node drain node-3 --reason 'new DIMMs' --wait\n  hactl node drain node-3 --reason 'new DIMMs' --shutdown 10m --yes node-3"
+    )]
+    Drain {
+        /// The node.
+        name: String,
+        /// Why; kept for ever.
+        #[arg(long)]
+        reason: String,
+        /// How long its system has to shut down before the node is fenced, e.g. 10m; without it as the policy says
+        /// (takeover.shutdown_deadline).
+        #[arg(long, value_name = "TIME")]
+        shutdown: Option<policies::Millis>,
+        /// The node's name once more, instead of typing it when asked.
+        #[arg(long, value_name = "NAME")]
+        yes: Option<String>,
+        #[command(flatten)]
+        wait: Wait,
+    },
     /// Let a quarantined node become a spare again.
     #[command(
         after_help = "Example:\n  hactl node release node-3 --reason 'disk replaced, memory tested' --wait"

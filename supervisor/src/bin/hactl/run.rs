@@ -3,7 +3,7 @@
 use crate::args::{Cli, DebugVerb, FailoverVerb, InstanceVerb, MemberVerb, NodeVerb, OnOff, Verb, Watch};
 use crate::feed::Feed;
 use crate::output::{Printer, Reader};
-use policies::{Coverage, Documents, LogIndex, Loss, MemberId};
+use policies::{Coverage, Documents, LogIndex, Loss, MemberId, NodeState};
 use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,7 +17,7 @@ use supervisor::api::answers::{
     NodeDetail, NodeLine, Status,
 };
 use supervisor::api::explain::Explanation;
-use supervisor::api::{Applying, Code, Limited, NewMember, Reason, Switch, Transfer};
+use supervisor::api::{Applying, Code, Draining, Limited, NewMember, Reason, Switch, Transfer};
 use supervisor::client::{Client, ClientError};
 use supervisor::context::{ContextDetail, ContextFile};
 use supervisor::render::{self, Screen};
@@ -225,6 +225,22 @@ impl Session {
                     OnOff::Off => false,
                 };
                 self.order(&path(&name, "maintenance"), &Switch { on, reason, until }).await
+            }
+            NodeVerb::Drain { name, reason, shutdown, yes, wait } => {
+                self.confirm(&name, yes, "Its system is shut down, then it is fenced")?;
+                let node: NodeDetail = self.client.get(&format!("/v1/nodes/{}", segment(&name))).await?;
+                let order = self.commit(&path(&name, "drain"), &Draining { reason, shutdown }).await?;
+                match node.record.state {
+                    NodeState::Active { instance } => {
+                        self.wait_for_evacuation(wait.wait, order, instance.as_str()).await
+                    }
+                    // It carries nothing that could move.
+                    NodeState::Spare
+                    | NodeState::Reserved { .. }
+                    | NodeState::Fencing { .. }
+                    | NodeState::Quarantined { .. }
+                    | NodeState::Cleaning { .. } => Ok(ExitCode::SUCCESS),
+                }
             }
             NodeVerb::Release { name, reason, wait } => {
                 self.commit(&path(&name, "release"), &Reason { reason }).await?;

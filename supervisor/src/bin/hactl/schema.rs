@@ -62,6 +62,7 @@ const VERBS: &[(&str, Prints)] = &[
     ("member remove", Answer("delete", "/v1/members/{id}")),
     ("member transfer", Own("`Transfer`, as in the request")),
     ("node cordon", Answer("post", "/v1/nodes/{name}/cordon")),
+    ("node drain", Answer("post", "/v1/nodes/{name}/drain")),
     ("node list", Answer("get", "/v1/nodes")),
     ("node maintenance", Answer("post", "/v1/nodes/{name}/maintenance")),
     ("node release", Answer("post", "/v1/nodes/{name}/release")),
