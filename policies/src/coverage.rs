@@ -168,7 +168,7 @@ impl<'a> Survey<'a> {
 
     fn cover(&mut self, record: &'a InstanceRecord, from: &'a NodeRecord) -> Cover {
         let instance = &record.instance;
-        let Some(policy) = self.state.policies.get(&instance.policy).map(|record| &record.policy) else {
+        let Some(policy) = self.state.policies.get(&record.policy).map(|record| &record.policy) else {
             return Cover::Uncovered(Waiting::NoFittingSpare { missing: vec![] });
         };
         let wish = Wish { instance, spares: &policy.spares, from };
@@ -196,7 +196,7 @@ impl<'a> Survey<'a> {
         for (record, from) in instances {
             let (instance, policies) = (&record.instance, &self.state.policies);
             let alone = coverage.instances.get(&instance.name);
-            let policy = policies.get(&instance.policy).filter(|_| matches!(alone, Some(Cover::Spare(_))));
+            let policy = policies.get(&record.policy).filter(|_| matches!(alone, Some(Cover::Spare(_))));
             let spare = policy.and_then(|policy| {
                 let wish = Wish { instance, spares: &policy.policy.spares, from };
                 let is_left = |spare: &NodeRecord| {
@@ -248,7 +248,7 @@ fn obstacle(state: &ClusterState, record: &InstanceRecord, from: &NodeRecord) ->
     if let Some(order) = &from.maintenance {
         return Some(Waiting::Maintenance { node, reason: order.reason.clone() });
     }
-    let fencing = &state.policies.get(&instance.policy)?.policy.fencing;
+    let fencing = &state.policies.get(&record.policy)?.policy.fencing;
     let isolable = !instance.volumes.is_empty() || !from.node.ports.is_empty();
     if from.verdict == Verdict::Unknown {
         Some(Waiting::NeverHeard)
@@ -277,7 +277,7 @@ fn held(
     let inside = silent + already;
     let all = inside + census.failed - already;
     instances.iter().find_map(|(record, _)| {
-        let (policy, record) = state.policies.get_key_value(&record.instance.policy)?;
+        let (policy, record) = state.policies.get_key_value(&record.policy)?;
         let brakes = &record.policy.brakes;
         let held = |key: &str, failed, max| {
             let key = format!("brakes.{key}");
@@ -460,7 +460,7 @@ pub(crate) mod tests {
             let candidates = candidates(&state, |_| LastPower::NeverAsked, Wall(0));
             for record in state.instances.values() {
                 let (instance, from) = (&record.instance, &state.nodes[&record.node]);
-                let spares = &state.policies[&instance.policy].policy.spares;
+                let spares = &state.policies[&record.policy].policy.spares;
                 let expected = match choose(&state, &candidates, &Wish { instance, spares, from }) {
                     Ok((spare, _)) => Cover::Spare(spare),
                     Err(missing) => Cover::Uncovered(Waiting::NoFittingSpare { missing }),

@@ -167,8 +167,8 @@ impl<'a> Desk<'a> {
 
     fn decide(&self, record: &InstanceRecord, from: &NodeRecord, cause: Cause) -> Result<Decision, Waiting> {
         let instance = &record.instance;
-        let no_policy = || Waiting::Disarmed { reason: format!("policy {} is missing", instance.policy) };
-        let policy = self.state.policies.get(&instance.policy).ok_or_else(no_policy)?;
+        let no_policy = || Waiting::Disarmed { reason: format!("policy {} is missing", record.policy) };
+        let policy = self.state.policies.get(&record.policy).ok_or_else(no_policy)?;
         if let Some(called_off @ Waiting::CalledOff { .. }) = &from.withheld {
             return Err(called_off.clone());
         }
@@ -184,7 +184,7 @@ impl<'a> Desk<'a> {
             spare: Some(spare),
             cause,
             evidence: from.evidence.clone(),
-            policy: (instance.policy.clone(), policy.version),
+            policy: (record.policy.clone(), policy.version),
             gates,
             runners_up,
         })

@@ -1,5 +1,7 @@
 //! Policy documents: what to protect and how carefully. Data, and one place that checks how the numbers relate.
 
+use crate::keys;
+use crate::select::Applies;
 use crate::state::STRIKES_KEPT_MAX;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,9 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
+    /// Which instances it protects although they do not name it.
+    #[serde(default, skip_serializing_if = "Applies::is_empty")]
+    pub applies: Applies,
     /// When a node counts as failed.
     pub detection: Detection,
     /// What proves that it can touch nothing.
@@ -192,10 +197,10 @@ pub enum BadPolicy {
     Unreadable(String),
 }
 
-/// Longest name of a domain or label in `spares`, in bytes.
-const SPARES_TEXT_MAX: usize = 256;
-/// Domains and labels in `spares`, names and values counted.
-const SPARES_TEXTS_MAX: usize = 64;
+/// Longest name of a domain or label in a section, in bytes.
+const SECTION_TEXT_MAX: usize = 256;
+/// Domains, labels and tenants in a section, names and values counted.
+const SECTION_TEXTS_MAX: usize = 64;
 
 /// The time between two heartbeats of an agent by default; `suspect_after` must leave room for lost ones.
 pub const HEARTBEAT_INTERVAL: Millis = Millis(250);
@@ -271,16 +276,9 @@ impl Policy {
                 count("brakes.hold_above_failed_per_domain", b.hold_above_failed_per_domain),
             ),
         ];
-        let named = self.spares.differs_in.iter().chain(self.spares.labels.iter().flat_map(|(k, v)| [k, v]));
-        if named.clone().any(|text| text.is_empty() || text.len() > SPARES_TEXT_MAX) {
-            let why = format!("spares: a domain or label has no text or more than {SPARES_TEXT_MAX} bytes");
-            return Err(BadPolicy::Unreadable(why));
-        }
-        if named.count() > SPARES_TEXTS_MAX {
-            return Err(BadPolicy::Unreadable(format!(
-                "spares: more than {SPARES_TEXTS_MAX} domains and labels"
-            )));
-        }
+        let Spares { differs_in, labels, .. } = &self.spares;
+        check_texts("spares", differs_in.iter().map(String::as_str), labels)?;
+        check_texts("applies", self.applies.tenants.iter().map(TenantId::as_str), &self.applies.labels)?;
         if self.spares.strikes_max.is_some_and(|max| max as usize >= STRIKES_KEPT_MAX) {
             return Err(BadPolicy::Contradiction {
                 left: format!("spares.strikes_max = {}", self.spares.strikes_max.unwrap_or_default()),
@@ -313,19 +311,39 @@ impl Policy {
     ) -> Result<Policy, BadPolicy> {
         let unreadable = |e: &dyn std::fmt::Display| BadPolicy::Unreadable(e.to_string());
         let mut table = toml::Table::try_from(self).map_err(|e| unreadable(&e))?;
-        for (key, value) in changes {
-            let Some((section, name)) = key.split_once('.') else {
-                return Err(BadPolicy::Unreadable(unknown_key(key)));
+        for (name, value) in changes {
+            let known = keys::find(name).and_then(|key| Some((key, name.split_once('.')?)));
+            let Some((key, (section, name))) = known else {
+                return Err(BadPolicy::Unreadable(keys::unknown(name)));
             };
-            let slot = table.get_mut(section).and_then(toml::Value::as_table_mut);
-            let Some(section) = slot.filter(|_| KEYS.contains(&key)) else {
-                return Err(BadPolicy::Unreadable(unknown_key(key)));
-            };
-            section.insert(name.to_owned(), typed(section.get(name), value));
+            // A section of which nothing is set may not be there.
+            let section = table.entry(section).or_insert_with(|| toml::Table::new().into());
+            let Some(section) = section.as_table_mut() else { continue };
+            match value.is_empty() && key.optional {
+                true => drop(section.remove(name)),
+                false => drop(section.insert(name.to_owned(), key.kind.typed(value))),
+            }
         }
         let policy: Policy = table.try_into().map_err(|e| unreadable(&e))?;
         policy.validate()?;
         Ok(policy)
+    }
+}
+
+/// Bounds the texts of a section.
+fn check_texts<'a>(
+    section: &str,
+    words: impl Iterator<Item = &'a str>,
+    labels: &'a BTreeMap<String, String>,
+) -> Result<(), BadPolicy> {
+    let bad = |why: String| Err(BadPolicy::Unreadable(format!("{section}: {why}")));
+    let texts: Vec<&str> = words.chain(labels.iter().flat_map(|(key, value)| [&**key, &**value])).collect();
+    if texts.iter().any(|text| text.is_empty() || text.len() > SECTION_TEXT_MAX) {
+        return bad(format!("a name or label has no text or more than {SECTION_TEXT_MAX} bytes"));
+    }
+    match texts.len() > SECTION_TEXTS_MAX {
+        true => bad(format!("more than {SECTION_TEXTS_MAX} names and labels")),
+        false => Ok(()),
     }
 }
 
@@ -361,7 +379,7 @@ impl Policy {
     }
 
     /// Every key that is set, as `section.key`, with its value as one types it.
-    fn flat(&self) -> BTreeMap<String, String> {
+    pub(crate) fn flat(&self) -> BTreeMap<String, String> {
         // A policy can always be written: a test writes every key.
         let sections = toml::Table::try_from(self).unwrap_or_default();
         let mut flat = BTreeMap::new();
@@ -372,66 +390,6 @@ impl Policy {
             }
         }
         flat
-    }
-}
-
-/// Every key of a policy document. A test compares it with the documents.
-pub const KEYS: [&str; 25] = [
-    "detection.suspect_after",
-    "detection.reprobe_count",
-    "detection.reprobe_interval",
-    "detection.gray_after",
-    "detection.write_stale_after",
-    "detection.members_min",
-    "detection.domains_min",
-    "fencing.isolation_alone",
-    "fencing.power_alone",
-    "fencing.level_deadline",
-    "fencing.retry_after",
-    "fencing.power_effect_max",
-    "fencing.provider_effect_max",
-    "takeover.step_deadline",
-    "takeover.start_deadline",
-    "brakes.fences_in_flight_max",
-    "brakes.fences_per_10min_max",
-    "brakes.hold_above_failed",
-    "brakes.hold_above_failed_per_domain",
-    "spares.differs_in",
-    "spares.labels",
-    "spares.strikes_max",
-    "spares.strikes_within",
-    "acting.mode",
-    "acting.unapproved_after",
-];
-
-/// A value as people type it: a number, a truth, a text; lists and tables as TOML, or as `rack,pdu` and `pool=gold,gpu=yes`.
-fn typed(old: Option<&toml::Value>, text: &str) -> toml::Value {
-    let words = || text.split(',').map(str::trim).filter(|word| !word.is_empty());
-    if text.starts_with(['[', '{']) {
-        let written = toml::from_str::<toml::Table>(&format!("value = {text}"));
-        // What is no TOML stays a text, and is refused as one where a list or a table is wanted.
-        let written = written.ok().and_then(|mut table| table.remove("value"));
-        return written.unwrap_or_else(|| text.into());
-    }
-    match (old, text.parse::<i64>(), text.parse::<bool>()) {
-        (Some(toml::Value::Array(_)), ..) => words().map(str::to_owned).collect::<Vec<_>>().into(),
-        (Some(toml::Value::Table(_)), ..) => {
-            // A word without `=` becomes a key without a value, and is refused as such.
-            let pairs = words().map(|word| word.split_once('=').unwrap_or((word, "")));
-            toml::Value::Table(pairs.map(|(key, value)| (key.trim().into(), value.trim().into())).collect())
-        }
-        (_, Ok(number), _) => toml::Value::Integer(number),
-        (_, Err(_), Ok(truth)) => toml::Value::Boolean(truth),
-        (_, Err(_), Err(_)) => toml::Value::String(text.to_owned()),
-    }
-}
-
-fn unknown_key(key: &str) -> String {
-    let nearest =
-        KEYS.iter().max_by(|a, b| strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b)));
-    match nearest {
-        Some(nearest) => format!("there is no key {key:?} in a policy; did you mean {nearest:?}?"),
-        None => format!("there is no key {key:?} in a policy"),
     }
 }
 
@@ -453,13 +411,17 @@ mod tests {
         let mut policy = Policy::presets().remove(0).1;
         policy.detection.members_min = Some(2);
         policy.spares.strikes_max = Some(2);
+        policy.applies = Applies {
+            tenants: ["acme".parse().unwrap()].into(),
+            labels: [("tier".to_owned(), "gold".to_owned())].into(),
+        };
         let table = toml::Table::try_from(&policy).unwrap();
         let mut found: Vec<String> = vec![];
         for (section, values) in &table {
             found.extend(values.as_table().unwrap().keys().map(|key| format!("{section}.{key}")));
         }
         found.sort();
-        let mut listed = KEYS.to_vec();
+        let mut listed: Vec<&str> = keys::KEYS.iter().map(|key| key.name).collect();
         listed.sort_unstable();
         assert_eq!(found, listed);
     }
@@ -505,6 +467,12 @@ mod tests {
             let emptied = changed.with([("spares.differs_in", ""), ("spares.labels", "")]).unwrap();
             assert_eq!(emptied, policy);
         }
+        let chosen = policy.with([("applies.tenants", "acme,foo"), ("applies.labels", "tier=gold")]).unwrap();
+        assert_eq!(chosen.applies.to_string(), "tenant acme or foo, label tier=gold");
+        assert_eq!(chosen.with([("applies.tenants", ""), ("applies.labels", "")]).unwrap(), policy);
+        assert_eq!(policy.with([("spares.strikes_max", "")]).unwrap().spares.strikes_max, None);
+        assert!(policy.with([("brakes.hold_above_failed", "")]).is_err(), "it has no default");
+        assert!(policy.with([("applies.tenants", "Acme")]).is_err(), "a tenant is a name");
         assert!(policy.with([("spares.labels", "gold")]).is_err(), "a label has a value");
         assert!(policy.with([("spares.strikes_max", "10")]).is_err(), "only ten strikes are kept");
         assert!(policy.with([("spares.differs_in", "[rack")]).is_err());

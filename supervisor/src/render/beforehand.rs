@@ -7,7 +7,7 @@ use std::fmt::Display;
 
 /// `hactl policy plan`: what a change would change now.
 pub fn policy_plan(name: &PolicyId, preview: &Preview, screen: &Screen) -> String {
-    let Preview { version, new, changes, instances, verdicts, fences, covers, losses } = preview;
+    let Preview { version, new, changes, instances, protected, verdicts, fences, covers, losses } = preview;
     if preview.is_nothing() {
         return format!("Policy {name} is so already; nothing would change.\n");
     }
@@ -22,12 +22,18 @@ pub fn policy_plan(name: &PolicyId, preview: &Preview, screen: &Screen) -> Strin
         }
     };
     part("Keys", changes.iter().map(ToString::to_string).collect());
+    part("Instances that another policy would protect", both(protected, ToString::to_string));
     part("Nodes that would be judged otherwise now", both(verdicts, ToString::to_string));
     part("Nodes that would be treated otherwise now", both(fences, |fate| fate_told(fate, screen)));
     part("Instances that would have another spare", both(covers, |cover| cover_told(cover, screen)));
     part("Losses that would be covered otherwise", both(losses, |loss| loss_told(loss, screen)));
-    if verdicts.is_empty() && fences.is_empty() && covers.is_empty() && losses.is_empty() {
-        text.push_str("\nNo node, failover or spare would be affected at this moment.\n");
+    if protected.is_empty()
+        && verdicts.is_empty()
+        && fences.is_empty()
+        && covers.is_empty()
+        && losses.is_empty()
+    {
+        text.push_str("\nNo instance, node, failover or spare would be affected at this moment.\n");
     }
     text.push_str(&format!(
         "\n`hactl policy set {name} ... --check {version}` sets it, if nobody changes it meanwhile.\n"

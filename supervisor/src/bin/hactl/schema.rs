@@ -69,7 +69,7 @@ const VERBS: &[(&str, Prints)] = &[
     ("node uncordon", Answer("post", "/v1/nodes/{name}/cordon")),
     ("policy delete", Answer("delete", "/v1/policies/{name}")),
     ("policy edit", Answer("put", "/v1/policies/{name}")),
-    ("policy effective", Answer("get", "/v1/policies/{name}")),
+    ("policy effective", Answer("get", "/v1/instances/{name}/policy")),
     ("policy get", Answer("get", "/v1/policies/{name}")),
     ("policy history", Answer("get", "/v1/policies/{name}/history")),
     ("policy lint", Text("a line")),
@@ -77,7 +77,7 @@ const VERBS: &[(&str, Prints)] = &[
     (
         "policy plan",
         Own(
-            "`Preview`: `version`, `new`, `changes` (`key`, `old`, `new`), `instances`, and `before` and `after` of what would change in `verdicts`, `fences`, `covers`, `losses`",
+            "`Preview`: `version`, `new`, `changes` (`key`, `old`, `new`), `instances`, and `before` and `after` of what would change in `protected`, `verdicts`, `fences`, `covers`, `losses`",
         ),
     ),
     (
