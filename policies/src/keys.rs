@@ -22,6 +22,8 @@ pub enum Kind {
     Words,
     /// Names with values: `pool=gold,gpu=yes`.
     Pairs,
+    /// Hours on days: `Mon,Wed 08:00-18:00, Sat 22:00-02:00`.
+    Windows,
 }
 
 impl Kind {
@@ -35,13 +37,14 @@ impl Kind {
             Kind::Word => "word",
             Kind::Words => "list",
             Kind::Pairs => "pairs",
+            Kind::Windows => "windows",
         }
     }
 
     /// How nothing is written where a document leaves the key out.
     pub fn nothing(self) -> &'static str {
         match self {
-            Kind::Words => "[]",
+            Kind::Words | Kind::Windows => "[]",
             Kind::Pairs => "{}",
             Kind::Time | Kind::TimeOrNever | Kind::Count | Kind::Truth | Kind::Word => "absent",
         }
@@ -56,10 +59,11 @@ impl Kind {
         let read = match self {
             Kind::Count => number(),
             Kind::Truth => truth(),
-            Kind::Words | Kind::Pairs if text.starts_with(['[', '{']) => {
+            Kind::Words | Kind::Pairs | Kind::Windows if text.starts_with(['[', '{']) => {
                 let written = toml::from_str::<toml::Table>(&format!("value = {text}"));
                 written.ok().and_then(|mut table| table.remove("value"))
             }
+            Kind::Windows => Some(windows(text).into()),
             Kind::Words => Some(words().map(str::to_owned).collect::<Vec<_>>().into()),
             Kind::Pairs => {
                 // A word without `=` becomes a key without a value, and is refused as such.
@@ -71,6 +75,18 @@ impl Kind {
         };
         read.unwrap_or_else(|| text.into())
     }
+}
+
+/// The comma separates windows, and days within one: a window ends with its hours.
+fn windows(text: &str) -> Vec<String> {
+    let mut windows: Vec<String> = vec![];
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        match windows.last_mut().filter(|window| !window.contains(':')) {
+            Some(days) => days.push_str(&format!(",{part}")),
+            None => windows.push(part.to_owned()),
+        }
+    }
+    windows
 }
 
 /// A key of a policy document.
@@ -166,6 +182,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("spares.strikes_within", Kind::Time, "how long such a strike counts"),
     key(
+        "spares.give_up",
+        Kind::Words,
+        "which of these are wishes rather than needs (`strikes`, `labels`, `differs_in`): if no spare fits, the first is given up, then the first two, and so on",
+    ),
+    key(
         "acting.mode",
         Kind::Word,
         "`automatic`: a decided failover begins; `approval`: it waits for `hactl failover approve`; `shadow`: it is recorded and never begins",
@@ -174,6 +195,16 @@ pub const KEYS: &[Key] = &[
         "acting.unapproved_after",
         Kind::TimeOrNever,
         "where it waits for approval: begin anyway if nobody has answered for so long",
+    ),
+    key(
+        "acting.windows",
+        Kind::Windows,
+        "hours in which `mode` counts, in UTC by the leader's clock (`Mon..Fri 08:00-18:00, Sat 22:00-02:00`, `00:00-06:00`); none: always",
+    ),
+    optional(
+        "acting.outside",
+        Kind::Word,
+        "what counts outside of the windows, stricter than `mode`: `approval` (also if it is left out) or `shadow`",
     ),
 ];
 

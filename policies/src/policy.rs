@@ -1,8 +1,10 @@
 //! Policy documents: what to protect and how carefully. Data, and one place that checks how the numbers relate.
 
+use crate::concession::Concession;
 use crate::keys;
 use crate::select::Applies;
 use crate::state::STRIKES_KEPT_MAX;
+use crate::window::{Hour, Window};
 use crate::words::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -115,6 +117,9 @@ pub struct Spares {
     /// How long such a strike counts.
     #[serde(default = "a_week")]
     pub strikes_within: Millis,
+    /// Which of these are wishes rather than needs: if no spare fits, the first is given up, then the first two, and so on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub give_up: Vec<Concession>,
 }
 
 fn a_week() -> Millis {
@@ -123,7 +128,13 @@ fn a_week() -> Millis {
 
 impl Default for Spares {
     fn default() -> Self {
-        Spares { differs_in: vec![], labels: BTreeMap::new(), strikes_max: None, strikes_within: a_week() }
+        Spares {
+            differs_in: vec![],
+            labels: BTreeMap::new(),
+            strikes_max: None,
+            strikes_within: a_week(),
+            give_up: vec![],
+        }
     }
 }
 
@@ -134,13 +145,69 @@ pub struct Acting {
     /// See [`Mode`].
     #[serde(default)]
     pub mode: Mode,
-    /// With mode `approval`: act anyway if nobody has answered for this long; `never`: wait for a human.
+    /// Where approval is waited for: act anyway if nobody has answered for this long, counted from the failure and from the
+    /// hour at which approval began to be needed; `never`: wait for a human.
     #[serde(default)]
     pub unapproved_after: After,
+    /// The hours in which `mode` counts, by the leader's clock; none: always.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<Window>,
+    /// What counts outside of them; absent: `approval`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<Mode>,
 }
 
-/// What happens when a failover is decided.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Windows of one policy.
+const WINDOWS_MAX: usize = 32;
+
+impl Acting {
+    /// What kind of hour it is.
+    pub fn hour(&self, now: Wall) -> Hour {
+        Hour::of(&self.windows, now)
+    }
+
+    /// What counts in such an hour.
+    pub fn mode_in(&self, hour: &Hour) -> Mode {
+        match hour {
+            Hour::Any | Hour::Inside { .. } => self.mode,
+            Hour::Outside { .. } => self.outside.unwrap_or(Mode::Approval),
+        }
+    }
+
+    fn validate(&self) -> Result<(), BadPolicy> {
+        let contradiction = |left: String, relation: &str, right: String| {
+            Err(BadPolicy::Contradiction { left, relation: relation.to_owned(), right })
+        };
+        let outside = match (self.windows.is_empty(), self.outside) {
+            (true, None) => None,
+            (true, Some(outside)) => {
+                let (left, right) = (format!("acting.outside = {outside}"), "acting.windows".to_owned());
+                return contradiction(left, "left out, or needs", right);
+            }
+            (false, None) => Some((Mode::Approval, " (which it is if left out)")),
+            (false, Some(outside)) => Some((outside, "")),
+        };
+        if self.windows.len() > WINDOWS_MAX {
+            return Err(BadPolicy::Unreadable(format!("acting.windows: more than {WINDOWS_MAX} windows")));
+        }
+        if let Some((outside, note)) = outside.filter(|(outside, _)| *outside <= self.mode) {
+            let (left, right) =
+                (format!("acting.outside = {outside}{note}"), format!("acting.mode = {}", self.mode));
+            return contradiction(left, "stricter than", right);
+        }
+        let asks =
+            self.mode == Mode::Approval || outside.is_some_and(|(outside, _)| outside == Mode::Approval);
+        if !asks && self.unapproved_after != After::Never {
+            let left = format!("acting.unapproved_after = {}", String::from(self.unapproved_after));
+            let right = "acting.mode or acting.outside = approval".to_owned();
+            return contradiction(left, "left out, or needs", right);
+        }
+        Ok(())
+    }
+}
+
+/// What happens when a failover is decided; the later, the stricter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// It begins.
@@ -150,6 +217,16 @@ pub enum Mode {
     Approval,
     /// It is recorded and never begins: to try a policy, or to watch what is not ours yet.
     Shadow,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Automatic => "automatic",
+            Mode::Approval => "approval",
+            Mode::Shadow => "shadow",
+        })
+    }
 }
 
 /// A length of time, or never.
@@ -286,13 +363,13 @@ impl Policy {
                 right: format!("the strikes that are kept = {STRIKES_KEPT_MAX}"),
             });
         }
-        if self.acting.mode != Mode::Approval && self.acting.unapproved_after != After::Never {
-            return Err(BadPolicy::Contradiction {
-                left: format!("acting.unapproved_after = {}", String::from(self.acting.unapproved_after)),
-                relation: "left out, or needs".to_owned(),
-                right: "acting.mode = approval".to_owned(),
-            });
+        let given_up = &self.spares.give_up;
+        if let Some(twice) =
+            given_up.iter().enumerate().find(|(at, word)| given_up.iter().take(*at).any(|w| w == *word))
+        {
+            return Err(BadPolicy::Unreadable(format!("spares.give_up: {} is given up twice", twice.1)));
         }
+        self.acting.validate()?;
         match at_least.into_iter().find(|((_, left), (_, right))| left < right) {
             None => Ok(()),
             Some(((left, _), (right, _))) => {
@@ -411,6 +488,9 @@ mod tests {
         let mut policy = Policy::presets().remove(0).1;
         policy.detection.members_min = Some(2);
         policy.spares.strikes_max = Some(2);
+        policy.spares.give_up = vec![Concession::Labels];
+        policy.acting.windows = vec!["Mon 08:00-18:00".parse().unwrap()];
+        policy.acting.outside = Some(Mode::Shadow);
         policy.applies = Applies {
             tenants: ["acme".parse().unwrap()].into(),
             labels: [("tier".to_owned(), "gold".to_owned())].into(),
@@ -445,9 +525,55 @@ mod tests {
         assert_eq!(changed.fencing.isolation_alone, After::Time(Millis::secs(5)));
         assert_eq!(
             text(policy.with([("acting.unapproved_after", "5m")])),
-            "acting.unapproved_after = 5m must be left out, or needs acting.mode = approval"
+            "acting.unapproved_after = 5m must be left out, or needs acting.mode or acting.outside = approval"
         );
         assert!(text(policy.with([("acting.mode", "shado")])).contains("automatic"));
+    }
+
+    #[test]
+    fn windows_and_what_counts_outside_of_them_do_not_contradict() {
+        let policy = Policy::presets().remove(0).1;
+        let with = |changes: &[(&str, &str)]| {
+            policy.with(changes.iter().copied()).map(|policy| policy.acting).map_err(|why| why.to_string())
+        };
+        let day = ("acting.windows", "Mon,Wed 08:00-12:00, Fri..Sun 22:00-02:00,13:00-14:00");
+        let acting = with(&[day]).unwrap();
+        let windows: Vec<String> = acting.windows.iter().map(ToString::to_string).collect();
+        assert_eq!(windows, ["Mon,Wed 08:00-12:00", "Fri..Sun 22:00-02:00", "13:00-14:00"]);
+        let night = Wall(0);
+        assert_eq!(acting.mode_in(&acting.hour(night)), Mode::Approval);
+        assert_eq!(acting.mode_in(&acting.hour(Wall(13 * 3_600_000))), Mode::Automatic);
+        assert!(with(&[day, ("acting.unapproved_after", "10m")]).is_ok(), "outside somebody is asked");
+        let shadow = ("acting.outside", "shadow");
+        assert!(
+            with(&[day, ("acting.mode", "approval"), shadow, ("acting.unapproved_after", "10m")]).is_ok()
+        );
+        let refused = [
+            (vec![shadow], "acting.outside = shadow must be left out, or needs acting.windows"),
+            (
+                vec![day, ("acting.outside", "automatic")],
+                "acting.outside = automatic must be stricter than acting.mode = automatic",
+            ),
+            (
+                vec![day, ("acting.mode", "approval")],
+                "acting.outside = approval (which it is if left out) must be stricter than acting.mode = approval",
+            ),
+            (
+                vec![day, shadow, ("acting.unapproved_after", "10m")],
+                "acting.unapproved_after = 10m must be left out, or needs acting.mode or acting.outside = approval",
+            ),
+        ];
+        for (changes, why) in refused {
+            assert_eq!(with(&changes).unwrap_err(), why);
+        }
+        assert!(
+            with(&[("acting.windows", "Mno 08:00-18:00")]).unwrap_err().contains("did you mean \"Mon\"?")
+        );
+        assert!(
+            with(&[("acting.windows", &"08:00-18:00,".repeat(33))]).unwrap_err().contains("more than 32")
+        );
+        let both = policy.with([day, shadow]).unwrap();
+        assert_eq!(both.with([("acting.windows", ""), ("acting.outside", "")]).unwrap(), policy);
     }
 
     #[test]

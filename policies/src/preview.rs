@@ -220,19 +220,19 @@ fn changed<K: Ord + Clone, T: Clone + PartialEq>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::command::{Documents, Proposal};
     use crate::coverage::tests::{PROVIDER, instance, node};
     use crate::engine::Input;
     use crate::observation::{Kernel, Report, Stamp};
-    use crate::plan::Cause;
+    use crate::plan::{Cause, Decision};
 
     const ME: MemberId = MemberId(1);
     const NOW: Now = Now { mono: Mono(100_000), wall: Wall(100_000) };
-    const LATER: Now = Now { mono: Mono(101_000), wall: Wall(101_000) };
+    pub(crate) const LATER: Now = Now { mono: Mono(101_000), wall: Wall(101_000) };
 
-    fn commit(engine: &mut Engine, command: Command) {
+    pub(crate) fn commit(engine: &mut Engine, command: Command) {
         let index = LogIndex(engine.state().applied.0 + 1);
         let proposal = Proposal { at: Wall(0), by: "test".to_owned(), command };
         engine.handle(NOW, Input::Applied { index, proposal });
@@ -270,6 +270,41 @@ mod tests {
         let step = Step::Judge { node, verdict: Verdict::Healthy, evidence };
         commit(&mut engine, Command::Lead { leader, step });
         engine
+    }
+
+    /// The same, with `quick` changed, once n1 is judged failed.
+    pub(crate) fn fallen(changes: &[(&str, &str)]) -> Engine {
+        let mut engine = leader();
+        let name: PolicyId = "quick".parse().unwrap();
+        let policy = Box::new(engine.state().policies[&name].policy.with(changes.iter().copied()).unwrap());
+        commit(&mut engine, Command::SetPolicy { name, policy, check: None, reason: "why not".to_owned() });
+        let leader = engine.leads().unwrap();
+        let verdict = Verdict::Failed(Cause::Silent);
+        let evidence = crate::plan::Evidence::default();
+        let step = Step::Judge { node: "n1".parse().unwrap(), verdict, evidence };
+        commit(&mut engine, Command::Lead { leader, step });
+        engine
+    }
+
+    /// What it would decide now.
+    pub(crate) fn decided(engine: &Engine, now: Now) -> Option<Decision> {
+        engine.plan_now(now).commands.into_iter().find_map(|command| {
+            let Command::Lead { step: Step::Begin(decision), .. } = command else { return None };
+            Some(*decision)
+        })
+    }
+
+    /// What its gates say beside the brakes, or why nothing is decided.
+    pub(crate) fn gates(engine: &Engine, now: Now) -> Vec<String> {
+        let of_the_policy =
+            |gate: &crate::plan::Gate| ["wishes", "window", "approval"].contains(&&*gate.name);
+        match decided(engine, now) {
+            Some(decision) => {
+                let gates = decision.gates.into_iter().filter(of_the_policy);
+                gates.map(|gate| format!("{}: {}", gate.name, gate.found)).collect()
+            }
+            None => engine.plan_now(now).waiting.into_values().flatten().map(|why| why.to_string()).collect(),
+        }
     }
 
     fn preview(engine: &Engine, changes: &[(&str, &str)]) -> Preview {

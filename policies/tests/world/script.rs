@@ -231,11 +231,9 @@ fn policy(state: &ClusterState, name: &str, changes: &[&str]) -> Result<Policy, 
             (Some(slot), _) => *slot = change,
             // An absent option of a section, which may be absent itself.
             (None, Some((section, name))) if KEYS.iter().any(|known| known.name == key) => {
-                let section = &mut value[section];
-                if section.is_null() {
-                    *section = serde_json::json!({});
-                }
-                section[name] = change;
+                let sections = value.as_object_mut().ok_or("no document")?;
+                let section = sections.entry(section).or_insert_with(|| serde_json::json!({}));
+                section.as_object_mut().ok_or("no section")?.insert(name.to_owned(), change);
             }
             (None, _) => return Err(format!("no key {key:?}")),
         }

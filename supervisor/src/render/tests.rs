@@ -424,11 +424,16 @@ fn what_would_happen() {
     let (db, web): (InstanceId, InstanceId) = (name("db"), name("web"));
     let missing = vec![(name("n2"), "label pool=gold is missing (by the policy)".to_owned())];
     let gap = Cover::Uncovered(Waiting::NoFittingSpare { missing });
-    let short = Loss { spares: [(db.clone(), Some(name("n2"))), (web.clone(), None)].into(), held: None };
+    let mail: InstanceId = name("mail");
+    let spares =
+        [(db.clone(), Some(name("n2"))), (mail.clone(), Some(name("n3"))), (web.clone(), None)].into();
+    let gives_up = vec![Concession::Strikes, Concession::DiffersIn];
+    let short = Loss { spares, gives_up: [(mail.clone(), gives_up.clone())].into(), held: None };
     let coverage = Coverage {
         instances: [
             (name("cache"), Cover::Moving(PlanId(9))),
             (db, Cover::Spare(name("n2"))),
+            (mail, Cover::Lesser { spare: name("n3"), gives_up }),
             (web.clone(), gap.clone()),
         ]
         .into(),
