@@ -11,6 +11,8 @@ use crate::words::*;
 
 /// Tries of one step that a plan remembers; the others are only in the history. Bounds the snapshot.
 const TRIES_KEPT_MAX: usize = 40;
+/// Instances that one event names whose policy has become another. Bounds the event.
+const PROTECTION_TOLD_MAX: usize = 20;
 
 /// Collects the history of one entry.
 struct Story {
@@ -22,6 +24,24 @@ struct Story {
 impl Story {
     fn tell(&mut self, about: &[String], text: String) {
         self.events.push(Event { index: self.index, at: self.at, about: about.to_vec(), text });
+    }
+
+    /// Tells which instances are protected by another policy than before; the first ones by name.
+    fn tell_protection(&mut self, old: &ClusterState, new: &ClusterState) {
+        let before = |name: &InstanceId| old.instances.get(name).map(|record| &record.policy);
+        let changed = |(name, record): (&InstanceId, &InstanceRecord)| {
+            let before = before(name).filter(|before| **before != record.policy)?;
+            Some((instance_key(name), format!("{name} ({before} -> {})", record.policy)))
+        };
+        let (about, mut told): (Vec<String>, Vec<String>) = new.instances.iter().filter_map(changed).unzip();
+        let shown = about.get(..PROTECTION_TOLD_MAX).unwrap_or(&about);
+        if shown.is_empty() {
+            return;
+        }
+        let more = told.len() - shown.len();
+        told.truncate(shown.len());
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        self.tell(shown, format!("protected by another policy now: {}{more}", told.join(", ")));
     }
 }
 
@@ -52,16 +72,21 @@ impl ClusterState {
             Command::Describe(documents) => {
                 let mut next = self.clone();
                 story.events = next.describe(index, proposal.at, by, documents)?;
+                story.tell_protection(self, &next);
                 *self = next;
             }
             Command::SetPolicy { name, policy, check, reason } => {
                 self.check_version(name, *check)?;
                 let order = Order::new(by, reason, story.at);
-                let changes = self.revise(name, policy, index, order)?;
+                let mut next = self.clone();
+                let changes = next.revise(name, policy, index, order)?;
+                next.select_policies()?;
                 story.tell(
                     &[format!("policy/{name}")],
                     format!("{by} set policy {name} ({changes}): {reason}"),
                 );
+                story.tell_protection(self, &next);
+                *self = next;
             }
             Command::DeletePolicy { name, check, reason } => {
                 self.check_version(name, *check)?;

@@ -5,6 +5,7 @@ use crate::effect::{Action, Outcome};
 use crate::inventory::{Instance, Node, Provider};
 use crate::plan::{Decision, Evidence, Phase, Verdict};
 use crate::policy::{Acting, BadPolicy, Brakes, Detection, Fencing, Policy, Spares, Takeover};
+use crate::select::Applies;
 use crate::waiting::Waiting;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,8 @@ pub struct PolicyDocument {
 #[serde(deny_unknown_fields)]
 struct PolicyTable {
     name: PolicyId,
+    #[serde(default, skip_serializing_if = "Applies::is_empty")]
+    applies: Applies,
     detection: Detection,
     fencing: Fencing,
     takeover: Takeover,
@@ -64,15 +67,17 @@ struct PolicyTable {
 }
 
 impl From<PolicyTable> for PolicyDocument {
-    fn from(PolicyTable { name, detection, fencing, takeover, brakes, spares, acting }: PolicyTable) -> Self {
-        PolicyDocument { name, policy: Policy { detection, fencing, takeover, brakes, spares, acting } }
+    fn from(table: PolicyTable) -> Self {
+        let PolicyTable { name, applies, detection, fencing, takeover, brakes, spares, acting } = table;
+        let policy = Policy { applies, detection, fencing, takeover, brakes, spares, acting };
+        PolicyDocument { name, policy }
     }
 }
 
 impl From<PolicyDocument> for PolicyTable {
     fn from(PolicyDocument { name, policy }: PolicyDocument) -> Self {
-        let Policy { detection, fencing, takeover, brakes, spares, acting } = policy;
-        PolicyTable { name, detection, fencing, takeover, brakes, spares, acting }
+        let Policy { applies, detection, fencing, takeover, brakes, spares, acting } = policy;
+        PolicyTable { name, applies, detection, fencing, takeover, brakes, spares, acting }
     }
 }
 
@@ -346,6 +351,18 @@ pub enum Rejected {
         expected: LogIndex,
         /// The version there.
         found: LogIndex,
+    },
+    /// Two policies apply to one instance, and neither is more specific.
+    #[error(
+        "instance {instance} is matched by policy {first} and policy {second}, and neither is more specific: name one of them in the instance, or give one of them another label or a tenant in its [applies]"
+    )]
+    Ambiguous {
+        /// Which instance.
+        instance: InstanceId,
+        /// A policy.
+        first: PolicyId,
+        /// Another.
+        second: PolicyId,
     },
     /// Two objects claim the same thing.
     #[error("{what} is claimed by both {first} and {second}")]

@@ -3,6 +3,7 @@
 //! Why it exists: a spare that does not fit is found out when it is needed, unless somebody asks before. The questions are
 //! those that a failover would ask, in the same words. What it never does: reserve or promise; the next moment may differ.
 
+use crate::concession::{Concession, Rung};
 use crate::inventory::Instance;
 use crate::memory::LastPower;
 use crate::placement::{Candidate, Wish, candidates, choose, elsewhere, misfit, preference, takes_part};
@@ -12,6 +13,7 @@ use crate::sights::doubt;
 use crate::state::{ClusterState, InstanceRecord, NodeRecord, NodeState};
 use crate::view::View;
 use crate::waiting::Waiting;
+use crate::window::Hour;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +34,13 @@ pub struct Coverage {
 pub enum Cover {
     /// This spare would take over.
     Spare(NodeId),
+    /// This spare would take over, for none has all that the policy wishes.
+    Lesser {
+        /// Which.
+        spare: NodeId,
+        /// What the policy gives up.
+        gives_up: Vec<Concession>,
+    },
     /// It is being moved by this failover.
     Moving(PlanId),
     /// It would not come back by itself.
@@ -43,6 +52,9 @@ pub enum Cover {
 pub struct Loss {
     /// The spare of each instance that runs there; `None`: none is left for it, or it is uncovered by itself.
     pub spares: BTreeMap<InstanceId, Option<NodeId>>,
+    /// What the policy gives up, of each instance that gets a lesser spare.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gives_up: BTreeMap<InstanceId, Vec<Concession>>,
     /// Why nothing would be done at all.
     pub held: Option<Held>,
 }
@@ -102,14 +114,16 @@ impl Coverage {
             reading.map_or(LastPower::NeverAsked, |(power, _)| LastPower::of(power))
         };
         let candidates = candidates(state, last_power, view.at);
-        Survey { state, candidates: &candidates, classes: vec![] }.take()
+        let policies = state.policies.iter();
+        let ladders = policies.map(|(name, record)| (name.clone(), record.policy.spares.ladder())).collect();
+        Survey { state, now: view.at, ladders: &ladders, candidates: &candidates, classes: vec![] }.take()
     }
 
     /// Instances that would not come back by themselves.
     pub fn uncovered(&self) -> impl Iterator<Item = (&InstanceId, &Waiting)> {
         self.instances.iter().filter_map(|(name, cover)| match cover {
             Cover::Uncovered(why) => Some((name, why)),
-            Cover::Spare(_) | Cover::Moving(_) => None,
+            Cover::Spare(_) | Cover::Lesser { .. } | Cover::Moving(_) => None,
         })
     }
 }
@@ -123,6 +137,9 @@ struct Class<'a> {
 
 struct Survey<'a> {
     state: &'a ClusterState,
+    now: Wall,
+    /// The wishes of each policy.
+    ladders: &'a BTreeMap<PolicyId, Vec<Rung>>,
     candidates: &'a [Candidate<'a>],
     classes: Vec<Class<'a>>,
 }
@@ -159,23 +176,33 @@ impl<'a> Survey<'a> {
         }
         let census = Census::of(self.state);
         for (domain, instances) in domains {
-            let spares = self.place_all(domain, &instances, &coverage);
             let held = held(self.state, domain, &instances, &census);
-            coverage.losses.insert(format!("{}/{}", domain.0, domain.1), Loss { spares, held });
+            let loss = Loss { held, ..self.place_all(domain, &instances, &coverage) };
+            coverage.losses.insert(format!("{}/{}", domain.0, domain.1), loss);
         }
         coverage
     }
 
     fn cover(&mut self, record: &'a InstanceRecord, from: &'a NodeRecord) -> Cover {
         let instance = &record.instance;
-        let Some(policy) = self.state.policies.get(&instance.policy).map(|record| &record.policy) else {
+        let Some(policy) = self.state.policies.get(&record.policy).map(|record| &record.policy) else {
             return Cover::Uncovered(Waiting::NoFittingSpare { missing: vec![] });
         };
         let wish = Wish { instance, spares: &policy.spares, from };
-        match (self.best(&wish, |_| true), policy.acting.mode) {
-            (Some(spare), Mode::Automatic | Mode::Approval) => Cover::Spare(spare),
-            (Some(spare), Mode::Shadow) => {
-                Cover::Uncovered(Waiting::Shadow { node: from.node.name.clone(), spare })
+        let hour = policy.acting.hour(self.now);
+        match (self.best(record, from, |_| true), policy.acting.mode_in(&hour)) {
+            (Some((spare, [])), Mode::Automatic | Mode::Approval) => Cover::Spare(spare),
+            (Some((spare, gives_up)), Mode::Automatic | Mode::Approval) => {
+                Cover::Lesser { spare, gives_up: gives_up.to_vec() }
+            }
+            (Some((spare, _)), Mode::Shadow) => {
+                let shadow = Waiting::Shadow { node: from.node.name.clone(), spare };
+                Cover::Uncovered(match hour {
+                    Hour::Any | Hour::Inside { .. } => shadow,
+                    Hour::Outside { begins, .. } => {
+                        Waiting::OutsideWindow { begins, meanwhile: Box::new(shadow) }
+                    }
+                })
             }
             (None, _) => {
                 let missing = choose(self.state, self.candidates, &wish).err().unwrap_or_default();
@@ -190,29 +217,44 @@ impl<'a> Survey<'a> {
         (kind, domain): Domain,
         instances: &[(&'a InstanceRecord, &'a NodeRecord)],
         coverage: &Coverage,
-    ) -> BTreeMap<InstanceId, Option<NodeId>> {
+    ) -> Loss {
         let mut used: BTreeSet<NodeId> = BTreeSet::new();
-        let mut placed = BTreeMap::new();
+        let mut loss = Loss::default();
         for (record, from) in instances {
-            let (instance, policies) = (&record.instance, &self.state.policies);
-            let alone = coverage.instances.get(&instance.name);
-            let policy = policies.get(&instance.policy).filter(|_| matches!(alone, Some(Cover::Spare(_))));
-            let spare = policy.and_then(|policy| {
-                let wish = Wish { instance, spares: &policy.policy.spares, from };
-                let is_left = |spare: &NodeRecord| {
-                    spare.node.domains.get(kind).is_none_or(|of_spare| of_spare != domain)
-                        && !used.contains(&spare.node.name)
-                };
-                self.best(&wish, is_left)
-            });
+            let name = &record.instance.name;
+            let has_one = match coverage.instances.get(name) {
+                Some(Cover::Spare(_) | Cover::Lesser { .. }) => true,
+                Some(Cover::Moving(_) | Cover::Uncovered(_)) | None => false,
+            };
+            let is_left = |spare: &NodeRecord| {
+                spare.node.domains.get(kind).is_none_or(|of_spare| of_spare != domain)
+                    && !used.contains(&spare.node.name)
+            };
+            let spare = has_one.then(|| self.best(record, from, is_left)).flatten();
+            if let Some((_, gives_up @ [_, ..])) = spare {
+                loss.gives_up.insert(name.clone(), gives_up.to_vec());
+            }
+            let spare = spare.map(|(spare, _)| spare);
             used.extend(spare.clone());
-            placed.insert(instance.name.clone(), spare);
+            loss.spares.insert(name.clone(), spare);
         }
-        placed
+        loss
     }
 
-    /// The spare that the planner would choose among those that are left.
-    fn best(&mut self, wish: &Wish<'a>, is_left: impl Fn(&NodeRecord) -> bool) -> Option<NodeId> {
+    /// The spare that the planner would choose among those that are left, and what it would give up for it.
+    fn best(
+        &mut self,
+        record: &'a InstanceRecord,
+        from: &'a NodeRecord,
+        is_left: impl Fn(&NodeRecord) -> bool,
+    ) -> Option<(NodeId, &'a [Concession])> {
+        self.ladders.get(&record.policy)?.iter().find_map(|Rung { gives_up, spares }| {
+            let wish = Wish { instance: &record.instance, spares, from };
+            Some((self.best_by(&wish, &is_left)?, gives_up.as_slice()))
+        })
+    }
+
+    fn best_by(&mut self, wish: &Wish<'a>, is_left: &impl Fn(&NodeRecord) -> bool) -> Option<NodeId> {
         let mut found: Option<(usize, &NodeId)> = None;
         for spare in self.fitting(wish.instance, wish.spares).iter() {
             if !is_left(spare.record) || elsewhere(wish, spare).is_some() {
@@ -248,7 +290,7 @@ fn obstacle(state: &ClusterState, record: &InstanceRecord, from: &NodeRecord) ->
     if let Some(order) = &from.maintenance {
         return Some(Waiting::Maintenance { node, reason: order.reason.clone() });
     }
-    let fencing = &state.policies.get(&instance.policy)?.policy.fencing;
+    let fencing = &state.policies.get(&record.policy)?.policy.fencing;
     let isolable = !instance.volumes.is_empty() || !from.node.ports.is_empty();
     if from.verdict == Verdict::Unknown {
         Some(Waiting::NeverHeard)
@@ -277,7 +319,7 @@ fn held(
     let inside = silent + already;
     let all = inside + census.failed - already;
     instances.iter().find_map(|(record, _)| {
-        let (policy, record) = state.policies.get_key_value(&record.instance.policy)?;
+        let (policy, record) = state.policies.get_key_value(&record.policy)?;
         let brakes = &record.policy.brakes;
         let held = |key: &str, failed, max| {
             let key = format!("brakes.{key}");
@@ -316,6 +358,8 @@ impl<'a> Census<'a> {
 pub(crate) mod tests {
     use super::*;
     use crate::command::{Command, Documents, Proposal, Step};
+    use crate::concession::given_up;
+    use crate::placement::Choice;
     use crate::plan::{Cause, Evidence};
     use proptest::prelude::*;
 
@@ -361,13 +405,16 @@ pub(crate) mod tests {
     fn told(coverage: &Coverage) -> Vec<String> {
         let cover = |cover: &Cover| match cover {
             Cover::Spare(node) => node.to_string(),
+            Cover::Lesser { spare, gives_up } => format!("{spare} without {}", given_up(gives_up)),
             Cover::Moving(plan) => format!("moving by {plan}"),
             Cover::Uncovered(why) => format!("uncovered: {why}"),
         };
         let one = coverage.instances.iter().map(|(name, covered)| format!("{name}: {}", cover(covered)));
         let loss = |(domain, loss): (&String, &Loss)| {
             let spare = |(name, spare): (&InstanceId, &Option<NodeId>)| {
-                format!(" {name}->{}", spare.as_ref().map_or("none", NodeId::as_str))
+                let without = loss.gives_up.get(name).map(|words| format!(" without {}", given_up(words)));
+                let spare = spare.as_ref().map_or("none", NodeId::as_str);
+                format!(" {name}->{spare}{}", without.unwrap_or_default())
             };
             let spares: String = loss.spares.iter().map(spare).collect();
             let held = loss.held.as_ref().map_or(String::new(), |held| format!(" held: {held}"));
@@ -441,7 +488,10 @@ pub(crate) mod tests {
         #[test]
         fn the_cover_is_the_planners_choice(
             nodes in proptest::collection::vec((0..4u8, 0..3u8, any::<bool>(), 0..2u8), 1..24),
-            differs in any::<bool>(),
+            (differs, pool, strikes_max) in (any::<bool>(), any::<bool>(), any::<bool>()),
+            struck in proptest::collection::vec(any::<bool>(), 24),
+            give_up in Just(vec![Concession::Strikes, Concession::Labels, Concession::DiffersIn]).prop_shuffle(),
+            gives_up in 0..4usize,
         ) {
             let mut text = PROVIDER.to_owned();
             for (i, (rack, label, spare, needs)) in nodes.iter().enumerate() {
@@ -454,21 +504,47 @@ pub(crate) mod tests {
             }
             let mut state = cluster(&text);
             if let Some(quick) = state.policies.get_mut(&"quick".parse().unwrap()) {
-                quick.policy.spares.differs_in = if differs { vec!["rack".to_owned()] } else { vec![] };
+                let spares = &mut quick.policy.spares;
+                spares.differs_in = if differs { vec!["rack".to_owned()] } else { vec![] };
+                spares.labels = pool.then(|| ("kind".to_owned(), "k0".to_owned())).into_iter().collect();
+                spares.strikes_max = strikes_max.then_some(0);
+                spares.give_up = give_up.into_iter().take(gives_up).collect();
+            }
+            for (record, struck) in state.nodes.values_mut().zip(struck) {
+                record.strikes = struck.then_some(Wall(0)).into_iter().collect();
             }
             let coverage = Coverage::of(&state, &View::default());
-            let candidates = candidates(&state, |_| LastPower::NeverAsked, Wall(0));
+            let all = || candidates(&state, |_| LastPower::NeverAsked, Wall(0));
+            let chosen = |record: &InstanceRecord, candidates: &[Candidate]| {
+                let (instance, from) = (&record.instance, &state.nodes[&record.node]);
+                let spares = &state.policies[&record.policy].policy.spares;
+                choose(&state, candidates, &Wish { instance, spares, from })
+            };
             for record in state.instances.values() {
                 let (instance, from) = (&record.instance, &state.nodes[&record.node]);
-                let spares = &state.policies[&instance.policy].policy.spares;
-                let expected = match choose(&state, &candidates, &Wish { instance, spares, from }) {
-                    Ok((spare, _)) => Cover::Spare(spare),
+                let expected = match chosen(record, &all()) {
+                    Ok(Choice { spare, gives_up, .. }) if gives_up.is_empty() => Cover::Spare(spare),
+                    Ok(Choice { spare, gives_up, .. }) => Cover::Lesser { spare, gives_up },
                     Err(missing) => Cover::Uncovered(Waiting::NoFittingSpare { missing }),
                 };
                 prop_assert_eq!(&coverage.instances[&instance.name], &expected);
                 let loss = &coverage.losses[&format!("rack/{}", from.node.domains["rack"])];
                 let taken: Vec<_> = loss.spares.values().flatten().collect();
                 prop_assert_eq!(taken.iter().collect::<BTreeSet<_>>().len(), taken.len(), "one each");
+            }
+            // A whole rack at once: one after the other, each among the spares elsewhere that are left.
+            for (domain, loss) in &coverage.losses {
+                let rack = domain.trim_start_matches("rack/");
+                let mut left = all();
+                left.retain(|spare| spare.record.node.domains["rack"] != rack);
+                for (name, spare) in &loss.spares {
+                    let is_covered = !matches!(coverage.instances[name], Cover::Uncovered(_));
+                    let choice = chosen(&state.instances[name], &left).ok().filter(|_| is_covered);
+                    prop_assert_eq!(spare.as_ref(), choice.as_ref().map(|choice| &choice.spare));
+                    let gives_up = choice.map(|choice| choice.gives_up).filter(|words| !words.is_empty());
+                    prop_assert_eq!(loss.gives_up.get(name), gives_up.as_ref());
+                    left.retain(|other| Some(&other.record.node.name) != spare.as_ref());
+                }
             }
         }
     }

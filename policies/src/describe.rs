@@ -69,6 +69,7 @@ impl ClusterState {
             tell(format!("instance/{}", instance.name), new);
         }
         self.check_claims()?;
+        self.select_policies()?;
         let counts = [self.nodes.len(), self.instances.len(), self.providers.len(), self.policies.len()];
         match counts.into_iter().max() {
             Some(most) if most > OBJECTS_MAX => Err(Rejected::TooMany {
@@ -112,15 +113,24 @@ impl ClusterState {
     fn describe_instance(&mut self, instance: &Instance) -> Result<bool, Rejected> {
         let what = format!("instance/{}", instance.name);
         let bad = |why: String| Rejected::BadValue { what: what.clone(), why };
-        if instance.volumes.len().max(instance.networks.len()).max(instance.needs.len()) > LIST_MAX {
+        let lists = [&instance.needs, &instance.labels].map(BTreeMap::len);
+        if lists
+            .into_iter()
+            .chain([instance.volumes.len(), instance.networks.len()])
+            .any(|length| length > LIST_MAX)
+        {
             return Err(bad(format!("a list has more than {LIST_MAX} items")));
+        }
+        let mut texts = instance.labels.iter().flat_map(|(key, value)| [key, value]);
+        if let Some(long) = texts.find(|text| text.len() > TEXT_MAX) {
+            return Err(bad(format!("a text of {} bytes is longer than {TEXT_MAX}", long.len())));
         }
         instance.requires.check().map_err(bad)?;
         if let Some(network) = instance.networks.iter().find(|network| !(1..=4094).contains(&network.vlan)) {
             return Err(bad(format!("vlan {} is not one of 1 to 4094", network.vlan)));
         }
-        if !self.policies.contains_key(&instance.policy) {
-            return Err(not_there("policy", &instance.policy));
+        if let Some(named) = instance.policy.as_ref().filter(|named| !self.policies.contains_key(*named)) {
+            return Err(not_there("policy", named));
         }
         let providers =
             instance.volumes.iter().map(|v| &v.provider).chain(instance.boot.iter().map(|b| &b.provider));
@@ -154,6 +164,8 @@ impl ClusterState {
             node: instance.node.clone(),
             epoch: Epoch(1),
             evacuate: None,
+            // Until all documents are taken and the policies are selected.
+            policy: instance.policy.clone().unwrap_or_default(),
         };
         self.instances.insert(instance.name.clone(), record);
         Ok(true)

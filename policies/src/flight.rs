@@ -127,7 +127,7 @@ impl Standing {
             NodeState::Fencing { .. } | NodeState::Quarantined { .. } => Duty::Cut,
             NodeState::Active { .. } | NodeState::Spare if record.maintenance.is_some() => Duty::Aside,
             NodeState::Active { instance } => match state.instances.get(instance) {
-                Some(record) => Duty::Protected(record.instance.policy.clone()),
+                Some(record) => Duty::Protected(record.policy.clone()),
                 None => Duty::Aside,
             },
             NodeState::Spare if record.verdict != Verdict::Unknown => Duty::Spare,

@@ -116,8 +116,15 @@ pub struct Instance {
     pub name: InstanceId,
     /// Where it runs when it is first described. Later the cluster's own record counts.
     pub node: NodeId,
-    /// The policy that protects it.
-    pub policy: PolicyId,
+    /// The policy that protects it; absent: the most specific one that applies to it, or the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyId>,
+    /// Who owns it; policies may apply to their instances.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<TenantId>,
+    /// Free labels, matched by policies.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Volumes that must be attached to its node and to no other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
@@ -139,7 +146,18 @@ impl Instance {
     /// True if whatever spare fits one of them fits the other, wherever they run.
     pub(crate) fn needs_the_same_as(&self, other: &Instance) -> bool {
         // All fields, so that a new one asks whether it is a need.
-        let Instance { name: _, node: _, policy: _, volumes: _, networks, boot: _, needs, requires } = self;
+        let Instance {
+            name: _,
+            node: _,
+            policy: _,
+            tenant: _,
+            labels: _,
+            volumes: _,
+            networks,
+            boot: _,
+            needs,
+            requires,
+        } = self;
         networks.len() == other.networks.len() && *needs == other.needs && *requires == other.requires
     }
 }

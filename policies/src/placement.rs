@@ -1,6 +1,7 @@
 //! Choosing a spare: a list of needs, each a function, then an order. Never looks at anything but its arguments.
 
 use crate::capability::Capabilities;
+use crate::concession::{Concession, Rung, given_up};
 use crate::inventory::Instance;
 use crate::memory::LastPower;
 use crate::observation::Power;
@@ -15,8 +16,14 @@ const RUNNERS_UP_MAX: usize = 10;
 /// Spares that a refusal names, with what each misses. Bounds it likewise.
 const MISFITS_MAX: usize = 20;
 
-/// The chosen spare, and the others, best first, each with the reason why it was not taken.
-pub(crate) type Choice = (NodeId, Vec<(NodeId, String)>);
+/// A chosen spare.
+pub(crate) struct Choice {
+    pub(crate) spare: NodeId,
+    /// What the policy gave up, for none fits otherwise.
+    pub(crate) gives_up: Vec<Concession>,
+    /// The others, best first, each with the reason why it was not taken.
+    pub(crate) runners_up: Vec<(NodeId, String)>,
+}
 
 /// A spare as far as the choice looks at it.
 pub(crate) struct Candidate<'a> {
@@ -171,14 +178,32 @@ pub(crate) fn takes_part(spare: &Candidate, own: Option<PlanId>) -> Option<Strin
     (!replaced).then(|| format!("failover {plan} away from it still goes on"))
 }
 
-/// Chooses a spare.
+/// Chooses a spare; if none fits, with fewer and fewer of the policy's wishes.
 ///
 /// # Errors
-/// What the spares miss.
+/// What the spares miss even so.
 pub(crate) fn choose(
     state: &ClusterState,
     candidates: &[Candidate],
     wish: &Wish,
+) -> Result<Choice, Vec<(NodeId, String)>> {
+    let mut missing = vec![];
+    for Rung { gives_up, spares } in wish.spares.ladder() {
+        let wish = Wish { spares: &spares, ..*wish };
+        match choose_by(state, candidates, &wish, gives_up) {
+            Ok(choice) => return Ok(choice),
+            Err(misfits) => missing = misfits,
+        }
+    }
+    Err(missing)
+}
+
+/// Chooses a spare by exactly these wishes.
+fn choose_by(
+    state: &ClusterState,
+    candidates: &[Candidate],
+    wish: &Wish,
+    gives_up: Vec<Concession>,
 ) -> Result<Choice, Vec<(NodeId, String)>> {
     let own = state.plan_of_node(&wish.from.node.name).map(|plan| plan.id);
     let mut misfits = vec![];
@@ -205,15 +230,20 @@ pub(crate) fn choose(
     let Some((_, chosen)) = fitting.next() else {
         return Err(misfits.into_iter().take(MISFITS_MAX).map(told).collect());
     };
+    let also = match gives_up.as_slice() {
+        [] => String::new(),
+        gives_up => format!(", giving up {}", given_up(gives_up)),
+    };
     let runner_up = |(shared, node): (usize, &NodeId)| match shared {
-        0 => (node.clone(), "fits as well".to_owned()),
+        0 => (node.clone(), format!("fits as well{also}")),
         shared => {
             let from = &wish.from.node.name;
-            (node.clone(), format!("fits, but shares {shared} failure domains with {from}"))
+            (node.clone(), format!("fits, but shares {shared} failure domains with {from}{also}"))
         }
     };
     let runners_up = fitting.map(runner_up).chain(misfits.into_iter().map(told));
-    Ok((chosen.clone(), runners_up.take(RUNNERS_UP_MAX).collect()))
+    let runners_up = runners_up.take(RUNNERS_UP_MAX).collect();
+    Ok(Choice { spare: chosen.clone(), gives_up, runners_up })
 }
 
 /// Less is better: farthest from the failed node first, for what killed it may reach its neighbours.

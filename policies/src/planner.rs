@@ -3,16 +3,18 @@
 
 use crate::brake::Standing;
 use crate::command::{Command, Step};
+use crate::concession::given_up;
 use crate::effect::{Action, Bearing, Effect};
 use crate::judge::is_alive_for_enough;
 use crate::memory::Memory;
 use crate::observation::{Kernel, Sight};
-use crate::placement::{Candidate, Wish, candidates, choose};
+use crate::placement::{Candidate, Choice, Wish, candidates, choose};
 use crate::plan::*;
 use crate::policy::{Acting, After, Mode, Policy};
 use crate::sights::Sights;
 use crate::state::{ClusterState, InstanceRecord, NodeRecord, NodeState};
 use crate::waiting::Waiting;
+use crate::window::Hour;
 use crate::words::*;
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -172,23 +174,27 @@ impl<'a> Desk<'a> {
 
     fn decide(&self, record: &InstanceRecord, from: &NodeRecord, cause: Cause) -> Result<Decision, Waiting> {
         let instance = &record.instance;
-        let no_policy = || Waiting::Disarmed { reason: format!("policy {} is missing", instance.policy) };
-        let policy = self.state.policies.get(&instance.policy).ok_or_else(no_policy)?;
+        let no_policy = || Waiting::Disarmed { reason: format!("policy {} is missing", record.policy) };
+        let policy = self.state.policies.get(&record.policy).ok_or_else(no_policy)?;
         if let Some(called_off @ Waiting::CalledOff { .. }) = &from.withheld {
             return Err(called_off.clone());
         }
         let brakes = &policy.policy.brakes;
         let mut gates = self.standing().may_begin(from, &cause, brakes)?;
         let wish = Wish { instance, spares: &policy.policy.spares, from };
-        let (spare, runners_up) = choose(self.state, self.candidates(), &wish)
+        let Choice { spare, gives_up, runners_up } = choose(self.state, self.candidates(), &wish)
             .map_err(|missing| Waiting::NoFittingSpare { missing })?;
+        if !gives_up.is_empty() {
+            let found = format!("no spare fits without giving up {}", given_up(&gives_up));
+            gates.push(Gate { name: "wishes".to_owned(), found });
+        }
         gates.extend(self.leave(&wish, &cause, &policy.policy.acting, &spare)?);
         Ok(Decision {
             instance: Some(instance.name.clone()),
             from: from.node.name.clone(),
             spare: Some(spare),
             evidence: from.evidence.clone(),
-            policy: (instance.policy.clone(), policy.version),
+            policy: (record.policy.clone(), policy.version),
             gates,
             runners_up,
             shutdown: shutdown(record, from, &cause),
@@ -211,21 +217,30 @@ impl<'a> Desk<'a> {
         cause: &Cause,
         acting: &Acting,
         spare: &NodeId,
-    ) -> Result<Option<Gate>, Waiting> {
+    ) -> Result<Vec<Gate>, Waiting> {
         let from = &wish.from.node.name;
-        let may_act = match cause {
-            Cause::Ordered | Cause::DidNotStart => Mode::Automatic,
-            Cause::Silent | Cause::PowerOff | Cause::Gasped | Cause::GrayTooLong => acting.mode,
+        let hour = match cause {
+            Cause::Ordered | Cause::DidNotStart => return Ok(vec![]),
+            Cause::Silent | Cause::PowerOff | Cause::Gasped | Cause::GrayTooLong => acting.hour(self.wall),
         };
-        let passed = |found| Ok(Some(Gate { name: "approval".to_owned(), found }));
-        match (may_act, &wish.from.approved, acting.unapproved_after) {
-            (Mode::Automatic, ..) => Ok(None),
-            (Mode::Shadow, ..) => Err(Waiting::Shadow { node: from.clone(), spare: spare.clone() }),
+        let gate = |name: &str, found| Gate { name: name.to_owned(), found };
+        let window = hour.told().map(|found| gate("window", found));
+        let passed = |found| Ok(window.clone().into_iter().chain([gate("approval", found)]).collect());
+        let waits = |why| match hour {
+            Hour::Any | Hour::Inside { .. } => Err(why),
+            Hour::Outside { begins, .. } => Err(Waiting::OutsideWindow { begins, meanwhile: Box::new(why) }),
+        };
+        // Nobody was asked before the hour began in which one has to be.
+        let failed_for = self.memory.failed_for(from, self.now);
+        let asked_for = hour.since().map_or(failed_for, |since| since.min(failed_for));
+        match (acting.mode_in(&hour), &wish.from.approved, acting.unapproved_after) {
+            (Mode::Automatic, ..) => Ok(window.into_iter().collect()),
+            (Mode::Shadow, ..) => waits(Waiting::Shadow { node: from.clone(), spare: spare.clone() }),
             (Mode::Approval, Some(order), _) => passed(format!("{}: {}", order.by, order.reason)),
-            (Mode::Approval, None, After::Time(after)) if self.memory.failed_for(from, self.now) >= after => {
+            (Mode::Approval, None, After::Time(after)) if asked_for >= after => {
                 passed(format!("nobody answered within {after}"))
             }
-            (Mode::Approval, None, unapproved_after) => Err(Waiting::Approval {
+            (Mode::Approval, None, unapproved_after) => waits(Waiting::Approval {
                 instance: wish.instance.name.clone(),
                 spare: spare.clone(),
                 unapproved_after,

@@ -1,6 +1,10 @@
 //! Policy documents: what to protect and how carefully. Data, and one place that checks how the numbers relate.
 
+use crate::concession::Concession;
+use crate::keys;
+use crate::select::Applies;
 use crate::state::STRIKES_KEPT_MAX;
+use crate::window::{Hour, Window};
 use crate::words::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +14,9 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
+    /// Which instances it protects although they do not name it.
+    #[serde(default, skip_serializing_if = "Applies::is_empty")]
+    pub applies: Applies,
     /// When a node counts as failed.
     pub detection: Detection,
     /// What proves that it can touch nothing.
@@ -118,6 +125,9 @@ pub struct Spares {
     /// How long such a strike counts.
     #[serde(default = "a_week")]
     pub strikes_within: Millis,
+    /// Which of these are wishes rather than needs: if no spare fits, the first is given up, then the first two, and so on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub give_up: Vec<Concession>,
 }
 
 fn five_minutes() -> Millis {
@@ -130,7 +140,13 @@ fn a_week() -> Millis {
 
 impl Default for Spares {
     fn default() -> Self {
-        Spares { differs_in: vec![], labels: BTreeMap::new(), strikes_max: None, strikes_within: a_week() }
+        Spares {
+            differs_in: vec![],
+            labels: BTreeMap::new(),
+            strikes_max: None,
+            strikes_within: a_week(),
+            give_up: vec![],
+        }
     }
 }
 
@@ -141,13 +157,69 @@ pub struct Acting {
     /// See [`Mode`].
     #[serde(default)]
     pub mode: Mode,
-    /// With mode `approval`: act anyway if nobody has answered for this long; `never`: wait for a human.
+    /// Where approval is waited for: act anyway if nobody has answered for this long, counted from the failure and from the
+    /// hour at which approval began to be needed; `never`: wait for a human.
     #[serde(default)]
     pub unapproved_after: After,
+    /// The hours in which `mode` counts, by the leader's clock; none: always.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<Window>,
+    /// What counts outside of them; absent: `approval`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<Mode>,
 }
 
-/// What happens when a failover is decided.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Windows of one policy.
+const WINDOWS_MAX: usize = 32;
+
+impl Acting {
+    /// What kind of hour it is.
+    pub fn hour(&self, now: Wall) -> Hour {
+        Hour::of(&self.windows, now)
+    }
+
+    /// What counts in such an hour.
+    pub fn mode_in(&self, hour: &Hour) -> Mode {
+        match hour {
+            Hour::Any | Hour::Inside { .. } => self.mode,
+            Hour::Outside { .. } => self.outside.unwrap_or(Mode::Approval),
+        }
+    }
+
+    fn validate(&self) -> Result<(), BadPolicy> {
+        let contradiction = |left: String, relation: &str, right: String| {
+            Err(BadPolicy::Contradiction { left, relation: relation.to_owned(), right })
+        };
+        let outside = match (self.windows.is_empty(), self.outside) {
+            (true, None) => None,
+            (true, Some(outside)) => {
+                let (left, right) = (format!("acting.outside = {outside}"), "acting.windows".to_owned());
+                return contradiction(left, "left out, or needs", right);
+            }
+            (false, None) => Some((Mode::Approval, " (which it is if left out)")),
+            (false, Some(outside)) => Some((outside, "")),
+        };
+        if self.windows.len() > WINDOWS_MAX {
+            return Err(BadPolicy::Unreadable(format!("acting.windows: more than {WINDOWS_MAX} windows")));
+        }
+        if let Some((outside, note)) = outside.filter(|(outside, _)| *outside <= self.mode) {
+            let (left, right) =
+                (format!("acting.outside = {outside}{note}"), format!("acting.mode = {}", self.mode));
+            return contradiction(left, "stricter than", right);
+        }
+        let asks =
+            self.mode == Mode::Approval || outside.is_some_and(|(outside, _)| outside == Mode::Approval);
+        if !asks && self.unapproved_after != After::Never {
+            let left = format!("acting.unapproved_after = {}", String::from(self.unapproved_after));
+            let right = "acting.mode or acting.outside = approval".to_owned();
+            return contradiction(left, "left out, or needs", right);
+        }
+        Ok(())
+    }
+}
+
+/// What happens when a failover is decided; the later, the stricter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// It begins.
@@ -157,6 +229,16 @@ pub enum Mode {
     Approval,
     /// It is recorded and never begins: to try a policy, or to watch what is not ours yet.
     Shadow,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Automatic => "automatic",
+            Mode::Approval => "approval",
+            Mode::Shadow => "shadow",
+        })
+    }
 }
 
 /// A length of time, or never.
@@ -204,10 +286,10 @@ pub enum BadPolicy {
     Unreadable(String),
 }
 
-/// Longest name of a domain or label in `spares`, in bytes.
-const SPARES_TEXT_MAX: usize = 256;
-/// Domains and labels in `spares`, names and values counted.
-const SPARES_TEXTS_MAX: usize = 64;
+/// Longest name of a domain or label in a section, in bytes.
+const SECTION_TEXT_MAX: usize = 256;
+/// Domains, labels and tenants in a section, names and values counted.
+const SECTION_TEXTS_MAX: usize = 64;
 
 /// The time between two heartbeats of an agent by default; `suspect_after` must leave room for lost ones.
 pub const HEARTBEAT_INTERVAL: Millis = Millis(250);
@@ -291,16 +373,9 @@ impl Policy {
                 count("brakes.hold_above_failed_per_domain", b.hold_above_failed_per_domain),
             ),
         ];
-        let named = self.spares.differs_in.iter().chain(self.spares.labels.iter().flat_map(|(k, v)| [k, v]));
-        if named.clone().any(|text| text.is_empty() || text.len() > SPARES_TEXT_MAX) {
-            let why = format!("spares: a domain or label has no text or more than {SPARES_TEXT_MAX} bytes");
-            return Err(BadPolicy::Unreadable(why));
-        }
-        if named.count() > SPARES_TEXTS_MAX {
-            return Err(BadPolicy::Unreadable(format!(
-                "spares: more than {SPARES_TEXTS_MAX} domains and labels"
-            )));
-        }
+        let Spares { differs_in, labels, .. } = &self.spares;
+        check_texts("spares", differs_in.iter().map(String::as_str), labels)?;
+        check_texts("applies", self.applies.tenants.iter().map(TenantId::as_str), &self.applies.labels)?;
         if self.spares.strikes_max.is_some_and(|max| max as usize >= STRIKES_KEPT_MAX) {
             return Err(BadPolicy::Contradiction {
                 left: format!("spares.strikes_max = {}", self.spares.strikes_max.unwrap_or_default()),
@@ -308,13 +383,13 @@ impl Policy {
                 right: format!("the strikes that are kept = {STRIKES_KEPT_MAX}"),
             });
         }
-        if self.acting.mode != Mode::Approval && self.acting.unapproved_after != After::Never {
-            return Err(BadPolicy::Contradiction {
-                left: format!("acting.unapproved_after = {}", String::from(self.acting.unapproved_after)),
-                relation: "left out, or needs".to_owned(),
-                right: "acting.mode = approval".to_owned(),
-            });
+        let given_up = &self.spares.give_up;
+        if let Some(twice) =
+            given_up.iter().enumerate().find(|(at, word)| given_up.iter().take(*at).any(|w| w == *word))
+        {
+            return Err(BadPolicy::Unreadable(format!("spares.give_up: {} is given up twice", twice.1)));
         }
+        self.acting.validate()?;
         match at_least.into_iter().find(|((_, left), (_, right))| left < right) {
             None => Ok(()),
             Some(((left, _), (right, _))) => {
@@ -333,19 +408,39 @@ impl Policy {
     ) -> Result<Policy, BadPolicy> {
         let unreadable = |e: &dyn std::fmt::Display| BadPolicy::Unreadable(e.to_string());
         let mut table = toml::Table::try_from(self).map_err(|e| unreadable(&e))?;
-        for (key, value) in changes {
-            let Some((section, name)) = key.split_once('.') else {
-                return Err(BadPolicy::Unreadable(unknown_key(key)));
+        for (name, value) in changes {
+            let known = keys::find(name).and_then(|key| Some((key, name.split_once('.')?)));
+            let Some((key, (section, name))) = known else {
+                return Err(BadPolicy::Unreadable(keys::unknown(name)));
             };
-            let slot = table.get_mut(section).and_then(toml::Value::as_table_mut);
-            let Some(section) = slot.filter(|_| KEYS.contains(&key)) else {
-                return Err(BadPolicy::Unreadable(unknown_key(key)));
-            };
-            section.insert(name.to_owned(), typed(section.get(name), value));
+            // A section of which nothing is set may not be there.
+            let section = table.entry(section).or_insert_with(|| toml::Table::new().into());
+            let Some(section) = section.as_table_mut() else { continue };
+            match value.is_empty() && key.optional {
+                true => drop(section.remove(name)),
+                false => drop(section.insert(name.to_owned(), key.kind.typed(value))),
+            }
         }
         let policy: Policy = table.try_into().map_err(|e| unreadable(&e))?;
         policy.validate()?;
         Ok(policy)
+    }
+}
+
+/// Bounds the texts of a section.
+fn check_texts<'a>(
+    section: &str,
+    words: impl Iterator<Item = &'a str>,
+    labels: &'a BTreeMap<String, String>,
+) -> Result<(), BadPolicy> {
+    let bad = |why: String| Err(BadPolicy::Unreadable(format!("{section}: {why}")));
+    let texts: Vec<&str> = words.chain(labels.iter().flat_map(|(key, value)| [&**key, &**value])).collect();
+    if texts.iter().any(|text| text.is_empty() || text.len() > SECTION_TEXT_MAX) {
+        return bad(format!("a name or label has no text or more than {SECTION_TEXT_MAX} bytes"));
+    }
+    match texts.len() > SECTION_TEXTS_MAX {
+        true => bad(format!("more than {SECTION_TEXTS_MAX} names and labels")),
+        false => Ok(()),
     }
 }
 
@@ -381,7 +476,7 @@ impl Policy {
     }
 
     /// Every key that is set, as `section.key`, with its value as one types it.
-    fn flat(&self) -> BTreeMap<String, String> {
+    pub(crate) fn flat(&self) -> BTreeMap<String, String> {
         // A policy can always be written: a test writes every key.
         let sections = toml::Table::try_from(self).unwrap_or_default();
         let mut flat = BTreeMap::new();
@@ -392,68 +487,6 @@ impl Policy {
             }
         }
         flat
-    }
-}
-
-/// Every key of a policy document. A test compares it with the documents.
-pub const KEYS: [&str; 27] = [
-    "detection.suspect_after",
-    "detection.reprobe_count",
-    "detection.reprobe_interval",
-    "detection.gray_after",
-    "detection.write_stale_after",
-    "detection.members_min",
-    "detection.domains_min",
-    "fencing.isolation_alone",
-    "fencing.power_alone",
-    "fencing.diagnose_max",
-    "fencing.level_deadline",
-    "fencing.retry_after",
-    "fencing.power_effect_max",
-    "fencing.provider_effect_max",
-    "takeover.step_deadline",
-    "takeover.shutdown_deadline",
-    "takeover.start_deadline",
-    "brakes.fences_in_flight_max",
-    "brakes.fences_per_10min_max",
-    "brakes.hold_above_failed",
-    "brakes.hold_above_failed_per_domain",
-    "spares.differs_in",
-    "spares.labels",
-    "spares.strikes_max",
-    "spares.strikes_within",
-    "acting.mode",
-    "acting.unapproved_after",
-];
-
-/// A value as people type it: a number, a truth, a text; lists and tables as TOML, or as `rack,pdu` and `pool=gold,gpu=yes`.
-fn typed(old: Option<&toml::Value>, text: &str) -> toml::Value {
-    let words = || text.split(',').map(str::trim).filter(|word| !word.is_empty());
-    if text.starts_with(['[', '{']) {
-        let written = toml::from_str::<toml::Table>(&format!("value = {text}"));
-        // What is no TOML stays a text, and is refused as one where a list or a table is wanted.
-        let written = written.ok().and_then(|mut table| table.remove("value"));
-        return written.unwrap_or_else(|| text.into());
-    }
-    match (old, text.parse::<i64>(), text.parse::<bool>()) {
-        (Some(toml::Value::Array(_)), ..) => words().map(str::to_owned).collect::<Vec<_>>().into(),
-        (Some(toml::Value::Table(_)), ..) => {
-            // A word without `=` becomes a key without a value, and is refused as such.
-            let pairs = words().map(|word| word.split_once('=').unwrap_or((word, "")));
-            toml::Value::Table(pairs.map(|(key, value)| (key.trim().into(), value.trim().into())).collect())
-        }
-        (_, Ok(number), _) => toml::Value::Integer(number),
-        (_, Err(_), Ok(truth)) => toml::Value::Boolean(truth),
-        (_, Err(_), Err(_)) => toml::Value::String(text.to_owned()),
-    }
-}
-
-fn unknown_key(key: &str) -> String {
-    let nearest =
-        KEYS.iter().max_by(|a, b| strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b)));
-    match nearest {
-        Some(nearest) => format!("there is no key {key:?} in a policy; did you mean {nearest:?}?"),
-        None => format!("there is no key {key:?} in a policy"),
     }
 }
 
@@ -475,13 +508,20 @@ mod tests {
         let mut policy = Policy::presets().remove(0).1;
         policy.detection.members_min = Some(2);
         policy.spares.strikes_max = Some(2);
+        policy.spares.give_up = vec![Concession::Labels];
+        policy.acting.windows = vec!["Mon 08:00-18:00".parse().unwrap()];
+        policy.acting.outside = Some(Mode::Shadow);
+        policy.applies = Applies {
+            tenants: ["acme".parse().unwrap()].into(),
+            labels: [("tier".to_owned(), "gold".to_owned())].into(),
+        };
         let table = toml::Table::try_from(&policy).unwrap();
         let mut found: Vec<String> = vec![];
         for (section, values) in &table {
             found.extend(values.as_table().unwrap().keys().map(|key| format!("{section}.{key}")));
         }
         found.sort();
-        let mut listed = KEYS.to_vec();
+        let mut listed: Vec<&str> = keys::KEYS.iter().map(|key| key.name).collect();
         listed.sort_unstable();
         assert_eq!(found, listed);
     }
@@ -505,9 +545,55 @@ mod tests {
         assert_eq!(changed.fencing.isolation_alone, After::Time(Millis::secs(5)));
         assert_eq!(
             text(policy.with([("acting.unapproved_after", "5m")])),
-            "acting.unapproved_after = 5m must be left out, or needs acting.mode = approval"
+            "acting.unapproved_after = 5m must be left out, or needs acting.mode or acting.outside = approval"
         );
         assert!(text(policy.with([("acting.mode", "shado")])).contains("automatic"));
+    }
+
+    #[test]
+    fn windows_and_what_counts_outside_of_them_do_not_contradict() {
+        let policy = Policy::presets().remove(0).1;
+        let with = |changes: &[(&str, &str)]| {
+            policy.with(changes.iter().copied()).map(|policy| policy.acting).map_err(|why| why.to_string())
+        };
+        let day = ("acting.windows", "Mon,Wed 08:00-12:00, Fri..Sun 22:00-02:00,13:00-14:00");
+        let acting = with(&[day]).unwrap();
+        let windows: Vec<String> = acting.windows.iter().map(ToString::to_string).collect();
+        assert_eq!(windows, ["Mon,Wed 08:00-12:00", "Fri..Sun 22:00-02:00", "13:00-14:00"]);
+        let night = Wall(0);
+        assert_eq!(acting.mode_in(&acting.hour(night)), Mode::Approval);
+        assert_eq!(acting.mode_in(&acting.hour(Wall(13 * 3_600_000))), Mode::Automatic);
+        assert!(with(&[day, ("acting.unapproved_after", "10m")]).is_ok(), "outside somebody is asked");
+        let shadow = ("acting.outside", "shadow");
+        assert!(
+            with(&[day, ("acting.mode", "approval"), shadow, ("acting.unapproved_after", "10m")]).is_ok()
+        );
+        let refused = [
+            (vec![shadow], "acting.outside = shadow must be left out, or needs acting.windows"),
+            (
+                vec![day, ("acting.outside", "automatic")],
+                "acting.outside = automatic must be stricter than acting.mode = automatic",
+            ),
+            (
+                vec![day, ("acting.mode", "approval")],
+                "acting.outside = approval (which it is if left out) must be stricter than acting.mode = approval",
+            ),
+            (
+                vec![day, shadow, ("acting.unapproved_after", "10m")],
+                "acting.unapproved_after = 10m must be left out, or needs acting.mode or acting.outside = approval",
+            ),
+        ];
+        for (changes, why) in refused {
+            assert_eq!(with(&changes).unwrap_err(), why);
+        }
+        assert!(
+            with(&[("acting.windows", "Mno 08:00-18:00")]).unwrap_err().contains("did you mean \"Mon\"?")
+        );
+        assert!(
+            with(&[("acting.windows", &"08:00-18:00,".repeat(33))]).unwrap_err().contains("more than 32")
+        );
+        let both = policy.with([day, shadow]).unwrap();
+        assert_eq!(both.with([("acting.windows", ""), ("acting.outside", "")]).unwrap(), policy);
     }
 
     #[test]
@@ -527,6 +613,12 @@ mod tests {
             let emptied = changed.with([("spares.differs_in", ""), ("spares.labels", "")]).unwrap();
             assert_eq!(emptied, policy);
         }
+        let chosen = policy.with([("applies.tenants", "acme,foo"), ("applies.labels", "tier=gold")]).unwrap();
+        assert_eq!(chosen.applies.to_string(), "tenant acme or foo, label tier=gold");
+        assert_eq!(chosen.with([("applies.tenants", ""), ("applies.labels", "")]).unwrap(), policy);
+        assert_eq!(policy.with([("spares.strikes_max", "")]).unwrap().spares.strikes_max, None);
+        assert!(policy.with([("brakes.hold_above_failed", "")]).is_err(), "it has no default");
+        assert!(policy.with([("applies.tenants", "Acme")]).is_err(), "a tenant is a name");
         assert!(policy.with([("spares.labels", "gold")]).is_err(), "a label has a value");
         assert!(policy.with([("spares.strikes_max", "10")]).is_err(), "only ten strikes are kept");
         assert!(policy.with([("spares.differs_in", "[rack")]).is_err());

@@ -4,14 +4,14 @@
 //! the same functions say with the one policy and with the other. What it never does: touch the engine that acts; it works
 //! on a copy. It looks at one moment; what a policy would have done in the past, a replay tells.
 
-use crate::command::{Command, Step};
+use crate::command::{Command, Rejected, Step};
 use crate::coverage::{Cover, Coverage, Held, Loss};
 use crate::engine::Engine;
 use crate::observation::Sight;
 use crate::plan::Verdict;
 use crate::planner::Subject;
 use crate::policy::{Detection, Policy, PolicyChange};
-use crate::state::{Order, PolicyRecord};
+use crate::state::{ClusterState, InstanceRecord, Order, PolicyRecord};
 use crate::waiting::Waiting;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,9 @@ pub struct Preview {
     pub changes: Vec<PolicyChange>,
     /// Instances that it protects.
     pub instances: u64,
+    /// Instances that another policy would protect.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub protected: BTreeMap<InstanceId, Changed<PolicyId>>,
     /// Nodes that would be judged otherwise now.
     pub verdicts: BTreeMap<NodeId, Changed<Verdict>>,
     /// Nodes that would be fenced now, or no longer: what would be done to each.
@@ -90,26 +93,32 @@ impl Preview {
 impl Engine {
     /// What would change now if the policy of this name were this one. Costs two copies of the engine and two passes over
     /// all nodes: for people, beside the loop.
-    pub fn preview(&self, now: Now, name: &PolicyId, policy: &Policy) -> Preview {
+    ///
+    /// # Errors
+    /// [`Rejected::Ambiguous`]: it would apply to an instance as specifically as another policy does.
+    pub fn preview(&self, now: Now, name: &PolicyId, policy: &Policy) -> Result<Preview, Rejected> {
         let before = self.clone().outlook(now);
         let mut tried = self.clone();
         let old = self.state().policies.get(name);
         let version = old.map_or(LogIndex(0), |record| record.version);
         let record = PolicyRecord { policy: policy.clone(), version, order: Order::default() };
         tried.state_mut().policies.insert(name.clone(), record);
-        tried.see_by(name, &policy.detection);
+        tried.state_mut().select_policies()?;
+        let protected = changed(&protection(self.state()), &protection(tried.state()), &PolicyId::default());
+        tried.see_as_it_would(self.state());
         let after = tried.outlook(now);
-        let protects = |record: &&crate::state::InstanceRecord| record.instance.policy == *name;
-        Preview {
+        let protects = |record: &&InstanceRecord| record.policy == *name;
+        Ok(Preview {
             version,
             new: old.is_none(),
             changes: old.map(|old| policy.changes_since(&old.policy)).unwrap_or_default(),
             instances: self.state().instances.values().filter(protects).count() as u64,
+            protected,
             verdicts: changed(&before.verdicts, &after.verdicts, &Verdict::Unknown),
             fences: changed(&before.fates, &after.fates, &Fate::LeftAlone),
             covers: changed(&before.coverage.instances, &after.coverage.instances, &no_cover()),
             losses: changed(&told(&before.coverage), &told(&after.coverage), &no_loss()),
-        }
+        })
     }
 
     /// Judges and plans as a leader would, and commits its verdicts in this copy.
@@ -141,14 +150,21 @@ impl Engine {
         Outlook { verdicts: verdicts.collect(), fates, coverage }
     }
 
-    /// What the members would report with longer limits of silence. Silence that is shorter than the limits in force no
-    /// member has reported, so shorter limits find nothing new here.
-    fn see_by(&mut self, name: &PolicyId, rules: &Detection) {
+    /// What the members would report with longer limits of silence than those of `before`, node by node. Silence that is
+    /// shorter than the limits in force no member has reported, so shorter limits find nothing new here.
+    fn see_as_it_would(&mut self, before: &ClusterState) {
+        let rules = |state: &ClusterState, node: &NodeId| -> Option<Detection> {
+            state.policy_of_node(node).map(|(_, record)| record.policy.detection.clone())
+        };
         let state = self.state();
-        let by_it = |node: &&NodeId| state.policy_of_node(node).is_some_and(|(policy, _)| policy == name);
-        let nodes: BTreeSet<NodeId> = state.nodes.keys().filter(by_it).cloned().collect();
+        let others = state.nodes.keys().filter_map(|node| {
+            let now = rules(state, node)?;
+            (rules(before, node).as_ref() != Some(&now)).then(|| (node.clone(), now))
+        });
+        let others: BTreeMap<NodeId, Detection> = others.collect();
         for report in self.reports_mut() {
-            for (_, sight) in report.sights.iter_mut().filter(|(node, _)| nodes.contains(*node)) {
+            for (node, sight) in &mut report.sights {
+                let Some(rules) = others.get(node) else { continue };
                 match sight {
                     Sight::Silent { lasting, never: false, .. } if *lasting < rules.suspect_after => {
                         let epoch = Epoch(0);
@@ -162,6 +178,10 @@ impl Engine {
             }
         }
     }
+}
+
+fn protection(state: &ClusterState) -> BTreeMap<InstanceId, PolicyId> {
+    state.instances.iter().map(|(name, record)| (name.clone(), record.policy.clone())).collect()
 }
 
 fn no_cover() -> Cover {
@@ -200,19 +220,19 @@ fn changed<K: Ord + Clone, T: Clone + PartialEq>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::command::{Documents, Proposal};
     use crate::coverage::tests::{PROVIDER, instance, node};
     use crate::engine::Input;
     use crate::observation::{Kernel, Report, Stamp};
-    use crate::plan::Cause;
+    use crate::plan::{Cause, Decision};
 
     const ME: MemberId = MemberId(1);
     const NOW: Now = Now { mono: Mono(100_000), wall: Wall(100_000) };
-    const LATER: Now = Now { mono: Mono(101_000), wall: Wall(101_000) };
+    pub(crate) const LATER: Now = Now { mono: Mono(101_000), wall: Wall(101_000) };
 
-    fn commit(engine: &mut Engine, command: Command) {
+    pub(crate) fn commit(engine: &mut Engine, command: Command) {
         let index = LogIndex(engine.state().applied.0 + 1);
         let proposal = Proposal { at: Wall(0), by: "test".to_owned(), command };
         engine.handle(NOW, Input::Applied { index, proposal });
@@ -252,10 +272,45 @@ mod tests {
         engine
     }
 
+    /// The same, with `quick` changed, once n1 is judged failed.
+    pub(crate) fn fallen(changes: &[(&str, &str)]) -> Engine {
+        let mut engine = leader();
+        let name: PolicyId = "quick".parse().unwrap();
+        let policy = Box::new(engine.state().policies[&name].policy.with(changes.iter().copied()).unwrap());
+        commit(&mut engine, Command::SetPolicy { name, policy, check: None, reason: "why not".to_owned() });
+        let leader = engine.leads().unwrap();
+        let verdict = Verdict::Failed(Cause::Silent);
+        let evidence = crate::plan::Evidence::default();
+        let step = Step::Judge { node: "n1".parse().unwrap(), verdict, evidence };
+        commit(&mut engine, Command::Lead { leader, step });
+        engine
+    }
+
+    /// What it would decide now.
+    pub(crate) fn decided(engine: &Engine, now: Now) -> Option<Decision> {
+        engine.plan_now(now).commands.into_iter().find_map(|command| {
+            let Command::Lead { step: Step::Begin(decision), .. } = command else { return None };
+            Some(*decision)
+        })
+    }
+
+    /// What its gates say beside the brakes, or why nothing is decided.
+    pub(crate) fn gates(engine: &Engine, now: Now) -> Vec<String> {
+        let of_the_policy =
+            |gate: &crate::plan::Gate| ["wishes", "window", "approval"].contains(&&*gate.name);
+        match decided(engine, now) {
+            Some(decision) => {
+                let gates = decision.gates.into_iter().filter(of_the_policy);
+                gates.map(|gate| format!("{}: {}", gate.name, gate.found)).collect()
+            }
+            None => engine.plan_now(now).waiting.into_values().flatten().map(|why| why.to_string()).collect(),
+        }
+    }
+
     fn preview(engine: &Engine, changes: &[(&str, &str)]) -> Preview {
         let name: PolicyId = "quick".parse().unwrap();
         let policy = engine.state().policies[&name].policy.with(changes.iter().copied()).unwrap();
-        engine.preview(LATER, &name, &policy)
+        engine.preview(LATER, &name, &policy).unwrap()
     }
 
     #[test]
@@ -284,5 +339,38 @@ mod tests {
         let before = Cover::Spare("s1".parse().unwrap());
         assert_eq!(told.covers[&"web".parse().unwrap()], Changed { before, after });
         assert_eq!(told.instances, 1);
+    }
+
+    #[test]
+    fn a_policy_that_would_apply_takes_instances_over_with_their_nodes_and_says_so() {
+        let mut engine = leader();
+        let text = "[[instance]]\nname = \"web\"\nnode = \"n1\"\nlabels = { tier = \"gold\" }\n";
+        commit(&mut engine, Command::Describe(Box::new(toml::from_str(text).unwrap())));
+        let dead = Sight::Silent { lasting: Millis(900), never: false, kernel: Kernel::Mute };
+        sees(&mut engine, LATER, 3, "n1", dead);
+        let gold: PolicyId = "gold".parse().unwrap();
+        let quick = &engine.state().policies[&"quick".parse().unwrap()].policy;
+        let told = |changes: &[(&str, &str)]| {
+            let changes = changes.iter().copied().chain([("applies.labels", "tier=gold")]);
+            engine.preview(LATER, &gold, &quick.with(changes).unwrap()).unwrap()
+        };
+        let preview = told(&[("detection.members_min", "1")]);
+        let web: InstanceId = "web".parse().unwrap();
+        assert_eq!(preview.protected[&web], Changed { before: PolicyId::default(), after: gold.clone() });
+        assert_eq!(preview.verdicts[&"n1".parse().unwrap()].after, Verdict::Failed(Cause::Silent));
+        // By the rules of the policy that would take it over, this silence would not have been seen.
+        let preview = told(&[("detection.members_min", "1"), ("detection.suspect_after", "1s")]);
+        assert_eq!((preview.protected.len(), preview.verdicts.len()), (1, 0));
+        let silver: PolicyId = "silver".parse().unwrap();
+        let policy = quick.with([("applies.labels", "tier=gold")]).unwrap();
+        let set = Command::SetPolicy {
+            name: silver.clone(),
+            policy: Box::new(policy.clone()),
+            check: None,
+            reason: String::new(),
+        };
+        commit(&mut engine, set);
+        let refused = engine.preview(LATER, &gold, &policy).unwrap_err();
+        assert_eq!(refused, Rejected::Ambiguous { instance: web, first: gold, second: silver });
     }
 }

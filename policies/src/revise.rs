@@ -45,7 +45,7 @@ impl ClusterState {
         if name.as_str() == DEFAULT_POLICY {
             return in_use("it protects every node that carries no instance".to_owned());
         }
-        if let Some(record) = self.instances.values().find(|record| record.instance.policy == *name) {
+        if let Some(record) = self.instances.values().find(|record| record.policy == *name) {
             return in_use(format!("instance {} is protected by it", record.instance.name));
         }
         if let Some(plan) = self.running().find(|plan| plan.decision.policy.0 == *name) {

@@ -189,6 +189,7 @@ impl fmt::Display for NodeState {
 
 /// An instance and where it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredInstance")]
 pub struct InstanceRecord {
     /// As described; shared likewise.
     pub instance: Arc<Instance>,
@@ -198,6 +199,26 @@ pub struct InstanceRecord {
     pub epoch: Epoch,
     /// An operator's order to move it.
     pub evacuate: Option<Evacuation>,
+    /// The policy that protects it: as it was selected when documents or policies changed last.
+    pub policy: PolicyId,
+}
+
+/// The same as it is stored: without a policy in snapshots of before policies were selected.
+#[derive(Deserialize)]
+struct StoredInstance {
+    instance: Arc<Instance>,
+    node: NodeId,
+    epoch: Epoch,
+    evacuate: Option<Evacuation>,
+    #[serde(default)]
+    policy: Option<PolicyId>,
+}
+
+impl From<StoredInstance> for InstanceRecord {
+    fn from(StoredInstance { instance, node, epoch, evacuate, policy }: StoredInstance) -> Self {
+        let policy = policy.or_else(|| instance.policy.clone()).unwrap_or_default();
+        InstanceRecord { instance, node, epoch, evacuate, policy }
+    }
 }
 
 /// An operator's order to move an instance off its node, whatever the node's health.
@@ -296,7 +317,7 @@ impl ClusterState {
 
     /// The policy that protects what the node carries, or the default policy.
     pub fn policy_of_node(&self, node: &NodeId) -> Option<(&PolicyId, &PolicyRecord)> {
-        let wanted = self.instance_on(node).map(|record| &record.instance.policy);
+        let wanted = self.instance_on(node).map(|record| &record.policy);
         match wanted {
             Some(wanted) => self.policies.get_key_value(wanted),
             None => self.policies.iter().find(|(name, _)| name.as_str() == DEFAULT_POLICY),

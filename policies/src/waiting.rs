@@ -97,6 +97,13 @@ pub enum Waiting {
         /// The limit.
         max: u32,
     },
+    /// Decided, but outside of the windows in which the policy may act as it does inside.
+    OutsideWindow {
+        /// When the next window begins.
+        begins: Wall,
+        /// What is waited for until then.
+        meanwhile: Box<Waiting>,
+    },
     /// Decided, but the policy only watches.
     Shadow {
         /// The node that would be fenced.
@@ -236,6 +243,10 @@ impl fmt::Display for Waiting {
             }
             Waiting::FencesPer10Min { now, max } => {
                 write!(f, "{now} fences were begun within ten minutes, at most {max} may be")
+            }
+            Waiting::OutsideWindow { begins, meanwhile } => {
+                let begins = crate::window::minute(*begins);
+                write!(f, "outside of the policy's windows until {begins}; until then {meanwhile}")
             }
             Waiting::Shadow { node, spare } => {
                 write!(

@@ -83,6 +83,17 @@ name!(
     /// A configured storage, network or boot provider.
     ProviderId
 );
+name!(
+    /// Who owns an instance: a customer, a department, a project.
+    TenantId
+);
+
+impl Default for PolicyId {
+    /// The policy of what names none and is selected by none.
+    fn default() -> Self {
+        PolicyId(crate::state::DEFAULT_POLICY.to_owned())
+    }
+}
 
 macro_rules! number {
     ($(#[$doc:meta])* $type:ident, $prefix:literal) => {
@@ -267,6 +278,7 @@ mod tests {
     #[test]
     fn names_are_short_plain_and_lower_case() {
         assert!("node-1.rack_2".parse::<NodeId>().is_ok());
+        assert_eq!(crate::state::DEFAULT_POLICY.parse(), Ok(PolicyId::default()));
         for bad in ["", "-a", "Node", "a b", "ä", &"x".repeat(64)] {
             assert!(bad.parse::<NodeId>().is_err(), "{bad}");
         }

@@ -569,19 +569,4 @@ mod tests {
             }
         }
     }
-
-    #[test]
-    fn every_policy_key_is_documented_with_both_presets() {
-        let rows: Vec<String> = policies::KEYS
-            .iter()
-            .flat_map(|key| documented(1, |found| found == *key))
-            .map(|row| row.0)
-            .collect();
-        assert_eq!(rows, policies::KEYS);
-        for (column, (name, preset)) in [2, 3].into_iter().zip(policies::Policy::presets()) {
-            let rows: Vec<_> =
-                policies::KEYS.iter().flat_map(|key| documented(column, |found| found == *key)).collect();
-            assert_eq!(toml::from_str::<policies::Policy>(&as_toml(&rows)).unwrap(), preset, "{name}");
-        }
-    }
 }

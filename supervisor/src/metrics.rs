@@ -384,8 +384,10 @@ mod tests {
         let replicated = [(MemberId(2), LogIndex(7))].into();
         let progress = Progress { last: Some(LogIndex(9)), replicated, ..Progress::default() };
         let leader = Some(MemberId(1));
-        let losses =
-            [("rack/r1".to_owned(), Loss { spares: [("web".parse().unwrap(), None)].into(), held: None })];
+        let losses = [(
+            "rack/r1".to_owned(),
+            Loss { spares: [("web".parse().unwrap(), None)].into(), ..Loss::default() },
+        )];
         let coverage = &Coverage { losses: losses.into(), ..Coverage::default() };
         let (me, progress) = (MemberId(1), &progress);
         metrics.text(Scene { state, me, leader, progress, coverage: Some(coverage) }).unwrap()

@@ -67,10 +67,12 @@ pub(super) fn documents_seeds() -> Vec<Vec<u8>> {
                 address = \"10.0.1.1:623\"\nuser = \"ha\"\npassword = \"p\"\ncipher_suite = 3\n";
     let rack =
         "[[provider]]\nname = \"rack\"\nkind = \"rack\"\nurl = \"http://127.0.0.1:1\"\ntoken = \"t\"\n";
-    let instance = "[[instance]]\nname = \"db\"\nnode = \"n1\"\npolicy = \"quick\"\nneeds = { cpu = \"x\" }\n\
+    let instance = "[[instance]]\nname = \"db\"\nnode = \"n1\"\npolicy = \"quick\"\ntenant = \"acme\"\n\
+                    labels = { tier = \"gold\" }\nneeds = { cpu = \"x\" }\n\
                     volumes = [{ provider = \"rack\", volume = \"v1\" }]\nnetworks = [{ vlan = 10, mac = \"m\" }]\n\
                     boot = { provider = \"rack\", image = \"img\" }\n";
     let policy = Policy::presets().into_iter().next().expect("a preset").1;
+    let policy = policy.with(CHOICES).expect("choices that hold");
     let policy = toml::to_string(&policy).expect("a policy can be written");
     let sections = format!("\n{policy}").replace("\n[", "\n[policy.");
     let policy = format!("[[policy]]\nname = \"mine\"{sections}");
@@ -97,11 +99,23 @@ pub(super) fn policy_set(data: &[u8]) -> bool {
     !changes.is_empty()
 }
 
+/// Which instances, when, and what is given up.
+const CHOICES: [(&str, &str); 6] = [
+    ("applies.tenants", "acme,foo"),
+    ("applies.labels", "tier=gold"),
+    ("spares.differs_in", "rack"),
+    ("spares.give_up", "differs_in,labels"),
+    ("acting.windows", "Mon,Wed..Fri 08:00-18:00,Sat 22:00-02:00"),
+    ("acting.outside", "shadow"),
+];
+
 pub(super) fn policy_set_seeds() -> Vec<Vec<u8>> {
+    let choices: String = CHOICES.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
     let times = "detection.suspect_after=1s\ndetection.gray_after=1m\nfencing.isolation_alone=never\n";
     let counts = "brakes.fences_per_10min_max=9\nbrakes.hold_above_failed=7\ndetection.members_min=2\n";
     let others = "fencing.power_alone=true\nfencing.isolation_alone=5s\ntakeover.start_deadline=1d\n";
-    [times, counts, others]
+    let others = format!("{others}{choices}");
+    [times, counts, &others]
         .into_iter()
         .zip(0..)
         .map(|(text, at)| [&[at][..], text.as_bytes()].concat())

@@ -350,7 +350,9 @@ impl InstanceDescription {
         Instance {
             name: self.name.clone(),
             node: self.node.clone(),
-            policy: self.policy.clone(),
+            policy: Some(self.policy.clone()),
+            tenant: None,
+            labels: BTreeMap::new(),
             volumes: vec![Volume { provider: rack.clone(), volume: self.volume.clone() }],
             networks: self.networks.clone(),
             boot: Some(Boot { provider: rack.clone(), image: self.image.clone() }),

@@ -63,7 +63,9 @@ pub fn inventory(seal: &Seal, policy: &Policy, instances: u64, spares: u64, dice
         documents.instances.push(Instance {
             name: name(&format!("i{number:02}")),
             node: node.name.clone(),
-            policy: name("sim"),
+            policy: Some(name("sim")),
+            tenant: None,
+            labels: BTreeMap::new(),
             volumes: vec![Volume { provider: name("array"), volume: name(&format!("v{number:02}")) }],
             networks: vec![Network { vlan: 100 + u16::try_from(number).unwrap_or(0), mac: None }],
             boot: Some(Boot { provider: name("boot"), image: "image".to_owned() }),

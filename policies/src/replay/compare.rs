@@ -109,6 +109,11 @@ fn notes(trial: &Trial, current: &Policy, track: &Track, candidate: &Played) -> 
     if trial.candidate.acting != Acting::default() || current.acting != Acting::default() {
         notes.push("acting.mode is not looked at: both are played as if they acted by themselves".to_owned());
     }
+    if trial.candidate.applies != current.applies {
+        notes.push(
+            "applies is not looked at: each node is judged by the policy that protected it then".to_owned(),
+        );
+    }
     let missing = u64::from(trial.voters).saturating_sub(track.members.len() as u64);
     if missing > 0 {
         notes.push(format!(

@@ -47,6 +47,8 @@ pub enum Want {
     Cleaned(Pick),
     Discover(Pick, u8),
     OldLeader(Pick),
+    Apply(Pick, u8),
+    Label(Pick, u8),
 }
 
 /// A choice among however many there are.
@@ -67,7 +69,7 @@ impl Want {
     pub fn read([kind, a, b, c, d, e]: Choice) -> Want {
         let (pa, pb, pc) = (Pick(a), Pick(b), Pick(c));
         let (on, rarely) = (b.is_multiple_of(2), d.is_multiple_of(10));
-        match kind % 55 {
+        match kind % 57 {
             0 | 1 => Want::Arm(a.is_multiple_of(2)),
             2 => Want::Cordon(pa, on),
             3 => Want::Maintain(pa, on),
@@ -92,7 +94,9 @@ impl Want {
             51 => Want::Stick(pa, on),
             52 => Want::Cleaned(pa),
             53 => Want::Discover(pa, b),
-            _ => Want::OldLeader(pa),
+            54 => Want::OldLeader(pa),
+            55 => Want::Apply(pa, b),
+            _ => Want::Label(pa, b),
         }
     }
 }
@@ -115,6 +119,7 @@ pub fn check(wants: impl IntoIterator<Item = Want>) -> Result<ClusterState, Stri
         plans_do_not_share(&state)?;
         nodes_and_instances_agree(&state)?;
         proof_comes_first(&state)?;
+        policies_are_selected(&state)?;
         time_runs_forward(&before, &state)?;
     }
     let text = serde_json::to_string(&state).unwrap();
@@ -193,7 +198,9 @@ fn instance(name_: &str, node: &str) -> Instance {
     Instance {
         name: name(name_),
         node: name(node),
-        policy: name("quick"),
+        policy: Some(name("quick")),
+        tenant: None,
+        labels: Default::default(),
         volumes: vec![Volume { provider: name("rack"), volume: name(&format!("vol-{name_}")) }],
         networks: vec![Network { vlan: 10, mac: None }],
         boot: None,
@@ -328,11 +335,55 @@ pub fn command(state: &ClusterState, want: &Want) -> Command {
             let found = Capabilities { cpus: Some(u32::from(*cpus)), ..Capabilities::default() };
             lead(Step::Discover { node: node(at), found: Box::new(found) })
         }
+        Want::Apply(at, bits) => {
+            let labels = labels(*bits);
+            let applies = Applies { labels, ..Applies::default() };
+            let (_, preset) = Policy::presets().remove(1);
+            let policy = Box::new(Policy { applies, ..preset });
+            let name = name(["one", "two", "three"][at.of(3)]);
+            Command::SetPolicy { name, policy, check: None, reason: reason() }
+        }
+        Want::Label(at, bits) => {
+            let number = at.of(INSTANCES.len());
+            let described = self::instance(INSTANCES[number], NODES[number]);
+            let policy = described.policy.clone().filter(|_| bits.is_multiple_of(3));
+            let instances = vec![Instance { policy, labels: labels(*bits), ..described }];
+            Command::Describe(Box::new(Documents { instances, ..Documents::default() }))
+        }
         Want::OldLeader(at) => Command::Lead {
             leader: LeaderEpoch(leader.0.wrapping_sub(1)),
             step: Step::Cleaned { node: node(at) },
         },
     }
+}
+
+/// Some of two labels.
+fn labels(bits: u8) -> std::collections::BTreeMap<String, String> {
+    let given = ["a", "b"].into_iter().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1);
+    given.map(|(_, key)| (key.to_owned(), "1".to_owned())).collect()
+}
+
+/// The record says by which policy an instance is protected: the named one, the most specific one, or the default.
+fn policies_are_selected(state: &ClusterState) -> Result<(), String> {
+    for (name, record) in &state.instances {
+        let applying =
+            state.policies.iter().filter(|(_, policy)| policy.policy.applies.is_to(&record.instance));
+        let weight = |policy: &PolicyRecord| policy.policy.applies.specificity();
+        let most = applying.clone().map(|(_, policy)| weight(policy)).max();
+        let best: Vec<_> = applying
+            .filter(|(_, policy)| Some(weight(policy)) == most)
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let named = record.instance.policy.as_ref().map(PolicyId::as_str);
+        holds!(named.is_some() || best.len() < 2, "{name} has two policies");
+        let expected = named.or(best.first().copied()).unwrap_or(DEFAULT_POLICY);
+        holds!(
+            record.policy.as_str() == expected,
+            "{name} is protected by {}, not {expected}",
+            record.policy
+        );
+    }
+    Ok(())
 }
 
 /// At most one running plan for each node, instance and spare (R7).

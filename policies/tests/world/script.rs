@@ -168,10 +168,7 @@ fn node(name: NodeId, options: &mut BTreeMap<&str, &str>) -> Result<Node, String
     let identity = Identity { guid: options.remove("guid").map(str::to_owned) };
     let (fencing, ports) = (fencing.collect(), (1..=ports).map(port).collect::<Result<_, String>>()?);
     let probe = Probe { tcp, icmp: None };
-    let is_label = |key: &&str| key.starts_with("label.");
-    let labels = options.iter().filter(|(key, _)| is_label(key));
-    let labels =
-        labels.map(|(key, value)| (key.trim_start_matches("label.").into(), (*value).into())).collect();
+    let labels = labels(options);
     let domains = options.iter().filter(|(key, _)| !is_label(key));
     let domains = domains.map(|(key, value)| ((*key).into(), (*value).into())).collect();
     let capabilities = Capabilities::default();
@@ -189,6 +186,15 @@ fn node(name: NodeId, options: &mut BTreeMap<&str, &str>) -> Result<Node, String
     })
 }
 
+fn is_label(key: &str) -> bool {
+    key.starts_with("label.")
+}
+
+fn labels(options: &BTreeMap<&str, &str>) -> BTreeMap<String, String> {
+    let label = |(key, value): (&&str, &&str)| Some((key.strip_prefix("label.")?.into(), (*value).into()));
+    options.iter().filter_map(label).collect()
+}
+
 fn instance(name: InstanceId, node: NodeId, options: &mut BTreeMap<&str, &str>) -> Result<Instance, String> {
     let volumes: u8 = number(options, "volumes", 1)?;
     let networks: u8 = number(options, "networks", 1)?;
@@ -199,12 +205,17 @@ fn instance(name: InstanceId, node: NodeId, options: &mut BTreeMap<&str, &str>) 
     };
     let volumes = (1..=volumes).map(volume).collect::<Result<_, String>>()?;
     let networks = (1..=networks).map(|_| Network { vlan, mac: None }).collect();
-    let policy = parse(options.remove("policy").unwrap_or("quick"))?;
+    let named = options.remove("unnamed").is_none();
+    let policy = named.then(|| parse(options.remove("policy").unwrap_or("quick"))).transpose()?;
+    let tenant = options.remove("tenant").map(parse).transpose()?;
+    let labels = labels(options);
     let boot = options.remove("noboot").is_none();
     let boot = boot.then(|| Ok::<_, String>(Boot { provider: parse("rack")?, image: format!("img-{name}") }));
-    let needs = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let needs = options.iter().filter(|(key, _)| !is_label(key));
+    let needs = needs.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let requires = Requirements::default();
-    Ok(Instance { name, node, policy, volumes, networks, boot: boot.transpose()?, needs, requires })
+    let boot = boot.transpose()?;
+    Ok(Instance { name, node, policy, tenant, labels, volumes, networks, boot, needs, requires })
 }
 
 /// The named policy, or a copy of `quick` under a new name, with `key=value` changes. Contradictions are left in it
@@ -218,12 +229,13 @@ fn policy(state: &ClusterState, name: &str, changes: &[&str]) -> Result<Policy, 
         let slot = value.pointer_mut(&format!("/{}", key.replace('.', "/")));
         match (slot, key.split_once('.')) {
             (Some(slot), _) => *slot = change,
-            // An absent option of a section.
-            (None, Some((section, name))) => {
-                let section = value.get_mut(section).and_then(serde_json::Value::as_object_mut);
-                section.ok_or(format!("no key {key:?}"))?.insert(name.to_owned(), change);
+            // An absent option of a section, which may be absent itself.
+            (None, Some((section, name))) if KEYS.iter().any(|known| known.name == key) => {
+                let sections = value.as_object_mut().ok_or("no document")?;
+                let section = sections.entry(section).or_insert_with(|| serde_json::json!({}));
+                section.as_object_mut().ok_or("no section")?.insert(name.to_owned(), change);
             }
-            (None, None) => return Err(format!("no key {key:?}")),
+            (None, _) => return Err(format!("no key {key:?}")),
         }
     }
     serde_json::from_value(value).map_err(|e| e.to_string())

@@ -5,9 +5,9 @@
 
 use crate::seal;
 use policies::{
-    Armed, Cause, ClusterState, Coverage, Event, FenceDevice, Instance, InstanceId, InstanceRecord, LogIndex,
-    MemberId, Millis, Node, NodeId, NodeRecord, NodeState, NodeView, Order, Phase, Plan, PlanId, Policy,
-    PolicyId, Power, Verdict, View, Waiting, Wall,
+    Armed, Because, Cause, ClusterState, Coverage, Event, FenceDevice, Instance, InstanceId, InstanceRecord,
+    LogIndex, MemberId, Millis, Node, NodeId, NodeRecord, NodeState, NodeView, Order, Phase, Plan, PlanId,
+    Policy, PolicyId, Power, TenantId, Verdict, View, Waiting, Wall,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -280,6 +280,13 @@ pub struct InstanceLine {
     /// Labels that a spare must carry.
     #[serde(default)]
     pub needs: BTreeMap<String, String>,
+    /// Who owns it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub tenant: Option<TenantId>,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Answer to `instance show`.
@@ -290,6 +297,10 @@ pub struct InstanceDetail {
     pub record: InstanceRecord,
     /// The line of the list.
     pub line: InstanceLine,
+    /// Why its policy protects it; absent from members that do not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub because: Option<Because>,
     /// Its failovers, newest first.
     pub failovers: Vec<FailoverLine>,
     /// The answering member's clock.
@@ -454,19 +465,21 @@ impl Facts<'_> {
         record: &InstanceRecord,
         failover: Option<PlanId>,
     ) -> InstanceLine {
-        let Instance { policy, volumes, networks, boot, needs, .. } = &*record.instance;
+        let Instance { volumes, networks, boot, needs, tenant, labels, .. } = &*record.instance;
         InstanceLine {
             name: name.clone(),
             node: record.node.clone(),
             verdict: self.state.nodes.get(&record.node).map(|node| node.verdict.clone()).unwrap_or_default(),
             epoch: record.epoch,
-            policy: policy.clone(),
+            policy: record.policy.clone(),
             failover,
             waiting: self.view.instances.get(name).map(|reasons| sentences(reasons)).unwrap_or_default(),
             vlans: networks.iter().map(|network| network.vlan).collect(),
             volumes: volumes.iter().map(|volume| format!("{}/{}", volume.provider, volume.volume)).collect(),
             boot: boot.as_ref().map(|boot| boot.image.clone()),
             needs: needs.clone(),
+            tenant: tenant.clone(),
+            labels: labels.clone(),
         }
     }
 
@@ -479,6 +492,7 @@ impl Facts<'_> {
         Some(InstanceDetail {
             record: record.clone(),
             line: self.instance_line(name, record, failover),
+            because: self.state.selection(name).map(|selection| selection.because),
             failovers: its.map(|plan| self.failover_line(plan)).collect(),
             now: self.now,
         })
@@ -522,7 +536,7 @@ impl Facts<'_> {
     /// `policy get`.
     pub fn policy(&self, name: &PolicyId) -> Option<PolicyDetail> {
         let record = self.state.policies.get(name)?;
-        let protects = |instance: &&InstanceRecord| instance.instance.policy == *name;
+        let protects = |instance: &&InstanceRecord| instance.policy == *name;
         Some(PolicyDetail {
             name: name.clone(),
             version: record.version,

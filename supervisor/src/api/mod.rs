@@ -20,7 +20,7 @@ pub(crate) use change::read_json;
 pub use change::{Applying, Draining, Limited, Reason, Switch};
 pub use members::{NewMember, Transfer};
 pub use openapi::description;
-pub use policy::{Became, Deleting, Policing, PolicyVersion};
+pub use policy::{Became, Deleting, EffectivePolicy, OtherPolicy, Policing, PolicyVersion};
 pub use problem::{Code, Problem};
 pub use serve::{Peer, serve};
 
@@ -104,6 +104,7 @@ fn answered_by_leader() -> Router<ApiState> {
         .route("/v1/instances/{name}", get(read::instance))
         .route("/v1/instances/{name}/evacuate", post(change::evacuate))
         .route("/v1/instances/{name}/approve", post(change::approve))
+        .route("/v1/instances/{name}/policy", get(policy::effective))
         .route("/v1/failovers", get(read::failovers))
         .route("/v1/failovers/{id}", get(read::failover))
         .route("/v1/failovers/{id}/cancel", post(change::cancel))

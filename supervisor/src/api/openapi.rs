@@ -24,6 +24,7 @@ use utoipa::OpenApi;
         policy::list,
         policy::get,
         policy::history,
+        policy::effective,
         policy::plan,
         read::coverage,
         policy::set,

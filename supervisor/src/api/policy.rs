@@ -12,7 +12,8 @@ use crate::clock;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use policies::{
-    ClusterState, Command, LogIndex, Order, Policy, PolicyChange, PolicyId, PolicyRecord, Preview,
+    Applies, Because, ClusterState, Command, InstanceId, LogIndex, Order, Policy, PolicyChange, PolicyId,
+    PolicyRecord, Preview, Selection,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -112,6 +113,14 @@ pub(super) async fn history(
 }
 
 impl Facts<'_> {
+    /// `policy effective`.
+    pub fn effective_policy(&self, instance: &InstanceId) -> Option<EffectivePolicy> {
+        let Selection { policy, because, others } = self.state.selection(instance)?;
+        let detail = self.policy(&policy)?;
+        let others = others.into_iter().map(|(name, applies)| OtherPolicy { name, applies }).collect();
+        Some(EffectivePolicy { detail, instance: instance.clone(), because, others })
+    }
+
     /// `policy history`: newest first.
     pub fn policy_versions(&self, name: &PolicyId) -> Vec<PolicyVersion> {
         let past = self.state.policies_past.get(name).into_iter().flatten();
@@ -137,6 +146,44 @@ impl Facts<'_> {
     }
 }
 
+/// The policy by which an instance is protected, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EffectivePolicy {
+    /// The policy.
+    #[serde(flatten)]
+    pub detail: PolicyDetail,
+    /// The instance.
+    #[schema(value_type = String)]
+    pub instance: InstanceId,
+    /// Why it is this policy: `named` by the instance, `applies` to it, or the `default`.
+    #[schema(value_type = Object)]
+    pub because: Because,
+    /// The others that apply to the instance, the most specific first.
+    pub others: Vec<OtherPolicy>,
+}
+
+/// A policy that applies to an instance and does not protect it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OtherPolicy {
+    /// Its name.
+    #[schema(value_type = String)]
+    pub name: PolicyId,
+    /// To what it applies.
+    #[schema(value_type = Object)]
+    pub applies: Applies,
+}
+
+/// The policy by which an instance is protected, and why.
+#[utoipa::path(get, path = "/v1/instances/{name}/policy", params(("name" = String, Path)), responses((status = 200, body = EffectivePolicy), (status = 404, body = Problem)))]
+pub(super) async fn effective(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+) -> Result<Json<EffectivePolicy>, Problem> {
+    let id: InstanceId = parse(&name)?;
+    let found = facts(&state, |facts| facts.effective_policy(&id));
+    found.map(Json).ok_or_else(|| Problem::not_there(&format!("instance {id}"), "instance list"))
+}
+
 /// What a change of a policy would change now, without making it.
 #[utoipa::path(post, path = "/v1/policies/{name}/plan", params(("name" = String, Path)), request_body = Policing, responses((status = 200, body = Object), (status = 409, body = Problem)))]
 pub(super) async fn plan(
@@ -152,7 +199,8 @@ pub(super) async fn plan(
     let (policy, check) = new_policy(engine.state(), &name, policing)?;
     engine.state().check_version(&name, check).map_err(|why| Problem::rejected(&why))?;
     let preview = tokio::task::spawn_blocking(move || engine.preview(clock::now(), &name, &policy)).await;
-    preview.map(Json).map_err(|error| Problem::broken(format!("work out the preview: {error}")))
+    let preview = preview.map_err(|error| Problem::broken(format!("work out the preview: {error}")))?;
+    preview.map(Json).map_err(|why| Problem::rejected(&why))
 }
 
 /// Changes a policy.

@@ -90,6 +90,7 @@ impl Problem {
                 "`hactl node list`, `hactl instance list` and `hactl policy list` show what there is"
             }
             Rejected::BadPolicy { .. }
+            | Rejected::Ambiguous { .. }
             | Rejected::Conflict { .. }
             | Rejected::InUse { .. }
             | Rejected::TooMany { .. }

@@ -1,13 +1,16 @@
 //! What would happen: the plan of a policy, the coverage of losses.
 
 use super::{Screen, Tone, table};
-use policies::{Changed, Cover, Coverage, Fate, Loss, LossTold, PolicyId, Preview};
+use policies::{
+    Changed, Concession, Cover, Coverage, Fate, InstanceId, Loss, LossTold, NodeId, PolicyId, Preview,
+    given_up,
+};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
 /// `hactl policy plan`: what a change would change now.
 pub fn policy_plan(name: &PolicyId, preview: &Preview, screen: &Screen) -> String {
-    let Preview { version, new, changes, instances, verdicts, fences, covers, losses } = preview;
+    let Preview { version, new, changes, instances, protected, verdicts, fences, covers, losses } = preview;
     if preview.is_nothing() {
         return format!("Policy {name} is so already; nothing would change.\n");
     }
@@ -22,12 +25,18 @@ pub fn policy_plan(name: &PolicyId, preview: &Preview, screen: &Screen) -> Strin
         }
     };
     part("Keys", changes.iter().map(ToString::to_string).collect());
+    part("Instances that another policy would protect", both(protected, ToString::to_string));
     part("Nodes that would be judged otherwise now", both(verdicts, ToString::to_string));
     part("Nodes that would be treated otherwise now", both(fences, |fate| fate_told(fate, screen)));
     part("Instances that would have another spare", both(covers, |cover| cover_told(cover, screen)));
     part("Losses that would be covered otherwise", both(losses, |loss| loss_told(loss, screen)));
-    if verdicts.is_empty() && fences.is_empty() && covers.is_empty() && losses.is_empty() {
-        text.push_str("\nNo node, failover or spare would be affected at this moment.\n");
+    if protected.is_empty()
+        && verdicts.is_empty()
+        && fences.is_empty()
+        && covers.is_empty()
+        && losses.is_empty()
+    {
+        text.push_str("\nNo instance, node, failover or spare would be affected at this moment.\n");
     }
     text.push_str(&format!(
         "\n`hactl policy set {name} ... --check {version}` sets it, if nobody changes it meanwhile.\n"
@@ -53,9 +62,14 @@ fn fate_told(fate: &Fate, screen: &Screen) -> String {
 fn cover_told(cover: &Cover, screen: &Screen) -> String {
     match cover {
         Cover::Spare(node) => screen.tint(Tone::Good, node.as_str()),
+        Cover::Lesser { spare, gives_up } => lesser(spare, gives_up, screen),
         Cover::Moving(plan) => screen.tint(Tone::Careful, &format!("moving by failover {plan}")),
         Cover::Uncovered(why) => screen.tint(Tone::Bad, &format!("none ({why})")),
     }
+}
+
+fn lesser(spare: &NodeId, gives_up: &[Concession], screen: &Screen) -> String {
+    screen.tint(Tone::Careful, &format!("{spare} (gives up {})", given_up(gives_up)))
 }
 
 fn loss_told(loss: &LossTold, screen: &Screen) -> String {
@@ -69,8 +83,7 @@ fn loss_told(loss: &LossTold, screen: &Screen) -> String {
 
 /// `hactl coverage`: who would take over from whom, and which failure domains may be lost.
 pub fn coverage(coverage: &Coverage, screen: &Screen) -> String {
-    let row =
-        |(name, cover): (&policies::InstanceId, &Cover)| vec![name.to_string(), cover_told(cover, screen)];
+    let row = |(name, cover): (&InstanceId, &Cover)| vec![name.to_string(), cover_told(cover, screen)];
     let instances = coverage.instances.iter().map(row).collect();
     let mut text = table(&["INSTANCE", "SPARE"], instances, "No instances are described yet.");
     if !coverage.losses.is_empty() {
@@ -85,11 +98,12 @@ pub fn coverage(coverage: &Coverage, screen: &Screen) -> String {
 /// `hactl coverage --losing rack/r1`.
 pub fn losing(domain: &str, loss: &Loss, screen: &Screen) -> String {
     let mut text = format!("Losing {domain} is covered: {}\n", loss_told(&LossTold::of(loss), screen));
-    let spare = |spare: &Option<policies::NodeId>| match spare {
-        Some(spare) => screen.tint(Tone::Good, spare.as_str()),
-        None => screen.tint(Tone::Bad, "none is left"),
+    let spare = |name: &InstanceId, spare: &Option<NodeId>| match (spare, loss.gives_up.get(name)) {
+        (Some(spare), None) => screen.tint(Tone::Good, spare.as_str()),
+        (Some(spare), Some(gives_up)) => lesser(spare, gives_up, screen),
+        (None, _) => screen.tint(Tone::Bad, "none is left"),
     };
-    let rows = loss.spares.iter().map(|(name, node)| vec![name.to_string(), spare(node)]).collect();
+    let rows = loss.spares.iter().map(|(name, node)| vec![name.to_string(), spare(name, node)]).collect();
     text.push_str(&table(&["INSTANCE", "SPARE"], rows, "No instance runs there."));
     text
 }

@@ -5,10 +5,10 @@ use crate::api::answers::{
     Change, Committed, Described, FailoverDetail, InstanceDetail, NodeDetail, PolicyDetail,
 };
 use crate::api::explain::{Explanation, outcome_text};
-use crate::api::{Became, PolicyVersion};
+use crate::api::{Became, EffectivePolicy, OtherPolicy, PolicyVersion};
 use crate::bundle::BundleContents;
 use crate::context::ContextDetail;
-use policies::{Event, FenceDevice, Intent, Order, Power};
+use policies::{Because, Event, FenceDevice, Intent, Order, Power};
 use std::collections::BTreeMap;
 
 /// A screen of `Name  value` lines; a value of several lines is indented under its name.
@@ -147,7 +147,10 @@ pub fn instance(detail: &InstanceDetail, screen: &Screen) -> String {
     sheet.line("Node", record.node.to_string());
     sheet.line("Health", detail.line.verdict.to_string());
     sheet.line("Epoch", record.epoch.to_string());
-    sheet.line("Policy", described.policy.to_string());
+    let because = detail.because.as_ref().map(|because| format!(" ({because})")).unwrap_or_default();
+    sheet.line("Policy", format!("{}{because}", record.policy));
+    sheet.lines("Tenant", described.tenant.iter().map(ToString::to_string));
+    sheet.lines("Labels", pairs(&described.labels));
     sheet.lines(
         "Volumes",
         described.volumes.iter().map(|volume| format!("{} at {}", volume.volume, volume.provider)),
@@ -222,6 +225,25 @@ pub fn policy(detail: &PolicyDetail) -> Result<String, toml::ser::Error> {
         "# policy {}, version {}, by {}, protects {} instances\n{body}",
         detail.name, detail.version, detail.order.by, detail.instances
     ))
+}
+
+/// `hactl policy effective`: why it is this policy, and then its document.
+///
+/// # Errors
+/// As [`policy`].
+pub fn effective_policy(effective: &EffectivePolicy) -> Result<String, toml::ser::Error> {
+    let EffectivePolicy { detail, instance, because, others } = effective;
+    let other = |other: &OtherPolicy| {
+        format!("# less specific: {}, which applies to {}\n", other.name, other.applies)
+    };
+    let other_if_named = |other: &OtherPolicy| {
+        format!("# not asked for: {}, which applies to {}\n", other.name, other.applies)
+    };
+    let others: String = match because {
+        Because::Named => others.iter().map(other_if_named).collect(),
+        Because::Applies(_) | Because::Default => others.iter().map(other).collect(),
+    };
+    Ok(format!("# {instance} is protected by policy {}: {because}\n{others}{}", detail.name, policy(detail)?))
 }
 
 /// `hactl policy history`.

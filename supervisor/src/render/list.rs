@@ -75,11 +75,13 @@ pub fn instances(instances: &[InstanceLine], screen: &Screen) -> String {
             or_dash(Some(instance.volumes.join(","))),
             or_dash(instance.boot.clone()),
             or_dash(Some(pairs(&instance.needs))),
+            or_dash(instance.tenant.as_ref().map(ToString::to_string)),
+            or_dash(Some(pairs(&instance.labels))),
         ];
         columns(screen, first, wide, vec![or_dash(Some(instance.waiting.join("; ")))])
     };
     let first = vec!["NAME", "NODE", "HEALTH", "EPOCH", "POLICY", "FAILOVER"];
-    let wide = vec!["VLANS", "VOLUMES", "BOOT", "NEEDS"];
+    let wide = vec!["VLANS", "VOLUMES", "BOOT", "NEEDS", "TENANT", "LABELS"];
     let headers = columns(screen, first, wide, vec!["WAITING"]);
     table(&headers, instances.iter().map(row).collect(), "No instances are described yet.")
 }

@@ -250,7 +250,8 @@ fn lists() {
 fn wide_lists_have_more_columns() {
     let mut story = mid_failover();
     let settled = "name = \"db\"\nnode = \"n2\"\npolicy = \"cautious\"\nneeds = { cpu = \"epyc\" }\n\
-                   boot = { provider = \"rack\", image = \"db-7\" }\nnetworks = [{ vlan = 7 }, { vlan = 8 }]\n";
+                   boot = { provider = \"rack\", image = \"db-7\" }\nnetworks = [{ vlan = 7 }, { vlan = 8 }]\n\
+                   tenant = \"acme\"\nlabels = { tier = \"gold\", zone = \"a\" }\n";
     story.state.instances.insert(
         name("db"),
         InstanceRecord {
@@ -258,6 +259,7 @@ fn wide_lists_have_more_columns() {
             node: name("n2"),
             epoch: Epoch(1),
             evacuate: None,
+            policy: name("cautious"),
         },
     );
     let (facts, screen) = (story.facts(), Screen { wide: true, ..screen() });
@@ -353,6 +355,7 @@ fn a_node_shows_what_was_declared_what_was_found_and_what_is_missing() {
         node: name("n3"),
         epoch: Epoch(1),
         evacuate: None,
+        policy: name("quick"),
     };
     story.state.instances.insert(name("db"), instance);
     let (facts, screen) = (story.facts(), screen());
@@ -388,16 +391,49 @@ fn the_past_of_a_policy() {
 }
 
 #[test]
+fn a_policy_says_why_it_is_the_one() {
+    let mut story = mid_failover();
+    let set = |which: &str, changes: &[(&str, &str)]| Command::SetPolicy {
+        name: name(which),
+        policy: Box::new(Policy::presets().remove(0).1.with(changes.iter().copied()).unwrap()),
+        check: None,
+        reason: "by tier".into(),
+    };
+    story.then(96, "admin", set("gold", &[("applies.labels", "tier=gold")]));
+    story.then(97, "admin", set("acme", &[("applies.labels", "tier=gold"), ("applies.tenants", "acme,foo")]));
+    let text =
+        "[[instance]]\nname = \"db\"\nnode = \"n3\"\ntenant = \"acme\"\nlabels = { tier = \"gold\" }\n";
+    story.then(98, "admin", Command::Describe(Box::new(toml::from_str(text).unwrap())));
+    let effective = |instance: &str| {
+        let text = effective_policy(&story.facts().effective_policy(&name(instance)).unwrap()).unwrap();
+        text.lines()
+            .take_while(|line| line.starts_with('#'))
+            .map(|line| format!("{line}\n"))
+            .collect::<String>()
+    };
+    golden("policy_effective", &(effective("db") + &effective("web")));
+    golden(
+        "instance_show_selected",
+        &super::instance(&story.facts().instance(&name("db")).unwrap(), &screen()),
+    );
+}
+
+#[test]
 fn what_would_happen() {
     let story = mid_failover();
     let (db, web): (InstanceId, InstanceId) = (name("db"), name("web"));
     let missing = vec![(name("n2"), "label pool=gold is missing (by the policy)".to_owned())];
     let gap = Cover::Uncovered(Waiting::NoFittingSpare { missing });
-    let short = Loss { spares: [(db.clone(), Some(name("n2"))), (web.clone(), None)].into(), held: None };
+    let mail: InstanceId = name("mail");
+    let spares =
+        [(db.clone(), Some(name("n2"))), (mail.clone(), Some(name("n3"))), (web.clone(), None)].into();
+    let gives_up = vec![Concession::Strikes, Concession::DiffersIn];
+    let short = Loss { spares, gives_up: [(mail.clone(), gives_up.clone())].into(), held: None };
     let coverage = Coverage {
         instances: [
             (name("cache"), Cover::Moving(PlanId(9))),
             (db, Cover::Spare(name("n2"))),
+            (mail, Cover::Lesser { spare: name("n3"), gives_up }),
             (web.clone(), gap.clone()),
         ]
         .into(),
@@ -426,6 +462,7 @@ fn what_would_happen() {
         new: false,
         changes: quick.with(changes).unwrap().changes_since(quick),
         instances: 2,
+        protected: [(web.clone(), Changed { before: name("cautious"), after: name("quick") })].into(),
         verdicts: [(name("n3"), Changed { before: Verdict::Healthy, after: Verdict::Failed(Cause::Silent) })]
             .into(),
         fences: [(name("n3"), Changed { before: Fate::LeftAlone, after: Fate::Fenced { spare: None } })]

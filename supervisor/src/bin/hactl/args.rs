@@ -469,7 +469,7 @@ pub(crate) enum PolicyVerb {
         /// The policy.
         name: String,
     },
-    /// The policy by which an instance is protected.
+    /// The policy by which an instance is protected, and why it is that one.
     #[command(after_help = "Example:\n  hactl policy effective web")]
     Effective {
         /// The instance.

@@ -12,8 +12,8 @@ use reqwest::Method;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, ExitCode};
-use supervisor::api::answers::{Committed, InstanceDetail, PolicyDetail};
-use supervisor::api::{Became, Code, Deleting, Policing, PolicyVersion, Problem};
+use supervisor::api::answers::{Committed, PolicyDetail};
+use supervisor::api::{Became, Code, Deleting, EffectivePolicy, Policing, PolicyVersion, Problem};
 use supervisor::client::ClientError;
 use supervisor::document;
 use supervisor::render::{self, Screen};
@@ -41,11 +41,10 @@ impl Session {
                 self.print(&detail, |_| text.clone())
             }
             PolicyVerb::Effective { instance } => {
-                let path = format!("/v1/instances/{}", segment(&instance));
-                let named: InstanceDetail = self.client.get(&path).await?;
-                let detail = self.policy_detail(named.record.instance.policy.as_str()).await?;
-                let text = format!("# {instance} names policy {}\n{}", detail.name, toml(&detail)?);
-                self.print(&detail, |_| text.clone())
+                let path = format!("/v1/instances/{}/policy", segment(&instance));
+                let effective: EffectivePolicy = self.client.get(&path).await?;
+                let text = render::effective_policy(&effective).map_err(not_written)?;
+                self.print(&effective, |_| text.clone())
             }
             PolicyVerb::Lint { file } => lint(&file),
             PolicyVerb::Plan { name, changes, file } => {
@@ -216,7 +215,11 @@ pub(crate) fn read(source: &str, text: &str) -> Result<Policy, Failure> {
 }
 
 fn toml(detail: &PolicyDetail) -> Result<String, Failure> {
-    render::policy(detail).map_err(|error| Failure::local("write TOML", &error))
+    render::policy(detail).map_err(not_written)
+}
+
+fn not_written(error: impl std::error::Error) -> Failure {
+    Failure::local("write TOML", &error)
 }
 
 /// Single keys with their values, or the whole content of a file.

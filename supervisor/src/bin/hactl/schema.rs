@@ -38,7 +38,7 @@ const VERBS: &[(&str, Prints)] = &[
     (
         "coverage",
         Own(
-            "`Coverage`: `instances` (by name: `spare`, `moving` or `uncovered`), `losses` (by domain: `spares`, `held`); with `--losing` one of `losses`",
+            "`Coverage`: `instances` (by name: `spare`, `lesser`, `moving` or `uncovered`), `losses` (by domain: `spares`, `gives_up`, `held`); with `--losing` one of `losses`",
         ),
     ),
     (
@@ -70,7 +70,7 @@ const VERBS: &[(&str, Prints)] = &[
     ("node uncordon", Answer("post", "/v1/nodes/{name}/cordon")),
     ("policy delete", Answer("delete", "/v1/policies/{name}")),
     ("policy edit", Answer("put", "/v1/policies/{name}")),
-    ("policy effective", Answer("get", "/v1/policies/{name}")),
+    ("policy effective", Answer("get", "/v1/instances/{name}/policy")),
     ("policy get", Answer("get", "/v1/policies/{name}")),
     ("policy history", Answer("get", "/v1/policies/{name}/history")),
     ("policy lint", Text("a line")),
@@ -78,7 +78,7 @@ const VERBS: &[(&str, Prints)] = &[
     (
         "policy plan",
         Own(
-            "`Preview`: `version`, `new`, `changes` (`key`, `old`, `new`), `instances`, and `before` and `after` of what would change in `verdicts`, `fences`, `covers`, `losses`",
+            "`Preview`: `version`, `new`, `changes` (`key`, `old`, `new`), `instances`, and `before` and `after` of what would change in `protected`, `verdicts`, `fences`, `covers`, `losses`",
         ),
     ),
     (
