@@ -1,7 +1,7 @@
 //! What would happen: the plan of a policy, the coverage of losses.
 
 use super::{Screen, Tone, table};
-use policies::{Changed, Cover, Coverage, Fate, Loss, LossTold, PolicyId, Preview};
+use policies::{Changed, Checked, Cover, Coverage, Fate, Loss, LossTold, PolicyId, Preview};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
@@ -78,6 +78,14 @@ pub fn coverage(coverage: &Coverage, screen: &Screen) -> String {
             |(domain, loss): (&String, &Loss)| vec![domain.clone(), loss_told(&LossTold::of(loss), screen)];
         let losses = coverage.losses.iter().map(row).collect();
         text.push_str(&format!("\n{}", table(&["LOSS OF", "COVERED"], losses, "")));
+    }
+    if !coverage.troubles.is_empty() {
+        text.push_str(&format!(
+            "\n{}\n",
+            screen.tint(Tone::Strong, "What failovers would need and is not fine")
+        ));
+        let line = |checked: &Checked| format!("  {}\n", super::checked(checked, screen));
+        text.extend(coverage.troubles.iter().map(line));
     }
     text
 }
