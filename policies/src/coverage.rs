@@ -9,6 +9,7 @@ use crate::memory::LastPower;
 use crate::placement::{Candidate, Wish, candidates, choose, elsewhere, misfit, preference, takes_part};
 use crate::plan::Verdict;
 use crate::policy::{After, Mode, Spares};
+use crate::readiness::{Check, Checked, lacks};
 use crate::sights::doubt;
 use crate::state::{ClusterState, InstanceRecord, NodeRecord, NodeState};
 use crate::view::View;
@@ -18,6 +19,7 @@ use crate::words::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// What would happen to every instance if its node were lost now, and to all of them if a failure domain were.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +28,9 @@ pub struct Coverage {
     pub instances: BTreeMap<InstanceId, Cover>,
     /// Each failure domain in which an instance runs, as `rack/r1`.
     pub losses: BTreeMap<String, Loss>,
+    /// What failovers would need of providers and is not fine, or of which nobody can tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<Checked>,
 }
 
 /// What would happen to one instance.
@@ -113,10 +118,13 @@ impl Coverage {
             let reading = view.nodes.get(node).and_then(|node| node.power);
             reading.map_or(LastPower::NeverAsked, |(power, _)| LastPower::of(power))
         };
-        let candidates = candidates(state, last_power, view.at);
+        let troubles: BTreeMap<Arc<Check>, Checked> =
+            view.troubles().map(|it| (Arc::clone(&it.check), it.clone())).collect();
+        let candidates = candidates(state, last_power, &|check| troubles.get(check).cloned(), view.at);
         let policies = state.policies.iter();
         let ladders = policies.map(|(name, record)| (name.clone(), record.policy.spares.ladder())).collect();
-        Survey { state, now: view.at, ladders: &ladders, candidates: &candidates, classes: vec![] }.take()
+        let (ladders, troubles, candidates) = (&ladders, &troubles, candidates.as_slice());
+        Survey { state, now: view.at, ladders, candidates, troubles, classes: vec![] }.take()
     }
 
     /// Instances that would not come back by themselves.
@@ -141,6 +149,7 @@ struct Survey<'a> {
     /// The wishes of each policy.
     ladders: &'a BTreeMap<PolicyId, Vec<Rung>>,
     candidates: &'a [Candidate<'a>],
+    troubles: &'a BTreeMap<Arc<Check>, Checked>,
     classes: Vec<Class<'a>>,
 }
 
@@ -158,7 +167,8 @@ struct Census<'a> {
 
 impl<'a> Survey<'a> {
     fn take(mut self) -> Coverage {
-        let mut coverage = Coverage::default();
+        let troubles = self.troubles.values().cloned().collect();
+        let mut coverage = Coverage { troubles, ..Coverage::default() };
         let mut domains: BTreeMap<Domain, Vec<(&'a InstanceRecord, &'a NodeRecord)>> = BTreeMap::new();
         for record in self.state.instances.values() {
             let name = &record.instance.name;
@@ -170,8 +180,9 @@ impl<'a> Survey<'a> {
             for (kind, domain) in &from.node.domains {
                 domains.entry((kind, domain)).or_default().push((record, from));
             }
-            let cover =
-                obstacle(self.state, record, from).map_or_else(|| self.cover(record, from), Cover::Uncovered);
+            let obstacle = obstacle(self.state, record, from)
+                .or_else(|| lacks(&record.instance, &from.node, &|check| self.troubles.get(check).cloned()));
+            let cover = obstacle.map_or_else(|| self.cover(record, from), Cover::Uncovered);
             coverage.instances.insert(name.clone(), cover);
         }
         let census = Census::of(self.state);
@@ -359,8 +370,10 @@ pub(crate) mod tests {
     use super::*;
     use crate::command::{Command, Documents, Proposal, Step};
     use crate::concession::given_up;
+    use crate::inventory::SwitchPort;
     use crate::placement::Choice;
     use crate::plan::{Cause, Evidence};
+    use crate::readiness::{CANNOT_TELL_MAX, Finding};
     use proptest::prelude::*;
 
     /// A cluster whose nodes are all healthy: `n*` carry an instance each, `s*` are spares.
@@ -483,21 +496,39 @@ pub(crate) mod tests {
         assert_eq!(held(&state, "rack/r2"), key("hold_above_failed", 4, 3));
     }
 
+    /// What was found of a node's port: each finding, young and old.
+    fn checked(node: &str, finding: u8) -> Option<Checked> {
+        let (provider, port) = ("sw".parse().unwrap(), node.to_owned());
+        let check = Arc::new(Check::Port(SwitchPort { provider, port }));
+        let words = || "it says so".to_owned();
+        let (finding, lasting) = match finding {
+            0 => (Finding::Absent(words()), Millis(0)),
+            1 => (Finding::Faulty(words()), Millis(0)),
+            2 => (Finding::CannotTell(words()), CANNOT_TELL_MAX),
+            3 => (Finding::CannotTell(words()), Millis(CANNOT_TELL_MAX.0 + 1)),
+            4 => (Finding::Fine, CANNOT_TELL_MAX),
+            _ => return None,
+        };
+        Some(Checked { check, finding, age: Millis(0), lasting })
+    }
+
     proptest! {
         /// What is said beforehand is what the planner would choose.
         #[test]
         fn the_cover_is_the_planners_choice(
-            nodes in proptest::collection::vec((0..4u8, 0..3u8, any::<bool>(), 0..2u8), 1..24),
+            nodes in proptest::collection::vec((0..4u8, 0..3u8, any::<bool>(), 0..2u8, 0..8u8), 1..24),
             (differs, pool, strikes_max) in (any::<bool>(), any::<bool>(), any::<bool>()),
             struck in proptest::collection::vec(any::<bool>(), 24),
             give_up in Just(vec![Concession::Strikes, Concession::Labels, Concession::DiffersIn]).prop_shuffle(),
             gives_up in 0..4usize,
         ) {
             let mut text = PROVIDER.to_owned();
-            for (i, (rack, label, spare, needs)) in nodes.iter().enumerate() {
+            let mut view = View::default();
+            for (i, (rack, label, spare, needs, port)) in nodes.iter().enumerate() {
                 let name = format!("{}{i}", if *spare { "s" } else { "n" });
                 let labels = format!("labels = {{ kind = \"k{label}\" }}\nports =");
                 text += &node(&name, &format!("r{rack}")).replace("ports =", &labels);
+                view.checks.extend(checked(&name, *port));
                 if !spare {
                     text += &instance(&format!("i{i}"), &name, &format!("needs = {{ kind = \"k{needs}\" }}"));
                 }
@@ -513,8 +544,9 @@ pub(crate) mod tests {
             for (record, struck) in state.nodes.values_mut().zip(struck) {
                 record.strikes = struck.then_some(Wall(0)).into_iter().collect();
             }
-            let coverage = Coverage::of(&state, &View::default());
-            let all = || candidates(&state, |_| LastPower::NeverAsked, Wall(0));
+            let coverage = Coverage::of(&state, &view);
+            let trouble = |check: &Check| view.troubles().find(|it| *it.check == *check).cloned();
+            let all = || candidates(&state, |_| LastPower::NeverAsked, &trouble, Wall(0));
             let chosen = |record: &InstanceRecord, candidates: &[Candidate]| {
                 let (instance, from) = (&record.instance, &state.nodes[&record.node]);
                 let spares = &state.policies[&record.policy].policy.spares;
@@ -522,10 +554,11 @@ pub(crate) mod tests {
             };
             for record in state.instances.values() {
                 let (instance, from) = (&record.instance, &state.nodes[&record.node]);
-                let expected = match chosen(record, &all()) {
-                    Ok(Choice { spare, gives_up, .. }) if gives_up.is_empty() => Cover::Spare(spare),
-                    Ok(Choice { spare, gives_up, .. }) => Cover::Lesser { spare, gives_up },
-                    Err(missing) => Cover::Uncovered(Waiting::NoFittingSpare { missing }),
+                let expected = match (lacks(instance, &from.node, &trouble), chosen(record, &all())) {
+                    (Some(why), _) => Cover::Uncovered(why),
+                    (None, Ok(Choice { spare, gives_up, .. })) if gives_up.is_empty() => Cover::Spare(spare),
+                    (None, Ok(Choice { spare, gives_up, .. })) => Cover::Lesser { spare, gives_up },
+                    (None, Err(missing)) => Cover::Uncovered(Waiting::NoFittingSpare { missing }),
                 };
                 prop_assert_eq!(&coverage.instances[&instance.name], &expected);
                 let loss = &coverage.losses[&format!("rack/{}", from.node.domains["rack"])];

@@ -12,6 +12,7 @@ use crate::observation::{Power, Report, Stamp};
 use crate::plan::{Phase, Verdict};
 use crate::planner::{Desk, Subject, Wishes, plan};
 use crate::proposals::Proposals;
+use crate::readiness::{Check, Checked, Checks, Finding};
 use crate::sights::Sights;
 use crate::state::{ClusterState, NodeRecord, NodeState};
 use crate::waiting::Waiting;
@@ -66,6 +67,13 @@ pub enum Input {
         node: NodeId,
         /// The reading; `None`: no answer.
         power: Option<Power>,
+    },
+    /// A provider was asked beforehand for what a failover will need.
+    Checked {
+        /// The object.
+        check: Check,
+        /// What was found.
+        finding: Finding,
     },
     /// A node's agent told what hardware it found.
     Found {
@@ -123,6 +131,8 @@ pub enum Output {
         /// Which node.
         node: NodeId,
     },
+    /// Ask a provider for what a failover will need. Changes nothing, and nothing waits for it.
+    Check(Check),
     /// Send this report to all other members.
     Broadcast(Report),
     /// Watch this node, with these limits. Replaces earlier ones.
@@ -218,7 +228,7 @@ impl Engine {
             Input::Leader { leader } => {
                 self.leader = leader;
                 if leader != Some(self.me) {
-                    self.leads = None;
+                    self.lead_no_more();
                     self.waiting.clear();
                 }
                 self.proposals.forget();
@@ -243,6 +253,7 @@ impl Engine {
             Input::PowerRead { node, power } => {
                 self.memory.powers.insert(node, (power, now));
             }
+            Input::Checked { check, finding } => self.memory.checks.answered(&check, finding, now),
             Input::Found { node, found } => {
                 let known = self.state.nodes.get(&node).map(|record| record.found.as_ref());
                 if known == Some(Some(&found)) {
@@ -340,6 +351,7 @@ impl Engine {
             return self.propose(command, outputs);
         };
         self.poll_power(now, outputs);
+        outputs.extend(self.memory.checks.due(now).into_iter().map(Output::Check));
         let mut waiting = BTreeMap::new();
         let judged = self.judge_all(leader, now, &mut waiting);
         let rejudged = judged.iter().filter_map(Command::judges).cloned().collect();
@@ -362,6 +374,9 @@ impl Engine {
         let holds = |why: &Waiting| matches!(why, Waiting::Hold { .. });
         if planned.values().flatten().any(holds) {
             self.memory.held = Some(now);
+        }
+        for (subject, why) in self.memory.checks.reasons(&self.state, now) {
+            waiting.entry(subject.clone()).or_default().push(why.clone());
         }
         for (subject, reasons) in planned {
             waiting.entry(subject).or_insert_with(Vec::new).extend(reasons);
@@ -460,6 +475,16 @@ impl Engine {
 
     pub(crate) fn power_reading(&self, node: &NodeId) -> Option<(Option<Power>, Mono)> {
         self.memory.powers.get(node).copied()
+    }
+
+    pub(crate) fn checks(&self, now: Mono) -> Vec<Checked> {
+        self.memory.checks.all(now)
+    }
+
+    /// What providers said to a leader is told by leaders only.
+    fn lead_no_more(&mut self) {
+        self.leads = None;
+        self.memory.checks = Checks::default();
     }
 
     /// For a copy that is only asked what it would do.

@@ -7,6 +7,7 @@ use crate::effect::{Action, Outcome};
 use crate::observation::{Power, Report, Sight, Stamp};
 use crate::plan::{Intent, Phase, Verdict};
 use crate::policy::{Detection, Policy};
+use crate::readiness::Checks;
 use crate::state::ClusterState;
 use crate::words::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,6 +66,8 @@ pub(crate) struct Memory {
     pub(crate) found: BTreeMap<NodeId, Box<Capabilities>>,
     /// When a node's hardware was last committed, as applied here.
     pub(crate) discovered: BTreeMap<NodeId, Mono>,
+    /// What providers say beforehand of what a failover will need. Lost with the leadership.
+    pub(crate) checks: Checks,
     /// The last moment at which a hold kept this leader from acting.
     pub(crate) held: Option<Mono>,
     /// When this member took over; older intents may be in flight until then and longer.

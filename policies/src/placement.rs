@@ -7,6 +7,7 @@ use crate::memory::LastPower;
 use crate::observation::Power;
 use crate::plan::Verdict;
 use crate::policy::Spares;
+use crate::readiness::{Finding, Trouble, ports_out};
 use crate::state::{ClusterState, NodeRecord, NodeState};
 use crate::words::*;
 use std::borrow::Cow;
@@ -34,6 +35,8 @@ pub(crate) struct Candidate<'a> {
     /// What it has, and what it has less of than was declared.
     capabilities: Cow<'a, Capabilities>,
     mismatch: Option<String>,
+    /// Ports that certainly do not work, by their place.
+    ports_out: Vec<(usize, Finding)>,
     /// The moment of the choice, for what counts only for a time.
     now: Wall,
 }
@@ -48,11 +51,12 @@ pub(crate) struct Wish<'a> {
 }
 
 /// All spares, whether they fit or not.
-pub(crate) fn candidates(
-    state: &ClusterState,
+pub(crate) fn candidates<'a>(
+    state: &'a ClusterState,
     last_power: impl Fn(&NodeId) -> LastPower,
+    trouble: Trouble,
     now: Wall,
-) -> Vec<Candidate<'_>> {
+) -> Vec<Candidate<'a>> {
     let spares = state.nodes.values().filter(|record| record.state == NodeState::Spare);
     let candidate = |record| Candidate {
         record,
@@ -60,6 +64,7 @@ pub(crate) fn candidates(
         plan: state.plan_of_node(&record.node.name).map(|plan| plan.id),
         capabilities: record.capabilities(),
         mismatch: record.mismatch(),
+        ports_out: ports_out(&record.node, trouble),
         now,
     };
     spares.map(candidate).collect()
@@ -69,7 +74,7 @@ pub(crate) fn candidates(
 type Need = fn(&Instance, &Spares, &Candidate) -> Option<String>;
 
 /// Every need, in the order in which a misfit is reported.
-const NEEDS: [Need; 12] = [
+const NEEDS: [Need; 13] = [
     cordoned,
     maintenance,
     not_ordered,
@@ -78,6 +83,7 @@ const NEEDS: [Need; 12] = [
     fenceable,
     is_off,
     ports,
+    ports_work,
     labels,
     pool,
     as_declared,
@@ -126,6 +132,17 @@ fn is_off(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
 fn ports(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
     let (has, needs) = (spare.record.node.ports.len(), instance.networks.len());
     (has < needs).then(|| format!("{has} ports, {needs} needed"))
+}
+
+/// A port that is not there counts even if no network needs it: it could never be closed again, should the spare fail.
+fn ports_work(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
+    let counts = |(at, finding): &&(usize, Finding)| match finding {
+        Finding::Absent(_) => true,
+        Finding::Faulty(_) => *at < instance.networks.len(),
+        Finding::Fine | Finding::CannotTell(_) => false,
+    };
+    let (at, finding) = spare.ports_out.iter().find(counts)?;
+    spare.record.node.ports.get(*at).map(|port| format!("port {}: {finding}", port.port))
 }
 
 fn labels(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {

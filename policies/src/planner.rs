@@ -11,6 +11,7 @@ use crate::observation::{Kernel, Sight};
 use crate::placement::{Candidate, Choice, Wish, candidates, choose};
 use crate::plan::*;
 use crate::policy::{Acting, After, Mode, Policy};
+use crate::readiness::Check;
 use crate::sights::Sights;
 use crate::state::{ClusterState, InstanceRecord, NodeRecord, NodeState};
 use crate::waiting::Waiting;
@@ -207,7 +208,10 @@ impl<'a> Desk<'a> {
     }
 
     fn candidates(&self) -> &[Candidate<'a>] {
-        self.candidates.get_or_init(|| candidates(self.state, |node| self.memory.last_power(node), self.wall))
+        self.candidates.get_or_init(|| {
+            let trouble = |check: &Check| self.memory.checks.trouble(check, self.now);
+            candidates(self.state, |node| self.memory.last_power(node), &trouble, self.wall)
+        })
     }
 
     /// Whether the policy lets it begin. An order is a leave, and what has begun goes on (R4).

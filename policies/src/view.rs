@@ -3,6 +3,7 @@
 use crate::engine::Engine;
 use crate::observation::{Power, SelfDoubt, Sight};
 use crate::planner::Subject;
+use crate::readiness::{Checked, Finding};
 use crate::waiting::Waiting;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,16 @@ pub struct View {
     pub instances: BTreeMap<InstanceId, Vec<Waiting>>,
     /// What failovers wait for.
     pub plans: BTreeMap<PlanId, Vec<Waiting>>,
+    /// What providers say beforehand of ports, volumes and boot images; known to the leader only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Checked>,
+}
+
+impl View {
+    /// What is not fine.
+    pub fn troubles(&self) -> impl Iterator<Item = &Checked> {
+        self.checks.iter().filter(|checked| checked.finding != Finding::Fine)
+    }
 }
 
 /// A member as seen through its reports.
@@ -59,6 +70,7 @@ impl Engine {
             at: now.wall,
             leads: self.leads(),
             not_acting: self.not_acting(),
+            checks: self.checks(now.mono),
             ..View::default()
         };
         for node in self.state().nodes.keys() {

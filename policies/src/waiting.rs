@@ -1,6 +1,7 @@
 //! Why nothing happens. The same sentence appears in the log, the metric, `hactl explain` and the scenario files.
 
 use crate::policy::After;
+use crate::readiness::{CANNOT_TELL_MAX, Check, Finding};
 use crate::words::*;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -124,6 +125,12 @@ pub enum Waiting {
     NoFittingSpare {
         /// Each node that was looked at and what it misses.
         missing: Vec<(NodeId, String)>,
+    },
+    /// A failover begins and will not get through: what it needs of providers is not there, or nobody has been able to
+    /// tell for too long.
+    NotReady {
+        /// Each object and what its provider says.
+        lacks: Vec<(Check, Finding)>,
     },
     /// Volumes and ports of the old node are not all cut off.
     IsolationMissing {
@@ -268,6 +275,17 @@ impl fmt::Display for Waiting {
             Waiting::NoFittingSpare { missing } => {
                 write!(f, "no spare fits")?;
                 missing.iter().try_for_each(|(node, what)| write!(f, "; {node}: {what}"))
+            }
+            Waiting::NotReady { lacks } => {
+                write!(f, "not ready for a failover")?;
+                lacks.iter().try_for_each(|(check, finding)| match finding {
+                    Finding::Fine | Finding::Absent(_) | Finding::Faulty(_) => {
+                        write!(f, "; {check}: {finding}")
+                    }
+                    Finding::CannotTell(words) => {
+                        write!(f, "; {check}: for more than {CANNOT_TELL_MAX} nobody can tell: {words}")
+                    }
+                })
             }
             Waiting::IsolationMissing { missing } => write!(f, "not yet isolated: {}", missing.join(", ")),
             Waiting::PowerProofMissing { node, last, isolation_alone } => {

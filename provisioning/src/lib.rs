@@ -7,13 +7,15 @@
 //! What it never does: it decides nothing, retries no change on its own, and undoes nothing.
 
 mod carry_out;
+mod check;
 pub mod rack;
 mod wish;
 
 pub use carry_out::carry_out;
+pub use check::check;
 pub use wish::Wish;
 
-use policies::{Doubt, LogIndex, Millis, Outcome, Permit, ProviderKind, Refusal};
+use policies::{Check, Doubt, Finding, LogIndex, Millis, Outcome, Permit, ProviderKind, Refusal};
 use std::future::Future;
 use tokio::time::Instant;
 
@@ -36,6 +38,18 @@ pub trait Provider: Send + Sync {
         wish: &Wish,
         deadline: Instant,
     ) -> impl Future<Output = Result<State, ProviderError>> + Send;
+
+    /// Reads whether an object that a failover will need is there and works, as far as that can be seen. Changes nothing.
+    /// A third method, for what is asked here is about no wish: there is no node, no epoch and no token yet. What the
+    /// provider does not know it must not guess: a port that is shut down has no link and may be fine.
+    ///
+    /// # Errors
+    /// [`ProviderError`] if there was no answer that says yes or no.
+    fn check(
+        &self,
+        check: &Check,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Finding, ProviderError>> + Send;
 
     /// Asks once for the wished-for state. `Ok` is an acknowledgement and proves nothing.
     /// The permit is asked right before the request is handed to the connection (R5); the token goes with it (R8).
@@ -130,6 +144,12 @@ impl Provider for Backend {
     async fn look(&self, wish: &Wish, deadline: Instant) -> Result<State, ProviderError> {
         match self {
             Backend::Rack(rack) => rack.look(wish, deadline).await,
+        }
+    }
+
+    async fn check(&self, check: &Check, deadline: Instant) -> Result<Finding, ProviderError> {
+        match self {
+            Backend::Rack(rack) => rack.check(check, deadline).await,
         }
     }
 

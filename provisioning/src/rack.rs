@@ -5,7 +5,7 @@
 //! What it never does: it trusts no acknowledgement and follows no redirect, and shows its token to nobody.
 
 use crate::{ProviderError, State, Wish};
-use policies::{Epoch, InstanceId, LogIndex, Permit, Refusal};
+use policies::{Check, Epoch, Finding, InstanceId, LogIndex, Permit, Refusal};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt;
@@ -75,6 +75,20 @@ pub struct PortState {
     pub setting: PortSetting,
     /// The newest token seen for it.
     pub newest: LogIndex,
+    /// Whether there is a link, however it is set; absent: the switch does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<Link>,
+}
+
+/// Whether something is plugged into a port and alive. A machine that is off keeps its link as long as it has a supply:
+/// it waits to be woken over the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Link {
+    /// There is.
+    Up,
+    /// There is not.
+    Down,
 }
 
 /// A change of a port.
@@ -106,6 +120,20 @@ pub struct BootState {
     pub assignment: Option<Assignment>,
     /// The newest token seen for it.
     pub newest: LogIndex,
+}
+
+/// What the boot service says of an image that it serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageState {
+    /// Its name.
+    pub image: String,
+}
+
+/// Why an object could not be read (HTTP 404).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotThere {
+    /// In words.
+    pub error: String,
 }
 
 /// A change of a node's assignment.
@@ -195,6 +223,24 @@ impl Rack {
         }
     }
 
+    pub(crate) async fn check(&self, check: &Check, deadline: Instant) -> Result<Finding, ProviderError> {
+        let doing = format!("look for {check}");
+        let read = match check {
+            Check::Port(port) => {
+                self.find(&doing, ["ports", &port.port], deadline).await?.map(|port| link_found(&port))
+            }
+            Check::Volume(volume) => {
+                let state = self.find(&doing, ["volumes", volume.volume.as_str()], deadline).await?;
+                state.map(|_: VolumeState| Finding::Fine)
+            }
+            Check::Boot(boot) => {
+                let state = self.find(&doing, ["images", &boot.image], deadline).await?;
+                state.map(|_: ImageState| Finding::Fine)
+            }
+        };
+        Ok(read.unwrap_or_else(|not_there| Finding::Absent(not_there.error)))
+    }
+
     pub(crate) async fn act(
         &self,
         wish: &Wish,
@@ -229,14 +275,36 @@ impl Rack {
         path: [&str; 2],
         deadline: Instant,
     ) -> Result<T, ProviderError> {
+        match self.get(doing, path, deadline).await? {
+            (StatusCode::OK, body) => parse(doing, &body),
+            (status, body) => Err(not_ok(doing, LogIndex(0), status, &body)),
+        }
+    }
+
+    /// The same for an object that may not be there. Only the rack's own words say that it is not: any web server at a wrong
+    /// address answers 404.
+    async fn find<T: DeserializeOwned>(
+        &self,
+        doing: &str,
+        path: [&str; 2],
+        deadline: Instant,
+    ) -> Result<Result<T, NotThere>, ProviderError> {
+        match self.get(doing, path, deadline).await? {
+            (StatusCode::OK, body) => parse(doing, &body).map(Ok),
+            (StatusCode::NOT_FOUND, body) => parse(doing, &body).map(Err),
+            (status, body) => Err(not_ok(doing, LogIndex(0), status, &body)),
+        }
+    }
+
+    async fn get(
+        &self,
+        doing: &str,
+        path: [&str; 2],
+        deadline: Instant,
+    ) -> Result<(StatusCode, Vec<u8>), ProviderError> {
         let response = self.answer(doing, self.request(Method::GET, path), deadline).await?;
         let status = response.status();
-        let body = body(doing, response, deadline).await?;
-        if status != StatusCode::OK {
-            return Err(not_ok(doing, LogIndex(0), status, &body));
-        }
-        serde_json::from_slice(&body)
-            .map_err(|error| ProviderError::Garbled { doing: doing.to_owned(), why: error.to_string() })
+        Ok((status, body(doing, response, deadline).await?))
     }
 
     async fn answer(
@@ -253,6 +321,18 @@ impl Rack {
             Ok(Err(source)) => Err(ProviderError::NoAnswer { doing: doing.to_owned(), source: Some(source) }),
             Err(_) => Err(ProviderError::NoAnswer { doing: doing.to_owned(), source: None }),
         }
+    }
+}
+
+fn parse<T: DeserializeOwned>(doing: &str, body: &[u8]) -> Result<T, ProviderError> {
+    serde_json::from_slice(body)
+        .map_err(|error| ProviderError::Garbled { doing: doing.to_owned(), why: error.to_string() })
+}
+
+fn link_found(port: &PortState) -> Finding {
+    match port.link {
+        Some(Link::Up) | None => Finding::Fine,
+        Some(Link::Down) => Finding::Faulty("it has no link".to_owned()),
     }
 }
 

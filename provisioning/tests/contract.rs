@@ -16,10 +16,10 @@ mod device;
 
 use device::{Device, Script};
 use policies::{
-    Action, Doubt, Effect, Epoch, LogIndex, NodeId, Outcome, Permit, PlanId, ProviderId, ProviderKind,
-    Refusal, Sealed, Seen, VolumeId,
+    Action, Boot, Check, Doubt, Effect, Epoch, Finding, LogIndex, NodeId, Outcome, Permit, PlanId,
+    ProviderId, ProviderKind, Refusal, Sealed, Seen, SwitchPort, Volume, VolumeId,
 };
-use provisioning::{Backend, Provider, Wish, carry_out};
+use provisioning::{Backend, Provider, Wish, carry_out, check};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -229,6 +229,70 @@ async fn a_live_session_without_a_right_is_not_revoked() {
     let device = Device::start(Script::KeepSessions).await;
     let outcome = run(&device, &actions()[0], 7, &Always, SHORT).await;
     assert!(matches!(outcome, Outcome::Unknown(Doubt::NotSeen { .. })), "{outcome:?}");
+}
+
+/// One object of each kind.
+fn checks() -> [Check; 3] {
+    let provider = || "rack".parse::<ProviderId>().unwrap();
+    [
+        Check::Port(SwitchPort { provider: provider(), port: "sw1/3".to_owned() }),
+        Check::Volume(Volume { provider: provider(), volume: "v1".parse().unwrap() }),
+        Check::Boot(Boot { provider: provider(), image: "golden".to_owned() }),
+    ]
+}
+
+async fn found(device: &Device, asked: &Check, time: Duration) -> Finding {
+    check(&backend(device), asked, Instant::now() + time).await
+}
+
+#[tokio::test]
+async fn what_is_there_is_fine_and_asking_changes_nothing() {
+    let device = Device::start(Script::Obey).await;
+    for asked in checks() {
+        assert_eq!(found(&device, &asked, PATIENCE).await, Finding::Fine, "{asked}");
+    }
+    assert_eq!(device.changes(), 0);
+}
+
+#[tokio::test]
+async fn what_the_provider_says_is_not_there_is_certainly_not() {
+    let device = Device::start(Script::HasNothing).await;
+    for (asked, name) in checks().iter().zip(["sw1%2F3", "v1", "golden"]) {
+        let absent = Finding::Absent(format!("there is no {name}"));
+        assert_eq!(found(&device, asked, PATIENCE).await, absent, "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_without_a_link_does_not_work() {
+    let device = Device::start(Script::NoLink).await;
+    let [port, volume, image] = checks();
+    assert_eq!(found(&device, &port, PATIENCE).await, Finding::Faulty("it has no link".to_owned()));
+    for asked in [volume, image] {
+        assert_eq!(found(&device, &asked, PATIENCE).await, Finding::Fine, "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn without_an_answer_that_says_yes_or_no_nobody_can_tell() {
+    for asked in checks() {
+        for script in
+            [Script::Garbage, Script::LookAnswers(404), Script::LookAnswers(401), Script::LookAnswers(500)]
+        {
+            let finding = found(&Device::start(script).await, &asked, PATIENCE).await;
+            assert!(matches!(finding, Finding::CannotTell(_)), "{asked}, {script:?}: {finding:?}");
+        }
+        let finding = found(&Device::start(Script::HangOnLook).await, &asked, SHORT).await;
+        assert!(
+            matches!(&finding, Finding::CannotTell(why) if why.contains("no answer")),
+            "{asked}: {finding:?}"
+        );
+        let finding = found(&Device::gone().await, &asked, PATIENCE).await;
+        assert!(
+            matches!(&finding, Finding::CannotTell(why) if why.contains("connect")),
+            "{asked}: {finding:?}"
+        );
+    }
 }
 
 #[test]

@@ -7,8 +7,8 @@ use crate::clock;
 use crate::outside::Outside;
 use fencing::PowerDriver;
 use policies::{
-    Action, ClusterState, Effect, Identity, LeaderEpoch, Millis, Node, Outcome, Permit, Power, Refusal,
-    Seen,
+    Action, Check, ClusterState, Effect, Finding, Identity, LeaderEpoch, Millis, Node, Outcome, Permit,
+    Power, ProviderId, Refusal, Seen,
 };
 use raft_store::Store;
 use std::sync::Arc;
@@ -23,6 +23,10 @@ const SEND_MAX: Millis = Millis(50);
 /// Time for one reading of power beside a fence. Longer: a fence waits behind it in the BMC's queue, and the reading is no
 /// evidence any more. Shorter: slow BMCs seem mute, and their nodes are not taken as spares.
 const LOOK_MAX: Duration = Duration::from_secs(2);
+
+/// Time for one question to a provider, beforehand. Longer: one that hangs is told of late, and holds up the questions
+/// behind it. Shorter: a storage controller that thinks for seconds seems to be away.
+const CHECK_MAX: Duration = Duration::from_secs(5);
 
 /// Leave to send, as long as this member surely leads, and under the same leadership that wanted the effect: a task that
 /// was held up while another member led must not send when this member leads again. The store knows better than the
@@ -131,6 +135,27 @@ impl<O: Outside> Executor<O> {
         })
     }
 
+    /// Asks a provider for an object that a failover will need. Needs no lease, for it changes nothing.
+    pub fn checker(
+        &self,
+        state: &ClusterState,
+        check: Check,
+    ) -> impl Future<Output = (Check, Finding)> + Send + use<O> {
+        let provider = self.provider(state, check.provider());
+        async move {
+            let finding = match provider {
+                Ok(provider) => provisioning::check(&provider, &check, Instant::now() + CHECK_MAX).await,
+                Err(refusal) => Finding::CannotTell(refusal.to_string()),
+            };
+            (check, finding)
+        }
+    }
+
+    fn provider(&self, state: &ClusterState, name: &ProviderId) -> Result<O::Provider, Refusal> {
+        let provider = state.providers.get(name);
+        self.outside.provider(provider.ok_or_else(|| Refusal::NotConfigured(format!("provider {name}")))?)
+    }
+
     fn tool(&self, state: &ClusterState, action: &Action) -> Result<Tool<O>, Refusal> {
         let record = state.nodes.get(action.node());
         let node = record.map(|record| &record.node);
@@ -149,12 +174,8 @@ impl<O: Outside> Executor<O> {
             | Action::Attach { provider, .. }
             | Action::OpenPort { provider, .. }
             | Action::SetBoot { provider, .. } => {
-                let provider = state
-                    .providers
-                    .get(provider)
-                    .ok_or_else(|| Refusal::NotConfigured(format!("provider {provider}")))?;
                 let initiator = node.initiator.clone();
-                Ok(Tool::Provider { provider: self.outside.provider(provider)?, initiator })
+                Ok(Tool::Provider { provider: self.provider(state, provider)?, initiator })
             }
         }
     }

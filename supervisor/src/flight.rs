@@ -139,6 +139,7 @@ impl Recorder {
             | Input::Voters(_)
             | Input::Report(_)
             | Input::Found { .. }
+            | Input::Checked { .. }
             | Input::Ended { .. }
             | Input::Answered { .. } => {}
         }

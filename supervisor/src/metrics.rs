@@ -322,6 +322,18 @@ fn describe_coverage(r: &Registry, coverage: &Coverage) -> Result<(), MetricsErr
         let kind = domain.split('/').next().unwrap_or_default();
         losses.with_label_values(&[kind]).add(i64::from(!loss.is_covered()));
     }
+    let help =
+        "Ports, volumes and boot images that are not fine, by what their provider says; told by the leader.";
+    let failed = Opts::new("ha_checks_failed", help);
+    let failed: IntGaugeVec = add(r, IntGaugeVec::new(failed, &["kind", "finding"]))?;
+    for kind in ["port", "volume", "boot"] {
+        for finding in ["absent", "faulty", "cannot_tell"] {
+            failed.with_label_values(&[kind, finding]).set(0);
+        }
+    }
+    for checked in &coverage.troubles {
+        failed.with_label_values(&[&word(&*checked.check), &word(&checked.finding)]).inc();
+    }
     Ok(())
 }
 

@@ -279,6 +279,13 @@ impl<O: Outside> Loop<O> {
                 });
             }
             Output::ReadPower { node } => self.read_power(node),
+            Output::Check(check) => {
+                let asked = self.executor.checker(self.engine.state(), check);
+                self.work(async move {
+                    let (check, finding) = asked.await;
+                    Some(Finding::Input(Input::Checked { check, finding }))
+                });
+            }
             Output::Broadcast(report) => {
                 self.recorder.reports(clock::now(), report.doubt.is_some());
                 match serde_json::to_vec(&report) {

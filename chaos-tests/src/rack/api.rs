@@ -20,7 +20,8 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use policies::{NodeId, Power, VolumeId};
 use provisioning::rack::{
-    BootChange, BootState, PortChange, PortSetting, PortState, VolumeChange, VolumeState,
+    BootChange, BootState, ImageState, NotThere, PortChange, PortSetting, PortState, VolumeChange,
+    VolumeState,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -87,9 +88,7 @@ impl From<DeviceError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let text = |status: StatusCode, error: String| {
-            (status, Json(serde_json::json!({ "error": error }))).into_response()
-        };
+        let text = |status: StatusCode, error: String| (status, Json(NotThere { error })).into_response();
         match self {
             ApiError::Device(DeviceError::Conflict(conflict)) => {
                 (StatusCode::CONFLICT, Json(conflict)).into_response()
@@ -116,6 +115,7 @@ pub(super) fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/volumes/{volume}", get(volume).put(change_volume))
         .route("/v1/ports/{port}", get(port).put(change_port))
+        .route("/v1/images/{image}", get(image))
         .route("/v1/boot/{node}", get(boot).put(change_boot))
         .route("/v1/device-mood", put(device_mood))
         .route("/v1/faults", post(fault))
@@ -189,7 +189,8 @@ async fn change_volume(
 }
 
 async fn port(State(api): State<Api>, Path(port): Path<String>) -> Result<Json<PortState>, ApiError> {
-    Ok(Json(locked(&api.site.world.switch).state(&port)?))
+    let state = locked(&api.site.world.switch).state(&port)?;
+    Ok(Json(PortState { link: Some(api.site.world.link(&port)), ..state }))
 }
 
 async fn change_port(
@@ -217,6 +218,10 @@ async fn change_port(
 
 async fn boot(State(api): State<Api>, Path(node): Path<NodeId>) -> Result<Json<BootState>, ApiError> {
     Ok(Json(locked(&api.site.world.boot).state(&node)?))
+}
+
+async fn image(State(api): State<Api>, Path(image): Path<String>) -> Result<Json<ImageState>, ApiError> {
+    Ok(Json(locked(&api.site.world.boot).image(&image)?))
 }
 
 async fn change_boot(

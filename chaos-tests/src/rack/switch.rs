@@ -18,11 +18,11 @@ pub struct Switch {
 impl Switch {
     /// A switch with these ports.
     pub fn new(ports: impl IntoIterator<Item = (String, PortSetting)>) -> Self {
-        let port = |(name, setting)| (name, PortState { setting, newest: LogIndex(0) });
+        let port = |(name, setting)| (name, PortState { setting, newest: LogIndex(0), link: None });
         Switch { ports: ports.into_iter().map(port).collect() }
     }
 
-    /// Reads a port.
+    /// Reads a port. Whether there is a link is not its to say: it knows no cable.
     ///
     /// # Errors
     /// [`DeviceError::NotFound`] if there is no such port.
@@ -46,7 +46,7 @@ impl Switch {
         let not_found = || DeviceError::NotFound { what: format!("port {name}") };
         let port = self.ports.get_mut(name).ok_or_else(not_found)?;
         newest_first(port.newest, change.token)?;
-        *port = PortState { setting: change.setting, newest: change.token };
+        *port = PortState { setting: change.setting, newest: change.token, link: None };
         Ok(())
     }
 }
@@ -66,7 +66,7 @@ mod tests {
         let late = PortChange { setting: PortSetting::Closed, token: LogIndex(3) };
         let old = Conflict::TokenTooOld { newest: LogIndex(4) };
         assert_eq!(switch.change("a-1", late.clone()), Err(old.into()));
-        assert_eq!(switch.state("a-1"), Ok(PortState { setting: open, newest: LogIndex(4) }));
+        assert_eq!(switch.state("a-1"), Ok(PortState { setting: open, newest: LogIndex(4), link: None }));
         assert!(matches!(switch.change("b-1", late), Err(DeviceError::NotFound { .. })));
     }
 }

@@ -13,7 +13,7 @@ use super::locked;
 use super::machine::Life;
 use super::switch::Switch;
 use policies::{InstanceId, LogIndex, NodeId, Power, VolumeId, Wall};
-use provisioning::rack::{Assignment, PortChange, PortSetting, PortState, VolumeState};
+use provisioning::rack::{Assignment, Link, PortChange, PortSetting, PortState, VolumeState};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -257,6 +257,16 @@ impl World {
             set(cables);
         }
         self.rewired();
+    }
+
+    /// Whether there is a link at the port: something is plugged in, and it has a supply.
+    pub fn link(&self, port: &str) -> Link {
+        let plugged = self.description.machines.iter().find_map(|machine| {
+            let index = machine.ports.iter().position(|its| its == port)?;
+            let cables = self.cables(&machine.name)?;
+            Some(cables.supply && [cables.a, cables.b].get(index).copied().unwrap_or(false))
+        });
+        if plugged == Some(true) { Link::Up } else { Link::Down }
     }
 
     /// True if the node's network path number `index` carries traffic: cable, supply and switch port.

@@ -3,9 +3,10 @@
 //! Why it exists: they decide what a node can really touch, whatever anybody believes.
 //! What it never does: take a right away without being told, or know which machine is the rightful one.
 
+use super::scene::IMAGE;
 use super::world::Inner;
 use crate::checkers::{Deed, Fact};
-use policies::{Epoch, InstanceId, LogIndex, NodeId, VolumeId};
+use policies::{Check, Epoch, Finding, InstanceId, LogIndex, NodeId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How a provider behaves.
@@ -149,6 +150,16 @@ impl Inner {
             Deed::PowerOff { .. } | Deed::ShutDown { .. } | Deed::PowerOn { .. } => {}
         }
         Ok(())
+    }
+
+    /// What the devices have. A port is called as its node.
+    pub fn find(&self, check: &Check) -> Finding {
+        let is_there = match check {
+            Check::Port(port) => self.machines.keys().any(|node| node.as_str() == port.port),
+            Check::Volume(volume) => self.array.rights.contains_key(&volume.volume),
+            Check::Boot(boot) => boot.image == IMAGE,
+        };
+        if is_there { Finding::Fine } else { Finding::Absent(format!("there is no {check}")) }
     }
 
     fn set_port(&mut self, node: &NodeId, vlan: Option<u16>) {

@@ -11,7 +11,10 @@ use super::machine::Mood;
 use super::world::{Inner, World};
 use crate::checkers::{Deed, Fact};
 use fencing::{Act, DriverError, Look, PowerDriver};
-use policies::{Identity, LogIndex, MemberId, Millis, Node, NodeId, Permit, Power, Probe, Provider, Refusal};
+use policies::{
+    Check, Finding, Identity, LogIndex, MemberId, Millis, Node, NodeId, Permit, Power, Probe, Provider,
+    Refusal,
+};
 use provisioning::{ProviderError, State, Wish};
 use std::sync::Arc;
 use std::time::Duration;
@@ -328,6 +331,34 @@ impl provisioning::Provider for SimOutside {
             Ok(Err(_)) | Err(_) => {
                 tokio::time::sleep_until(deadline).await;
                 Err(no_answer(wish))
+            }
+        }
+    }
+
+    async fn check(&self, check: &Check, deadline: Instant) -> Result<Finding, ProviderError> {
+        let (answer, answered) = oneshot::channel();
+        self.world.with(|inner| {
+            if self.is_over(inner) {
+                return;
+            }
+            let device = match check {
+                Check::Volume(_) => 0,
+                Check::Port(_) => 1,
+                Check::Boot(_) => 2,
+            };
+            let delay = match inner.array.manners[device] {
+                Manner::Slow(ms) => inner.checks.between(0, ms * 1000),
+                Manner::Away | Manner::Late => return,
+                Manner::Well | Manner::Refuses => inner.checks.between(200, 3_000),
+            };
+            let check = check.clone();
+            inner.after(delay, move |inner| drop(answer.send(inner.find(&check))));
+        });
+        match timeout_at(deadline, answered).await {
+            Ok(Ok(finding)) => Ok(finding),
+            Ok(Err(_)) | Err(_) => {
+                tokio::time::sleep_until(deadline).await;
+                Err(ProviderError::NoAnswer { doing: format!("look for {check}"), source: None })
             }
         }
     }

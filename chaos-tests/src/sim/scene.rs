@@ -11,6 +11,9 @@ use raft_store::{Snapshots, Timing};
 use std::collections::BTreeMap;
 use supervisor::seal::{Seal, Secret};
 
+/// The only image that the boot service has.
+pub const IMAGE: &str = "image";
+
 /// What stays the same.
 pub struct Setup {
     /// The member that begins the cluster.
@@ -68,7 +71,7 @@ pub fn inventory(seal: &Seal, policy: &Policy, instances: u64, spares: u64, dice
             labels: BTreeMap::new(),
             volumes: vec![Volume { provider: name("array"), volume: name(&format!("v{number:02}")) }],
             networks: vec![Network { vlan: 100 + u16::try_from(number).unwrap_or(0), mac: None }],
-            boot: Some(Boot { provider: name("boot"), image: "image".to_owned() }),
+            boot: Some(Boot { provider: name("boot"), image: IMAGE.to_owned() }),
             needs: BTreeMap::new(),
             requires: Default::default(),
         });

@@ -29,6 +29,7 @@ impl World {
             now: 0,
             queue: BTreeMap::new(),
             queued: 0,
+            checks: Dice::of(dice.clone().draw(), "checks"),
             dice,
             trace,
             court,
@@ -149,6 +150,8 @@ pub struct Inner {
     queued: u64,
     /// Its chances.
     pub dice: Dice,
+    /// Chances of questions that change nothing, so that asking them leaves all others as they are.
+    pub checks: Dice,
     /// What is told.
     pub trace: Trace,
     /// Who judges.

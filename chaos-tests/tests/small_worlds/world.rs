@@ -147,6 +147,7 @@ impl World {
             Output::Propose { ticket, .. } => self.feed(member, Input::Answered { ticket, index: None }),
             // About watching, which this world leaves out.
             Output::ReadPower { .. }
+            | Output::Check(_)
             | Output::Ask { .. }
             | Output::Broadcast(_)
             | Output::Watch { .. }

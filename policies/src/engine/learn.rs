@@ -26,13 +26,13 @@ impl Engine {
             }
         }
         if self.leads != state.leadership.map(|leadership| leadership.epoch) {
-            self.leads = None;
+            self.lead_no_more();
         }
         self.proposals.reached(state.applied);
         self.state = state;
         // What ended here and was recorded by another leader needs no record of ours; what still runs stays.
         self.memory.in_flight.retain(|token, outcome| outcome.is_none() || self.state.is_open(*token));
-        self.rewatch(outputs);
+        self.rewatch(now, outputs);
     }
 
     pub(super) fn applied(
@@ -53,11 +53,13 @@ impl Engine {
                 self.leads = Some(LeaderEpoch(index.0));
                 self.memory.took_over = now;
                 self.power_due.clear();
+                self.memory.checks = Checks::default();
+                self.memory.checks.describe(&self.state, now);
             }
-            Command::TookOver { .. } => self.leads = None,
+            Command::TookOver { .. } => self.lead_no_more(),
             Command::Lead { step, .. } => self.remember(now, index, step, outputs),
             Command::Describe(_) | Command::SetPolicy { .. } | Command::DeletePolicy { .. } => {
-                self.rewatch(outputs);
+                self.rewatch(now, outputs);
             }
             Command::Note { .. }
             | Command::Arm { .. }
@@ -92,7 +94,7 @@ impl Engine {
             }
             Step::Place { plan, .. } => {
                 self.entered(now, *plan);
-                self.rewatch(outputs);
+                self.rewatch(now, outputs);
             }
             Step::Judge { node, verdict, .. } => self.memory.judged(node, verdict, now),
             Step::Finish { plan, .. } => {
@@ -129,8 +131,8 @@ impl Engine {
         self.memory.phases.retain(|plan, _| state.plans.contains_key(plan));
     }
 
-    /// Brings the watch table in line with the state.
-    fn rewatch(&mut self, outputs: &mut Vec<Output>) {
+    /// Brings the watch table, and what providers are asked, in line with the state.
+    fn rewatch(&mut self, now: Mono, outputs: &mut Vec<Output>) {
         let mut wanted = BTreeMap::new();
         for (name, record) in &self.state.nodes {
             if record.node.agent_key.is_none() && record.node.probe.is_empty() {
@@ -152,5 +154,8 @@ impl Engine {
             outputs.push(Output::Unwatch { node: node.clone() });
         }
         self.watched = wanted;
+        if self.leads.is_some() {
+            self.memory.checks.describe(&self.state, now);
+        }
     }
 }

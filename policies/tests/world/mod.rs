@@ -106,6 +106,10 @@ struct World {
     members: BTreeMap<MemberId, Member>,
     machines: BTreeMap<NodeId, Machine>,
     endings: Vec<(String, Ending)>,
+    /// What providers say of the objects whose names begin so; of all others that they are fine.
+    findings: Vec<(String, Finding)>,
+    /// Questions to providers, which are answered at the next tick.
+    checks: Vec<(MemberId, Check)>,
     commit_delay: u64,
     /// What members propose is lost.
     log_loses: bool,
@@ -126,6 +130,8 @@ impl World {
             members: BTreeMap::new(),
             machines: BTreeMap::new(),
             endings: vec![],
+            findings: vec![],
+            checks: vec![],
             commit_delay: 2,
             log_loses: false,
             last_commit: 0,
@@ -207,6 +213,10 @@ impl World {
         for (node, beat) in beats {
             self.beat(&node, &beat);
         }
+        for (id, check) in std::mem::take(&mut self.checks) {
+            let finding = self.finding(&check);
+            self.feed(id, Input::Checked { check, finding });
+        }
         for id in self.up() {
             let now = self.clock(id);
             let mut news = vec![];
@@ -222,6 +232,12 @@ impl World {
 
     fn up(&self) -> Vec<MemberId> {
         self.members.iter().filter(|(_, member)| member.up).map(|(id, _)| *id).collect()
+    }
+
+    fn finding(&self, check: &Check) -> Finding {
+        let said =
+            self.findings.iter().rev().find(|(prefix, _)| check.to_string().starts_with(prefix.as_str()));
+        said.map_or(Finding::Fine, |(_, finding)| finding.clone())
     }
 
     /// Every member that is not cut off hears the node.
@@ -262,6 +278,7 @@ impl World {
             Output::Ask { node, count, interval } => {
                 self.after(u64::from(count) * interval.0, Event::Asked { to: id, node });
             }
+            Output::Check(check) => self.checks.push((id, check)),
             Output::ReadPower { node } => self.after(30, Event::PowerRead { to: id, node }),
             Output::Broadcast(report) => self.broadcast(id, report),
             Output::Watch { node, limits } => {

@@ -27,6 +27,7 @@ pub(super) fn load(world: &mut World, script: &str) -> Result<u64, String> {
                     world.at(at, Event::Line(number, act.to_owned()));
                 }
                 ["until", time] => end = Some(SETTLED + millis(time)?),
+                ["check", ..] => check(world, line)?,
                 ["disarmed"] => armed = false,
                 ["commit", time] => world.commit_delay = millis(time)?,
                 ["domains", domains @ ..] => {
@@ -260,6 +261,7 @@ pub(super) fn act(world: &mut World, line: &str) -> Result<(), String> {
     }
     let words: Vec<&str> = line.split_whitespace().collect();
     match words.as_slice() {
+        ["check", ..] => check(world, &line),
         ["operator:", verb, rest @ ..] => order(world, verb, rest),
         ["log", "loses"] => {
             world.log_loses = true;
@@ -321,6 +323,22 @@ fn read_ending(text: &str) -> Result<Ending, String> {
         }
         _ => Err(format!("no ending {text:?}")),
     }
+}
+
+/// `check OBJECT finds KIND TEXT`: what providers say from now on of the objects whose names begin so.
+fn check(world: &mut World, line: &str) -> Result<(), String> {
+    let (object, finding) = line.split_once(" finds ").ok_or("write: check OBJECT finds KIND TEXT")?;
+    let (kind, text) = finding.split_once(' ').unwrap_or((finding, ""));
+    let text = text.to_owned();
+    let finding = match kind {
+        "fine" => Finding::Fine,
+        "absent" => Finding::Absent(text),
+        "faulty" => Finding::Faulty(text),
+        "nothing" => Finding::CannotTell(text),
+        other => return Err(format!("no finding {other:?}")),
+    };
+    world.findings.push((object.trim_start_matches("check ").to_owned(), finding));
+    Ok(())
 }
 
 /// A step as the leader could put it into the log, for what the planner would never propose.

@@ -7,7 +7,8 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use policies::LogIndex;
 use provisioning::rack::{
-    BootChange, BootState, Conflict, PortChange, PortSetting, PortState, VolumeChange, VolumeState,
+    BootChange, BootState, Conflict, ImageState, Link, NotThere, PortChange, PortSetting, PortState,
+    VolumeChange, VolumeState,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -31,6 +32,12 @@ pub(crate) enum Script {
     /// It answers each change with this status.
     Answer(u16),
     Garbage,
+    /// It has no object at all and says so.
+    HasNothing,
+    /// It answers each look with this status and no words.
+    LookAnswers(u16),
+    /// Its ports have no link.
+    NoLink,
     HeldByOther,
     KeepSessions,
 }
@@ -102,7 +109,7 @@ async fn answer(
     let body = axum::body::to_bytes(request.into_body(), 65_536).await.unwrap().to_vec();
     seen.lock().unwrap().changes += 1;
     match script {
-        Script::Obey | Script::KeepSessions => done(&seen, path, body),
+        Script::Obey | Script::KeepSessions | Script::NoLink => done(&seen, path, body),
         Script::SeenToken(newest) if token(&path, &body) < newest => {
             return (StatusCode::CONFLICT, Json(Conflict::TokenTooOld { newest })).into_response();
         }
@@ -120,7 +127,9 @@ async fn answer(
             let conflict = Conflict::HeldByOther { holder: "iqn.n9".to_owned() };
             return (StatusCode::CONFLICT, Json(conflict)).into_response();
         }
-        Script::HangOnLook | Script::Garbage => unreachable!("a change without a look"),
+        Script::HangOnLook | Script::Garbage | Script::HasNothing | Script::LookAnswers(_) => {
+            unreachable!("a change without a look")
+        }
     }
     StatusCode::OK.into_response()
 }
@@ -149,6 +158,13 @@ async fn look(script: Script, seen: &Mutex<Seen>, path: &str) -> Response {
     if matches!(script, Script::Garbage) {
         return "neither yes nor no".into_response();
     }
+    if let Script::LookAnswers(status) = script {
+        return StatusCode::from_u16(status).unwrap().into_response();
+    }
+    if matches!(script, Script::HasNothing) {
+        let error = format!("there is no {}", path.rsplit('/').next().unwrap());
+        return (StatusCode::NOT_FOUND, Json(NotThere { error })).into_response();
+    }
     let mut seen = seen.lock().unwrap();
     if let Some((looks, path, body)) = seen.late.take() {
         if looks == 0 {
@@ -160,7 +176,8 @@ async fn look(script: Script, seen: &Mutex<Seen>, path: &str) -> Response {
     let change = seen.done.get(path);
     match path.strip_prefix("/v1/").and_then(|rest| rest.split_once('/')) {
         Some(("volumes", volume)) => Json(volume_state(script, volume, change)).into_response(),
-        Some(("ports", port)) => Json(port_state(port, change)).into_response(),
+        Some(("ports", port)) => Json(port_state(script, port, change)).into_response(),
+        Some(("images", image)) => Json(ImageState { image: image.to_owned() }).into_response(),
         Some(("boot", "n1")) => Json(boot_state(change)).into_response(),
         other => panic!("{other:?}"),
     }
@@ -184,14 +201,15 @@ fn volume_state(script: Script, volume: &str, change: Option<&Vec<u8>>) -> Volum
 }
 
 /// `sw1/3` is open, `sw1/4` closed. The slash arrives escaped: it is part of a name, not of the path.
-fn port_state(port: &str, change: Option<&Vec<u8>>) -> PortState {
+fn port_state(script: Script, port: &str, change: Option<&Vec<u8>>) -> PortState {
     let setting = match (port, change) {
         (_, Some(body)) => serde_json::from_slice::<PortChange>(body).unwrap().setting,
         ("sw1%2F3", None) => PortSetting::Open { vlan: 7, mac: None },
         ("sw1%2F4", None) => PortSetting::Closed,
         other => panic!("{other:?}"),
     };
-    PortState { setting, newest: LogIndex(0) }
+    let link = matches!(script, Script::NoLink).then_some(Link::Down);
+    PortState { setting, newest: LogIndex(0), link }
 }
 
 fn boot_state(change: Option<&Vec<u8>>) -> BootState {

@@ -5,9 +5,9 @@
 
 use crate::seal;
 use policies::{
-    Armed, Because, Cause, ClusterState, Coverage, Event, FenceDevice, Instance, InstanceId, InstanceRecord,
-    LogIndex, MemberId, Millis, Node, NodeId, NodeRecord, NodeState, NodeView, Order, Phase, Plan, PlanId,
-    Policy, PolicyId, Power, TenantId, Verdict, View, Waiting, Wall,
+    Armed, Because, Cause, Check, Checked, ClusterState, Coverage, Event, FenceDevice, Instance, InstanceId,
+    InstanceRecord, LogIndex, MemberId, Millis, Node, NodeId, NodeRecord, NodeState, NodeView, Order, Phase,
+    Plan, PlanId, Policy, PolicyId, Power, TenantId, Verdict, View, Waiting, Wall,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -240,6 +240,10 @@ pub struct NodeDetail {
     /// The policy by which it is judged.
     #[schema(value_type = Option<String>)]
     pub policy: Option<PolicyId>,
+    /// What its ports' providers say beforehand; empty at members that do not lead.
+    #[serde(default)]
+    #[schema(value_type = Vec<Object>)]
+    pub checks: Vec<Checked>,
     /// The answering member's clock.
     #[schema(value_type = u64)]
     pub now: Wall,
@@ -303,6 +307,10 @@ pub struct InstanceDetail {
     pub because: Option<Because>,
     /// Its failovers, newest first.
     pub failovers: Vec<FailoverLine>,
+    /// What the providers of its volumes and its boot source say beforehand; empty at members that do not lead.
+    #[serde(default)]
+    #[schema(value_type = Vec<Object>)]
+    pub checks: Vec<Checked>,
     /// The answering member's clock.
     #[schema(value_type = u64)]
     pub now: Wall,
@@ -437,11 +445,16 @@ impl Facts<'_> {
     pub fn node(&self, name: &NodeId) -> Option<NodeDetail> {
         let mut record = self.state.nodes.get(name)?.clone();
         seal::hide_node(Arc::make_mut(&mut record.node));
+        let ports = record.node.ports.clone();
         Some(NodeDetail {
             record,
             view: self.view.nodes.get(name).cloned().unwrap_or_default(),
             instance: self.state.instance_on(name).map(|record| record.instance.name.clone()),
             policy: self.state.policy_of_node(name).map(|(name, _)| name.clone()),
+            checks: self.checked(|check| match check {
+                Check::Port(port) => ports.contains(port),
+                Check::Volume(_) | Check::Boot(_) => false,
+            }),
             now: self.now,
         })
     }
@@ -494,8 +507,17 @@ impl Facts<'_> {
             line: self.instance_line(name, record, failover),
             because: self.state.selection(name).map(|selection| selection.because),
             failovers: its.map(|plan| self.failover_line(plan)).collect(),
+            checks: self.checked(|check| match check {
+                Check::Port(_) => false,
+                Check::Volume(volume) => record.instance.volumes.contains(volume),
+                Check::Boot(boot) => record.instance.boot.as_ref() == Some(boot),
+            }),
             now: self.now,
         })
+    }
+
+    fn checked(&self, concerns: impl Fn(&Check) -> bool) -> Vec<Checked> {
+        self.view.checks.iter().filter(|checked| concerns(&checked.check)).cloned().collect()
     }
 
     /// `failover list`: newest first.

@@ -2,8 +2,8 @@
 
 use super::{Screen, Tone, table};
 use policies::{
-    Changed, Concession, Cover, Coverage, Fate, InstanceId, Loss, LossTold, NodeId, PolicyId, Preview,
-    given_up,
+    Changed, Checked, Concession, Cover, Coverage, Fate, InstanceId, Loss, LossTold, NodeId, PolicyId,
+    Preview, given_up,
 };
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -91,6 +91,14 @@ pub fn coverage(coverage: &Coverage, screen: &Screen) -> String {
             |(domain, loss): (&String, &Loss)| vec![domain.clone(), loss_told(&LossTold::of(loss), screen)];
         let losses = coverage.losses.iter().map(row).collect();
         text.push_str(&format!("\n{}", table(&["LOSS OF", "COVERED"], losses, "")));
+    }
+    if !coverage.troubles.is_empty() {
+        text.push_str(&format!(
+            "\n{}\n",
+            screen.tint(Tone::Strong, "What failovers would need and is not fine")
+        ));
+        let line = |checked: &Checked| format!("  {}\n", super::checked(checked, screen));
+        text.extend(coverage.troubles.iter().map(line));
     }
     text
 }

@@ -109,6 +109,7 @@ pub fn node(detail: &NodeDetail, screen: &Screen) -> String {
     let none = vec!["none: it cannot be fenced by power".to_owned()];
     sheet.lines("Fencing", if levels.is_empty() { none } else { levels });
     sheet.lines("Ports", described.ports.iter().map(|port| format!("{} at {}", port.port, port.provider)));
+    sheet.lines("Checked", detail.checks.iter().map(|checked| super::checked(checked, screen)));
     sheet.line("Initiator", or_dash(described.initiator.clone()));
     sheet.lines(
         "Probe",
@@ -161,6 +162,7 @@ pub fn instance(detail: &InstanceDetail, screen: &Screen) -> String {
     });
     sheet.lines("Networks", networks);
     sheet.lines("Boot", described.boot.iter().map(|boot| format!("{} from {}", boot.image, boot.provider)));
+    sheet.lines("Checked", detail.checks.iter().map(|checked| super::checked(checked, screen)));
     sheet.lines("Needs", pairs(&described.needs));
     sheet.lines("Requires", described.requires.lines());
     if let Some(order) = &record.evacuate {

@@ -24,7 +24,7 @@ pub use time::{ago, at, clock, length, local, utc};
 
 use comfy_table::{ContentArrangement, Table, TableComponent, presets};
 use jiff::tz::TimeZone;
-use policies::Wall;
+use policies::{Checked, Finding, Wall};
 
 /// Where and when a screen is shown.
 #[derive(Clone, Debug)]
@@ -79,6 +79,18 @@ fn table(headers: &[&str], rows: Vec<Vec<String>>, none: &str) -> String {
         column.set_padding((0, 3));
     }
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+/// What a provider says of one object, and how fresh that is.
+fn checked(checked: &Checked, screen: &Screen) -> String {
+    let Checked { check, finding, age, lasting } = checked;
+    let age = time::length(*age);
+    let (tone, since) = match finding {
+        Finding::Fine => (Tone::Good, String::new()),
+        Finding::Absent(_) | Finding::Faulty(_) => (Tone::Bad, String::new()),
+        Finding::CannotTell(_) => (Tone::Careful, format!(", so for {}", time::length(*lasting))),
+    };
+    format!("{check}: {} ({age} ago{since})", screen.tint(tone, &finding.to_string()))
 }
 
 /// `-` for what is not there, so that columns stay aligned for `awk`.

@@ -143,6 +143,7 @@ fn view(plan: PlanId) -> View {
         nodes: [(name("n1"), node(&silent, off)), (name("n2"), node(&alive, None))].into(),
         instances: [].into(),
         plans: [(plan, vec![Waiting::IsolationMissing { missing }])].into(),
+        checks: vec![],
     }
 }
 
@@ -445,6 +446,10 @@ fn what_would_happen() {
             ),
         ]
         .into(),
+        troubles: vec![
+            checked(port("sw1/9"), Finding::Absent("there is no port sw1/9".into())),
+            checked(image("web-7"), Finding::CannotTell("look for image web-7 at rack: no answer".into())),
+        ],
     };
     golden("coverage", &super::coverage(&coverage, &screen()));
     golden("coverage_losing", &losing("rack/r1", &short, &screen()));
@@ -478,6 +483,33 @@ fn what_would_happen() {
         .into(),
     };
     golden("policy_plan", &policy_plan(&name("quick"), &preview, &screen()));
+}
+
+fn port(port: &str) -> Check {
+    Check::Port(SwitchPort { provider: name("rack"), port: port.into() })
+}
+
+fn image(image: &str) -> Check {
+    Check::Boot(Boot { provider: name("rack"), image: image.into() })
+}
+
+fn checked(check: Check, finding: Finding) -> Checked {
+    Checked { check: check.into(), finding, age: Millis(12_000), lasting: Millis(425_000) }
+}
+
+#[test]
+fn what_providers_say_beforehand_is_shown_with_the_node_and_the_instance() {
+    let mut story = mid_failover();
+    let ports = story.state.nodes[&name::<NodeId>("n2")].node.ports.clone();
+    let volumes = story.state.instances[&name::<InstanceId>("web")].instance.volumes.clone();
+    let fine = ports.into_iter().map(Check::Port).chain(volumes.into_iter().map(Check::Volume));
+    story.view.checks = fine.map(|check| checked(check, Finding::Fine)).collect();
+    story.view.checks.push(checked(port("of another node"), Finding::Fine));
+    let why = "look for port sw1/2 at rack: cannot connect: Connection refused";
+    story.view.checks[0].finding = Finding::CannotTell(why.into());
+    let (facts, screen) = (story.facts(), screen());
+    golden("node_show_checked", &node(&facts.node(&name("n2")).unwrap(), &screen));
+    golden("instance_show_checked", &super::instance(&facts.instance(&name("web")).unwrap(), &screen));
 }
 
 #[test]

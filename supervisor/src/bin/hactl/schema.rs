@@ -38,7 +38,7 @@ const VERBS: &[(&str, Prints)] = &[
     (
         "coverage",
         Own(
-            "`Coverage`: `instances` (by name: `spare`, `lesser`, `moving` or `uncovered`), `losses` (by domain: `spares`, `gives_up`, `held`); with `--losing` one of `losses`",
+            "`Coverage`: `instances` (by name: `spare`, `lesser`, `moving` or `uncovered`), `losses` (by domain: `spares`, `gives_up`, `held`), `troubles` (what failovers would need and is not fine; absent: nothing); with `--losing` one of `losses`",
         ),
     ),
     (

@@ -1,0 +1,467 @@
+//! What a failover will need of providers, and what they say of it beforehand: ports, volumes, boot images.
+//!
+//! Why it exists: a port that nobody has, a volume that was deleted and an image that is not served are found at three in
+//! the morning, unless somebody asks before. What it never does: ask itself, commit what it was told, or keep a failover
+//! from beginning; a spare whose port is certainly not there is a misfit, and an instance that lacks something is uncovered.
+
+use crate::inventory::{Boot, Instance, Node, ProviderKind, SwitchPort, Volume};
+use crate::planner::Subject;
+use crate::state::ClusterState;
+use crate::waiting::Waiting;
+use crate::words::*;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+/// How often each object is asked for, on average: each has a pause of its own between half of this and one and a half, so
+/// that they spread by themselves. Lower: more load on storage and switches (10,000 objects are 170 questions a second).
+/// Higher: what has gone is known later; a failover in between finds out by itself, as without any check.
+pub const CHECK_EVERY: Millis = Millis(60_000);
+/// The pause after an answer that was a no. Lower: a provider that restarts and knows nothing yet is asked by all at once.
+/// Higher: what was repaired, or was never wrong, keeps a spare out longer.
+const CHECK_AGAIN: Millis = Millis(20_000);
+/// Questions to one provider at the same time. Lower: one that is slow is asked too seldom. Higher: it is slower still when
+/// a failover needs it.
+const CHECKS_IN_FLIGHT_MAX: usize = 4;
+/// How long nobody may be able to tell before it counts as a lack. Lower: each restart of a storage controller raises an
+/// alarm. Higher: an outage in which no failover could end is told later.
+pub const CANNOT_TELL_MAX: Millis = Millis(300_000);
+/// How often the reasons are worked out anew. Lower: a provider that is away costs a pass over all that it has again and
+/// again. Higher: people read older news.
+const REASONS_EVERY: Millis = Millis(1000);
+/// Spares and instances that are named in the reasons; the coverage names all. Bounds the work for each input.
+const REASONS_MAX: usize = 100;
+/// Longest text of a provider that is kept, in characters.
+const WORDS_MAX: usize = 300;
+
+/// An object at a provider that a failover will need.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// The switch has this port, and there is a link.
+    Port(SwitchPort),
+    /// The storage has this volume.
+    Volume(Volume),
+    /// The boot service serves this image.
+    Boot(Boot),
+}
+
+impl Check {
+    /// Who is asked.
+    pub fn provider(&self) -> &ProviderId {
+        match self {
+            Check::Port(port) => &port.provider,
+            Check::Volume(volume) => &volume.provider,
+            Check::Boot(boot) => &boot.provider,
+        }
+    }
+
+    /// This object's own pause, so that not all are asked at once.
+    fn pause(&self) -> Millis {
+        // FNV-1a with a last stir, for names that differ in one letter: any hash will do that is the same everywhere.
+        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        let hash: u64 = self.to_string().bytes().fold(0xcbf2_9ce4_8422_2325, mix);
+        let hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        Millis(CHECK_EVERY.0 / 2 + hash % CHECK_EVERY.0)
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Check::Port(SwitchPort { provider, port }) => write!(f, "port {port} at {provider}"),
+            Check::Volume(Volume { provider, volume }) => write!(f, "volume {volume} at {provider}"),
+            Check::Boot(Boot { provider, image }) => write!(f, "image {image} at {provider}"),
+        }
+    }
+}
+
+/// What is known of an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finding {
+    /// It is there and does what it can be seen to do.
+    Fine,
+    /// It is certainly not there: its provider says so, in these words.
+    Absent(String),
+    /// It is there and certainly does not work, as a port without a link. A provider must not say so of a port whose node may
+    /// only be switched off.
+    Faulty(String),
+    /// Nobody knows: no answer, one that is not understood, or a provider that is not set up.
+    CannotTell(String),
+}
+
+impl Finding {
+    fn clipped(self) -> Self {
+        let clip = |words: String| match words.char_indices().nth(WORDS_MAX) {
+            Some((end, _)) => format!("{}...", words.get(..end).unwrap_or_default()),
+            None => words,
+        };
+        match self {
+            Finding::Fine => Finding::Fine,
+            Finding::Absent(words) => Finding::Absent(clip(words)),
+            Finding::Faulty(words) => Finding::Faulty(clip(words)),
+            Finding::CannotTell(words) => Finding::CannotTell(clip(words)),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Finding::Fine => write!(f, "fine"),
+            Finding::Absent(words) | Finding::Faulty(words) => write!(f, "{words}"),
+            Finding::CannotTell(words) => write!(f, "cannot tell: {words}"),
+        }
+    }
+}
+
+/// What was found of an object, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// The object.
+    pub check: Arc<Check>,
+    /// The newest finding.
+    pub finding: Finding,
+    /// How old it is.
+    pub age: Millis,
+    /// For how long each finding was of this kind.
+    pub lasting: Millis,
+}
+
+impl Checked {
+    /// True if an instance that needs the object would not come back. A port that has no link can still be closed.
+    fn is_lack(&self) -> bool {
+        match (&self.finding, &*self.check) {
+            (Finding::Fine, _) | (Finding::Faulty(_), Check::Port(_)) => false,
+            (Finding::Absent(_), _) | (Finding::Faulty(_), Check::Volume(_) | Check::Boot(_)) => true,
+            (Finding::CannotTell(_), _) => self.lasting > CANNOT_TELL_MAX,
+        }
+    }
+}
+
+/// Looks up what was found of an object, if it is not fine.
+pub(crate) type Trouble<'a> = &'a dyn Fn(&Check) -> Option<Checked>;
+
+/// What the instance would lack in a failover: its volumes, its boot source, and ports that could not be closed.
+pub(crate) fn lacks(instance: &Instance, from: &Node, trouble: Trouble) -> Option<Waiting> {
+    let volumes = instance.volumes.iter().cloned().map(Check::Volume);
+    let boot = instance.boot.iter().cloned().map(Check::Boot);
+    let ports = from.ports.iter().cloned().map(Check::Port);
+    not_ready(volumes.chain(boot).chain(ports), trouble, Checked::is_lack)
+}
+
+/// What keeps a spare out, and what nobody has been able to tell of it for too long.
+fn lacks_of_spare(node: &Node, trouble: Trouble) -> Option<Waiting> {
+    let is_lack = |checked: &Checked| checked.is_lack() || matches!(checked.finding, Finding::Faulty(_));
+    not_ready(node.ports.iter().cloned().map(Check::Port), trouble, is_lack)
+}
+
+fn not_ready(
+    checks: impl Iterator<Item = Check>,
+    trouble: Trouble,
+    is_lack: impl Fn(&Checked) -> bool,
+) -> Option<Waiting> {
+    let found = checks.filter_map(|check| trouble(&check)).filter(is_lack);
+    let lacks: Vec<_> = found.map(|checked| (Check::clone(&checked.check), checked.finding)).collect();
+    (!lacks.is_empty()).then_some(Waiting::NotReady { lacks })
+}
+
+/// Ports of a spare that certainly do not work, by their place. What nobody can tell keeps no spare out: a switch that is
+/// away must not stop every failover.
+pub(crate) fn ports_out(node: &Node, trouble: Trouble) -> Vec<(usize, Finding)> {
+    let finding = |port: &SwitchPort| Some(trouble(&Check::Port(port.clone()))?.finding);
+    let is_out = |finding: &Finding| matches!(finding, Finding::Absent(_) | Finding::Faulty(_));
+    let ports = node.ports.iter().map(finding).enumerate();
+    ports.filter_map(|(at, finding)| Some((at, finding.filter(is_out)?))).collect()
+}
+
+/// A leader's questions and what was answered. Lost with the leadership; a new leader asks again at once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Checks {
+    queues: BTreeMap<ProviderId, Queue>,
+    objects: BTreeMap<Arc<Check>, Object>,
+    /// Those whose newest finding is not fine.
+    troubled: BTreeSet<Arc<Check>>,
+    /// Why spares cannot be taken and instances would not come back, as of that moment.
+    reasons: Option<(Mono, Vec<(Subject, Waiting)>)>,
+}
+
+/// The questions to one provider.
+#[derive(Clone, Debug)]
+struct Queue {
+    /// As it was described; described otherwise, it is asked anew.
+    kind: ProviderKind,
+    due: BTreeSet<(Mono, Arc<Check>)>,
+    in_flight: BTreeSet<Arc<Check>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Object {
+    /// Who needs it.
+    owners: Vec<Subject>,
+    found: Option<Found>,
+}
+
+#[derive(Clone, Debug)]
+struct Found {
+    finding: Finding,
+    at: Mono,
+    since: Mono,
+}
+
+impl Checks {
+    /// Brings the questions in line with what is described. What is new is due at once.
+    pub(crate) fn describe(&mut self, state: &ClusterState, now: Mono) {
+        let mut wanted: BTreeMap<Arc<Check>, Object> = BTreeMap::new();
+        let mut want = |check: Check, owner: Subject| match wanted.get_mut(&check) {
+            Some(object) => object.owners.push(owner),
+            None => drop(wanted.insert(Arc::new(check), Object { owners: vec![owner], found: None })),
+        };
+        for (name, record) in &state.nodes {
+            let ports = record.node.ports.iter().cloned().map(Check::Port);
+            ports.for_each(|check| want(check, Subject::Node(name.clone())));
+        }
+        for (name, record) in &state.instances {
+            let volumes = record.instance.volumes.iter().cloned().map(Check::Volume);
+            let boot = record.instance.boot.iter().cloned().map(Check::Boot);
+            volumes.chain(boot).for_each(|check| want(check, Subject::Instance(name.clone())));
+        }
+        self.queues.retain(|name, queue| state.providers.get(name).is_some_and(|it| it.kind == queue.kind));
+        let kept: BTreeSet<ProviderId> = self.queues.keys().cloned().collect();
+        for (name, provider) in &state.providers {
+            let (due, in_flight) = (BTreeSet::new(), BTreeSet::new());
+            let new = || Queue { kind: provider.kind.clone(), due, in_flight };
+            self.queues.entry(name.clone()).or_insert_with(new);
+        }
+        for queue in self.queues.values_mut() {
+            queue.due.retain(|(_, check)| wanted.contains_key(check));
+            queue.in_flight.retain(|check| wanted.contains_key(check));
+        }
+        for (check, object) in &mut wanted {
+            match self.objects.get_mut(check).filter(|_| kept.contains(check.provider())) {
+                Some(known) => object.found = known.found.take(),
+                None => {
+                    if let Some(queue) = self.queues.get_mut(check.provider()) {
+                        queue.due.insert((now, Arc::clone(check)));
+                    }
+                }
+            }
+        }
+        self.troubled.retain(|check| wanted.get(check).is_some_and(|object| object.found.is_some()));
+        self.objects = wanted;
+        self.reasons = None;
+    }
+
+    /// The questions to ask now.
+    pub(crate) fn due(&mut self, now: Mono) -> Vec<Check> {
+        let mut due = vec![];
+        for queue in self.queues.values_mut() {
+            let free = CHECKS_IN_FLIGHT_MAX.saturating_sub(queue.in_flight.len());
+            let next = queue.due.iter().take_while(|(at, _)| *at <= now).take(free);
+            let next: Vec<(Mono, Arc<Check>)> = next.cloned().collect();
+            for asked in next {
+                queue.due.remove(&asked);
+                due.push(Check::clone(&asked.1));
+                queue.in_flight.insert(asked.1);
+            }
+        }
+        due
+    }
+
+    /// An answer. One that nobody waits for is dropped: it is about something that is described otherwise by now.
+    pub(crate) fn answered(&mut self, check: &Check, finding: Finding, now: Mono) {
+        let Some(queue) = self.queues.get_mut(check.provider()) else { return };
+        let (Some(check), Some(object)) = (queue.in_flight.take(check), self.objects.get_mut(check)) else {
+            return;
+        };
+        let kind = std::mem::discriminant(&finding);
+        let last = object.found.take().filter(|last| std::mem::discriminant(&last.finding) == kind);
+        let pause = match &finding {
+            Finding::Fine | Finding::CannotTell(_) => check.pause(),
+            Finding::Absent(_) | Finding::Faulty(_) => CHECK_AGAIN,
+        };
+        match finding {
+            Finding::Fine => drop(self.troubled.remove(&check)),
+            Finding::Absent(_) | Finding::Faulty(_) | Finding::CannotTell(_) => {
+                self.troubled.insert(Arc::clone(&check));
+            }
+        }
+        let since = last.map_or(now, |last| last.since);
+        object.found = Some(Found { finding: finding.clipped(), at: now, since });
+        queue.due.insert((now + pause, check));
+    }
+
+    /// All that is known.
+    pub(crate) fn all(&self, now: Mono) -> Vec<Checked> {
+        self.objects.iter().filter_map(|(check, object)| object.told(check, now)).collect()
+    }
+
+    /// What was found of an object, if it is not fine.
+    pub(crate) fn trouble(&self, check: &Check, now: Mono) -> Option<Checked> {
+        let check = self.troubled.get(check)?;
+        self.objects.get(check)?.told(check, now)
+    }
+
+    /// Spares that cannot be taken and instances that would not come back, each with the reason.
+    pub(crate) fn reasons(&mut self, state: &ClusterState, now: Mono) -> &[(Subject, Waiting)] {
+        let old = self.reasons.take().filter(|(at, _)| now.since(*at) < REASONS_EVERY);
+        &self.reasons.insert(old.unwrap_or_else(|| (now, self.reasons_now(state, now)))).1
+    }
+
+    fn reasons_now(&self, state: &ClusterState, now: Mono) -> Vec<(Subject, Waiting)> {
+        let owners = self.troubled.iter().filter_map(|check| self.objects.get(check));
+        let subjects: BTreeSet<Subject> =
+            owners.flat_map(|object| &object.owners).map(|owner| concerned(owner, state)).collect();
+        let trouble = |check: &Check| self.trouble(check, now);
+        let reason = |subject: Subject| {
+            let why = match &subject {
+                Subject::Node(name) => lacks_of_spare(&state.nodes.get(name)?.node, &trouble),
+                Subject::Instance(name) => {
+                    let record = state.instances.get(name)?;
+                    lacks(&record.instance, &state.nodes.get(&record.node)?.node, &trouble)
+                }
+                Subject::Plan(_) => None,
+            };
+            why.map(|why| (subject, why))
+        };
+        subjects.into_iter().filter_map(reason).take(REASONS_MAX).collect()
+    }
+}
+
+impl Object {
+    fn told(&self, check: &Arc<Check>, now: Mono) -> Option<Checked> {
+        let Found { finding, at, since } = self.found.as_ref()?;
+        let (age, lasting) = (now.since(*at), at.since(*since));
+        Some(Checked { check: Arc::clone(check), finding: finding.clone(), age, lasting })
+    }
+}
+
+/// Whom it concerns that an object is not fine: a node's ports its instance, if it has one.
+fn concerned(owner: &Subject, state: &ClusterState) -> Subject {
+    match owner {
+        Subject::Node(node) => match state.instance_on(node) {
+            Some(record) => Subject::Instance(record.instance.name.clone()),
+            None => owner.clone(),
+        },
+        Subject::Instance(_) | Subject::Plan(_) => owner.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Command, Documents, Proposal};
+    use crate::coverage::tests::{PROVIDER, instance, node};
+
+    fn describe(state: &mut ClusterState, text: &str) {
+        let documents: Documents = toml::from_str(text).unwrap();
+        let command = Command::Describe(Box::new(documents));
+        let proposal = Proposal { at: Wall(0), by: "test".to_owned(), command };
+        state.apply(LogIndex(state.applied.0 + 1), &proposal).unwrap();
+    }
+
+    fn cluster(text: &str) -> ClusterState {
+        let mut state = ClusterState::default();
+        describe(&mut state, &[PROVIDER, text].concat());
+        state
+    }
+
+    fn told(checks: &[Check]) -> Vec<String> {
+        checks.iter().map(ToString::to_string).collect()
+    }
+
+    /// All answers at once, as long as questions come.
+    fn answer(checks: &mut Checks, now: Mono, finding: impl Fn(&Check) -> Finding) -> usize {
+        let mut asked = 0;
+        loop {
+            let due = checks.due(now);
+            if due.is_empty() {
+                return asked;
+            }
+            assert!(due.len() <= CHECKS_IN_FLIGHT_MAX);
+            asked += due.len();
+            due.iter().for_each(|check| checks.answered(check, finding(check), now));
+        }
+    }
+
+    #[test]
+    fn what_is_new_is_asked_at_once_and_then_about_once_a_minute_each_at_its_own_time() {
+        let nodes: String = (10..40).map(|i| node(&format!("n{i}"), "r1")).collect();
+        let (mut checks, mut state) = (Checks::default(), cluster(&nodes));
+        checks.describe(&state, Mono(0));
+        assert_eq!(answer(&mut checks, Mono(0), |_| Finding::Fine), 30);
+        let mut at_once = vec![];
+        for second in 1..=600 {
+            at_once.push(answer(&mut checks, Mono(second * 1000), |_| Finding::Fine));
+        }
+        let all: usize = at_once.iter().sum();
+        assert!((240..400).contains(&all), "{all} questions in ten minutes for 30 objects");
+        assert!(at_once.iter().all(|asked| *asked < 8), "they are spread: {at_once:?}");
+        describe(&mut state, &node("s1", "r1"));
+        checks.describe(&state, Mono(600_000));
+        assert_eq!(told(&checks.due(Mono(600_000))), ["port s1 at sw"], "the others have been asked");
+    }
+
+    #[test]
+    fn a_provider_that_hangs_is_asked_four_things_at_a_time() {
+        let other = PROVIDER.replace("sw", "array");
+        let volumes = "volumes = [{ provider = \"array\", volume = \"v1\" }]";
+        let nodes: String = (0..9).map(|i| node(&format!("n{i}"), "r1")).collect();
+        let state = cluster(&[other, nodes, instance("web", "n1", volumes)].concat());
+        let mut checks = Checks::default();
+        checks.describe(&state, Mono(0));
+        assert_eq!(checks.due(Mono(0)).len(), CHECKS_IN_FLIGHT_MAX + 1, "each provider by itself");
+        assert_eq!(told(&checks.due(Mono(60_000))), Vec::<String>::new());
+        let volume = Check::Volume(state.instances.values().next().unwrap().instance.volumes[0].clone());
+        checks.answered(&volume, Finding::Fine, Mono(60_000));
+        assert_eq!(told(&checks.due(Mono(160_000))), ["volume v1 at array"]);
+    }
+
+    #[test]
+    fn only_what_was_asked_and_is_still_described_so_is_learned() {
+        let mut state = cluster(&node("s1", "r1"));
+        let mut checks = Checks::default();
+        checks.describe(&state, Mono(0));
+        let port = Check::Port(state.nodes.values().next().unwrap().node.ports[0].clone());
+        let absent = || Finding::Absent("x".repeat(1000));
+        checks.answered(&port, absent(), Mono(0));
+        assert!(checks.trouble(&port, Mono(0)).is_none(), "nobody had asked");
+        answer(&mut checks, Mono(0), |_| absent());
+        let trouble = checks.trouble(&port, Mono(5)).unwrap();
+        assert!(trouble.finding.to_string().len() < WORDS_MAX + 10);
+        assert_eq!(checks.reasons_now(&state, Mono(5)).len(), 1);
+        // The provider is described otherwise: what it said counts no longer, and it is asked again.
+        let anew = PROVIDER.replace("http://h", "http://other");
+        describe(&mut state, &anew);
+        checks.describe(&state, Mono(10));
+        assert!(checks.trouble(&port, Mono(10)).is_none() && checks.reasons_now(&state, Mono(10)).is_empty());
+        assert_eq!(told(&checks.due(Mono(10))), ["port s1 at sw"]);
+        describe(&mut state, &node("s1", "r1").replace("port = \"s1\"", "port = \"s1-2\""));
+        checks.describe(&state, Mono(20));
+        checks.answered(&port, absent(), Mono(20));
+        assert!(checks.trouble(&port, Mono(20)).is_none(), "that port is nobody's any more");
+    }
+
+    #[test]
+    fn how_long_nobody_could_tell_counts_from_the_first_time() {
+        let state = cluster(&(node("n1", "r1") + &instance("web", "n1", "")));
+        let mut checks = Checks::default();
+        checks.describe(&state, Mono(0));
+        let unknown = |_: &Check| Finding::CannotTell("no answer".to_owned());
+        let mut now = 0;
+        while now <= CANNOT_TELL_MAX.0 {
+            answer(&mut checks, Mono(now), unknown);
+            let told = checks.reasons_now(&state, Mono(now));
+            assert!(told.is_empty(), "not yet: {now} {told:?}");
+            now += 10_000;
+        }
+        answer(&mut checks, Mono(now + CHECK_EVERY.0 * 2), unknown);
+        let told = checks.reasons_now(&state, Mono(now + CHECK_EVERY.0 * 2));
+        let why = "not ready for a failover; port n1 at sw: for more than 5m nobody can tell: no answer";
+        assert_eq!(told.iter().map(|(_, why)| why.to_string()).collect::<Vec<_>>(), [why]);
+        answer(&mut checks, Mono(now + CHECK_EVERY.0 * 4), |_| Finding::Fine);
+        assert!(checks.reasons_now(&state, Mono(now + CHECK_EVERY.0 * 4)).is_empty());
+    }
+}
