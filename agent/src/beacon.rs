@@ -5,6 +5,7 @@
 //! What it never does: it does not pace itself and does not log; it tells its caller what began or ceased to fail.
 
 use crate::config::{Config, PathConfig};
+use crate::hardware;
 use crate::inventory::{self, Inventory, NotSent};
 use crate::watched::Watched;
 use crate::wire::{Beat, NodeTag, encode};
@@ -94,15 +95,25 @@ impl Beacon {
         notices
     }
 
-    /// Tells every member over every path what hardware this node has.
+    /// Tells every member over every path what hardware this node has. If not all fits into one datagram, the traits that
+    /// are missed least are left out.
     ///
     /// # Errors
     /// [`NotSent`] if it cannot be told in one datagram; nothing was sent then.
     pub fn tell(&mut self, found: &Capabilities) -> Result<Vec<Notice>, NotSent> {
         self.sequence = next_sequence(self.sequence, boottime_ns());
-        let told =
+        let mut told =
             Inventory { node: self.node, boot: self.boot, sequence: self.sequence, found: found.clone() };
-        let datagram = inventory::encode(&told, &self.key)?;
+        let datagram = loop {
+            match inventory::encode(&told, &self.key) {
+                Err(NotSent::TooLong { found }) => match hardware::least(&told.found.traits) {
+                    Some(least) => drop(told.found.traits.remove(&least)),
+                    None => return Err(NotSent::TooLong { found }),
+                },
+                Err(error @ NotSent::Json(_)) => return Err(error),
+                Ok(datagram) => break datagram,
+            }
+        };
         let mut notices = vec![];
         for way in &mut self.paths {
             way.send(&datagram, &mut notices);

@@ -9,8 +9,11 @@
 //! stable/sysfs-class-infiniband, testing/sysfs-class-net, testing/sysfs-devices-memory,
 //! testing/sysfs-devices-system-cpu; and of PCI/sysfs-pci.rst.
 
+mod qualities;
+
 use policies::{BootMode, Bytes, CAPABILITY_LINES_MAX, CAPABILITY_TEXT_MAX, CPUS_MAX, Capabilities};
 use policies::{DiskKind, Disks, Gpus, Nics, PciId, Rdma, Speed};
+pub use qualities::least;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
@@ -49,14 +52,16 @@ impl Hardware {
     /// Looks at the files under `root` (`/`, but for tests). `cpu_arch`: what this program was built for.
     pub fn look(root: &Path, cpu_arch: &str) -> Self {
         let mut remarks = vec![];
+        let disks = disks(root);
         let capabilities = Capabilities {
+            traits: qualities::look(root, cpu_arch, &disks),
             cpu_arch: tidy(cpu_arch),
             cpu_model: cpu_model(root),
             cpus: text(&root.join("sys/devices/system/cpu/online"))
                 .and_then(|list| count_of(&list))
                 .filter(|cpus| *cpus <= CPUS_MAX),
             memory: memory(root, &mut remarks),
-            disks: disks(root),
+            disks,
             nics: nics(root, &mut remarks),
             gpus: gpus(root),
             boot_mode: boot_mode(root, cpu_arch),
@@ -118,6 +123,7 @@ impl Hardware {
         line("gpus", list(has.gpus.iter().map(gpu)));
         line("boot_mode", has.boot_mode.map(|mode| quoted(&mode.to_string())));
         line("firmware", has.firmware.as_deref().map(quoted));
+        line("traits", list(has.traits.iter().map(|word| quoted(&word.to_string()))));
         lines.join("\n") + "\n"
     }
 }

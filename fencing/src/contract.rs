@@ -168,7 +168,7 @@ const TABLE: [Case; 34] = [
 /// # Errors
 /// One line for each row that was not kept.
 pub async fn check(rig: &impl Rig) -> Result<(), String> {
-    let expected = Identity { guid: Some(GUID.to_owned()) };
+    let expected = Identity { guid: Some(GUID.to_owned()), ..Identity::default() };
     let mut broken = Vec::new();
     for Case { act, mood, checks, want, commanded } in TABLE {
         let driver = rig.device(mood).await;

@@ -58,7 +58,7 @@ impl PowerDriver for Scripted {
         }
         let own = (self.mood != Mood::NoIdentity).then(|| GUID.to_owned());
         let guid = if self.mood == Mood::OtherIdentity { Some("ff".repeat(16)) } else { own };
-        Ok(Look { power: self.power(), identity: Identity { guid } })
+        Ok(Look { power: self.power(), identity: Identity { guid, ..Identity::default() } })
     }
 
     async fn act(&self, act: Act, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {
@@ -159,7 +159,7 @@ impl PowerDriver for Swapped {
         let commanded = self.0.load(Ordering::SeqCst) > 0;
         let power = if commanded { Power::Off } else { Power::On };
         let guid = if commanded { "ff".repeat(16) } else { GUID.to_owned() };
-        Ok(Look { power, identity: Identity { guid: Some(guid) } })
+        Ok(Look { power, identity: Identity { guid: Some(guid), ..Identity::default() } })
     }
 
     async fn act(&self, _: Act, permit: &dyn Permit, _: Instant) -> Result<(), DriverError> {
@@ -220,7 +220,10 @@ struct Switch(Mutex<Power>);
 
 impl PowerDriver for Switch {
     async fn look(&self, _: Instant) -> Result<Look, DriverError> {
-        Ok(Look { power: *self.0.lock().unwrap(), identity: Identity { guid: Some(GUID.to_owned()) } })
+        Ok(Look {
+            power: *self.0.lock().unwrap(),
+            identity: Identity { guid: Some(GUID.to_owned()), ..Identity::default() },
+        })
     }
 
     async fn act(&self, act: Act, permit: &dyn Permit, _: Instant) -> Result<(), DriverError> {
@@ -232,7 +235,7 @@ impl PowerDriver for Switch {
 
 #[tokio::test(start_paused = true)]
 async fn power_on_looks_first_and_reads_back() {
-    let expected = Identity { guid: Some(GUID.to_uppercase()) };
+    let expected = Identity { guid: Some(GUID.to_uppercase()), ..Identity::default() };
     let switch = Switch(Mutex::new(Power::Off));
     assert_eq!(
         power_on(&switch, &expected, &Lease::of(1), soon()).await,
@@ -242,7 +245,7 @@ async fn power_on_looks_first_and_reads_back() {
     assert_eq!(*switch.0.lock().unwrap(), Power::On);
     // Already on: one check, no command.
     assert_eq!(power_on(&switch, &expected, &Lease::of(1), soon()).await, Outcome::Done(Seen::On));
-    let other = Identity { guid: Some("ff".repeat(16)) };
+    let other = Identity { guid: Some("ff".repeat(16)), ..Identity::default() };
     let outcome = power_on(&switch, &other, &Lease::endless(), soon()).await;
     assert!(matches!(outcome, Outcome::Refused(Refusal::WrongIdentity { .. })), "{outcome:?}");
 }

@@ -291,7 +291,7 @@ async fn a_driver_is_built_from_the_inventory() {
         assert!(matches!(refused, Some(Refusal::NotConfigured(why)) if why.contains("cipher_suite")));
     }
     let driver = Driver::from(&device(17), PASSWORD, &Port::new()).unwrap();
-    let expected = Identity { guid: Some(GUID.to_owned()) };
+    let expected = Identity { guid: Some(GUID.to_owned()), ..Identity::default() };
     let outcome = fence(&driver, &expected, &Lease::endless(), within(5000)).await;
     assert!(matches!(outcome, Outcome::Done(Seen::OffTwice { already: false, .. })), "{outcome:?}");
 }

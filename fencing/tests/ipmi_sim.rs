@@ -245,7 +245,7 @@ async fn what_ipmitool_logged_is_diagnosed() {
 #[tokio::test]
 async fn another_machine_is_not_switched_off() {
     let sim = Sim::start().await;
-    let expected = Identity { guid: Some("00".repeat(16)) };
+    let expected = Identity { guid: Some("00".repeat(16)), ..Identity::default() };
     let outcome = fence(&sim.bmc(), &expected, &Lease::endless(), within(10)).await;
     assert!(matches!(outcome, Outcome::Refused(Refusal::WrongIdentity { .. })), "{outcome:?}");
     assert_eq!(sim.power_file(), "1");

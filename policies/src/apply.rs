@@ -8,21 +8,24 @@ use crate::plan::*;
 use crate::state::*;
 use crate::waiting::Waiting;
 use crate::words::*;
+use std::collections::BTreeSet;
 
+/// Objects that the event of a forced order names; a whole inventory may be forced at once.
+const ABOUT_MAX: usize = 20;
 /// Tries of one step that a plan remembers; the others are only in the history. Bounds the snapshot.
 const TRIES_KEPT_MAX: usize = 40;
 /// Instances that one event names whose policy has become another. Bounds the event.
 const PROTECTION_TOLD_MAX: usize = 20;
 
 /// Collects the history of one entry.
-struct Story {
+pub(crate) struct Story {
     index: LogIndex,
     at: Wall,
     events: Vec<Event>,
 }
 
 impl Story {
-    fn tell(&mut self, about: &[String], text: String) {
+    pub(crate) fn tell(&mut self, about: &[String], text: String) {
         self.events.push(Event { index: self.index, at: self.at, about: about.to_vec(), text });
     }
 
@@ -45,10 +48,10 @@ impl Story {
     }
 }
 
-fn node_key(node: &NodeId) -> String {
+pub(crate) fn node_key(node: &NodeId) -> String {
     format!("node/{node}")
 }
-fn instance_key(instance: &InstanceId) -> String {
+pub(crate) fn instance_key(instance: &InstanceId) -> String {
     format!("instance/{instance}")
 }
 fn plan_keys(plan: &Plan) -> Vec<String> {
@@ -66,20 +69,40 @@ impl ClusterState {
     pub fn apply(&mut self, index: LogIndex, proposal: &Proposal) -> Result<Applied, Rejected> {
         self.applied = index;
         let mut story = Story { index, at: proposal.at, events: vec![] };
-        let by = proposal.by.as_str();
-        match &proposal.command {
+        self.obey(&mut story, proposal.by.as_str(), &proposal.command)?;
+        Ok(Applied { events: story.events })
+    }
+
+    fn obey(&mut self, story: &mut Story, by: &str, command: &Command) -> Result<(), Rejected> {
+        match command {
             Command::Note { text } => story.tell(&[], format!("{by} notes: {text}")),
             Command::Describe(documents) => {
                 let mut next = self.clone();
-                story.events = next.describe(index, proposal.at, by, documents)?;
+                story.events = next.describe(story.index, story.at, by, documents)?;
                 story.tell_protection(self, &next);
                 *self = next;
+            }
+            Command::Delete { what, reason } => self.delete(story, what, Order::new(by, reason, story.at))?,
+            Command::Forced { order, gaps } => {
+                if !order.can_be_forced() {
+                    let what = "a forced order".to_owned();
+                    let why = "only what may take cover away can be forced".to_owned();
+                    return Err(Rejected::BadValue { what, why });
+                }
+                self.obey(story, by, order)?;
+                let about: BTreeSet<String> =
+                    story.events.iter().flat_map(|event| &event.about).cloned().collect();
+                let about: Vec<String> = about.into_iter().take(ABOUT_MAX).collect();
+                story.tell(
+                    &about,
+                    format!("{by} forced this, although it takes cover away: {}", gaps.join("; ")),
+                );
             }
             Command::SetPolicy { name, policy, check, reason } => {
                 self.check_version(name, *check)?;
                 let order = Order::new(by, reason, story.at);
                 let mut next = self.clone();
-                let changes = next.revise(name, policy, index, order)?;
+                let changes = next.revise(name, policy, story.index, order)?;
                 next.select_policies()?;
                 story.tell(
                     &[format!("policy/{name}")],
@@ -91,17 +114,17 @@ impl ClusterState {
             Command::DeletePolicy { name, check, reason } => {
                 self.check_version(name, *check)?;
                 let order = Order::new(by, reason, story.at);
-                self.delete_policy(name, index, order)?;
+                self.delete_policy(name, story.index, order)?;
                 story.tell(&[format!("policy/{name}")], format!("{by} deleted policy {name}: {reason}"));
             }
-            Command::Arm { reason } => self.arm(&mut story, by, true, reason, None),
-            Command::Disarm { reason, until } => self.arm(&mut story, by, false, reason, *until),
+            Command::Arm { reason } => self.arm(story, by, true, reason, None),
+            Command::Disarm { reason, until } => self.arm(story, by, false, reason, *until),
             Command::TookOver { member, boot } => {
-                let epoch = LeaderEpoch(index.0);
+                let epoch = LeaderEpoch(story.index.0);
                 self.leadership = Some(Leadership { epoch, member: *member, boot: *boot });
                 story.tell(&[format!("member/{member}")], format!("{member} leads as {epoch}"));
             }
-            Command::Cancel { plan, reason } => self.cancel(&mut story, by, *plan, reason)?,
+            Command::Cancel { plan, reason } => self.cancel(story, by, *plan, reason)?,
             Command::Cordon { .. }
             | Command::Maintain { .. }
             | Command::Evacuate { .. }
@@ -109,16 +132,16 @@ impl ClusterState {
             | Command::Fence { .. }
             | Command::ConfirmOff { .. }
             | Command::Approve { .. }
-            | Command::Release { .. } => self.order(&mut story, by, &proposal.command)?,
+            | Command::Release { .. } => self.order(story, by, command)?,
             Command::Lead { leader, step } => {
                 let newest = self.leadership.map_or(LeaderEpoch(0), |l| l.epoch);
                 if *leader != newest {
                     return Err(Rejected::OldLeadership { given: *leader, newest });
                 }
-                self.lead(&mut story, *leader, step)?;
+                self.lead(story, *leader, step)?;
             }
         }
-        Ok(Applied { events: story.events })
+        Ok(())
     }
 
     fn arm(&mut self, story: &mut Story, by: &str, armed: bool, reason: &str, until: Option<Wall>) {
@@ -271,13 +294,15 @@ impl ClusterState {
                 let NodeState::Quarantined { plan, .. } = record.state else {
                     return Err(wrong_state(record, "quarantined"));
                 };
-                record.state = NodeState::Cleaning { plan, order: order(reason) };
+                record.state = NodeState::Cleaning { plan: Some(plan), order: order(reason) };
                 story.tell(&[node_key(node)], format!("{by} released {node}: {reason}"));
             }
             Command::Note { .. }
             | Command::Describe(_)
             | Command::SetPolicy { .. }
             | Command::DeletePolicy { .. }
+            | Command::Delete { .. }
+            | Command::Forced { .. }
             | Command::Arm { .. }
             | Command::Disarm { .. }
             | Command::Cancel { .. }
@@ -679,7 +704,7 @@ impl ClusterState {
     pub(crate) fn node(&self, node: &NodeId) -> Result<&NodeRecord, Rejected> {
         self.nodes.get(node).ok_or_else(|| not_there("node", node))
     }
-    fn node_mut(&mut self, node: &NodeId) -> Result<&mut NodeRecord, Rejected> {
+    pub(crate) fn node_mut(&mut self, node: &NodeId) -> Result<&mut NodeRecord, Rejected> {
         self.nodes.get_mut(node).ok_or_else(|| not_there("node", node))
     }
     fn policy(&self, name: &PolicyId) -> Result<&PolicyRecord, Rejected> {

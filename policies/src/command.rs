@@ -113,6 +113,20 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+    /// `hactl node delete` and its like: take something out of the inventory.
+    Delete {
+        /// What.
+        what: Object,
+        /// Why.
+        reason: String,
+    },
+    /// An order that takes cover away, given all the same (`--force`).
+    Forced {
+        /// The order; not every command can be one.
+        order: Box<Command>,
+        /// What it leaves without cover, as whoever gave it was told.
+        gaps: Vec<String>,
+    },
     /// Let the cluster act by itself.
     Arm {
         /// Why.
@@ -211,6 +225,28 @@ pub enum Command {
     },
 }
 
+/// Something in the inventory, by its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Object {
+    /// A node.
+    Node(NodeId),
+    /// An instance.
+    Instance(InstanceId),
+    /// A provider.
+    Provider(ProviderId),
+}
+
+impl std::fmt::Display for Object {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Object::Node(name) => write!(f, "node/{name}"),
+            Object::Instance(name) => write!(f, "instance/{name}"),
+            Object::Provider(name) => write!(f, "provider/{name}"),
+        }
+    }
+}
+
 /// What only a leader may put into the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -295,6 +331,36 @@ pub enum Step {
 }
 
 impl Command {
+    /// The command itself, without the force behind it.
+    pub fn unforced(&self) -> &Command {
+        if let Command::Forced { order, .. } = self { order } else { self }
+    }
+
+    /// True for orders that may take cover away.
+    pub(crate) fn can_be_forced(&self) -> bool {
+        match self {
+            Command::Describe(_)
+            | Command::SetPolicy { .. }
+            | Command::DeletePolicy { .. }
+            | Command::Delete { .. }
+            | Command::Cordon { .. }
+            | Command::Drain { .. }
+            | Command::Maintain { .. } => true,
+            Command::Note { .. }
+            | Command::Forced { .. }
+            | Command::Arm { .. }
+            | Command::Disarm { .. }
+            | Command::Evacuate { .. }
+            | Command::Fence { .. }
+            | Command::ConfirmOff { .. }
+            | Command::Cancel { .. }
+            | Command::Approve { .. }
+            | Command::Release { .. }
+            | Command::TookOver { .. }
+            | Command::Lead { .. } => false,
+        }
+    }
+
     /// The node that this command judges.
     pub(crate) fn judges(&self) -> Option<&NodeId> {
         let Command::Lead { step: Step::Judge { node, .. }, .. } = self else { return None };

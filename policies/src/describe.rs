@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 /// Longest free text of a document (an address, a label, an image). Bounds the snapshot.
 const TEXT_MAX: usize = 1024;
+/// Longest serial number. SMBIOS strings have at most 64 bytes in most firmware; printed ones are shorter.
+const SERIAL_MAX: usize = 64;
 /// Volumes, networks, ports, levels or labels of one object.
 const LIST_MAX: usize = 64;
 
@@ -156,13 +158,17 @@ impl ClusterState {
             record.instance = Arc::new(instance.clone());
             return Ok(false);
         }
+        // Boot services and agents remember the epochs of a name; those of one that was deleted are not used again.
+        let max = u64::MAX;
+        let too_many = || Rejected::TooMany { what: "placements of all instances".to_owned(), now: max, max };
+        let epoch = Epoch(self.epochs_gone.0.checked_add(1).ok_or_else(too_many)?);
         if let Some(record) = self.nodes.get_mut(&instance.node) {
             record.state = NodeState::Active { instance: instance.name.clone() };
         }
         let record = InstanceRecord {
             instance: Arc::new(instance.clone()),
             node: instance.node.clone(),
-            epoch: Epoch(1),
+            epoch,
             evacuate: None,
             // Until all documents are taken and the policies are selected.
             policy: instance.policy.clone().unwrap_or_default(),
@@ -171,7 +177,7 @@ impl ClusterState {
         Ok(true)
     }
 
-    /// No volume, switch port, BMC address or GUID may be claimed twice: fencing one would hit the other.
+    /// No volume, switch port, BMC address, GUID or serial number may be claimed twice: fencing one would hit the other.
     fn check_claims(&self) -> Result<(), Rejected> {
         let mut claims: BTreeMap<String, String> = BTreeMap::new();
         let mut claim = |what: String, who: String| match claims.insert(what.clone(), who.clone()) {
@@ -188,6 +194,9 @@ impl ClusterState {
             }
             if let Some(guid) = &record.node.identity.guid {
                 claim(format!("GUID {guid}"), who.clone())?;
+            }
+            if let Some(serial) = &record.node.identity.serial {
+                claim(format!("serial number {}", serial.to_ascii_uppercase()), who.clone())?;
             }
             if let Some(initiator) = &record.node.initiator {
                 claim(format!("initiator {initiator}"), who)?;
@@ -223,6 +232,11 @@ fn check_node(node: &Node) -> Result<(), Rejected> {
                 "cipher suite {cipher_suite} is not offered; 17 is the default, 3 for old BMCs"
             ));
         }
+    }
+    if let Some(serial) = &node.identity.serial
+        && (!(1..=SERIAL_MAX).contains(&serial.len()) || !serial.bytes().all(|byte| byte.is_ascii_graphic()))
+    {
+        return bad(format!("serial {serial:?} is not 1 to {SERIAL_MAX} printed characters without blanks"));
     }
     match &node.identity.guid {
         Some(guid)

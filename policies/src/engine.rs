@@ -4,7 +4,7 @@
 mod learn;
 
 use crate::capability::Capabilities;
-use crate::command::{Command, Proposal, Step};
+use crate::command::{Command, Object, Proposal, Step};
 use crate::effect::{Effect, Outcome, Seen};
 use crate::judge::judge;
 use crate::memory::Memory;
@@ -251,7 +251,10 @@ impl Engine {
             }
             Input::Asked { node, answers } => self.sights.answered(&node, answers, now),
             Input::PowerRead { node, power } => {
-                self.memory.powers.insert(node, (power, now));
+                // Of one that was deleted meanwhile, nobody wants to know.
+                if self.state.nodes.contains_key(&node) {
+                    self.memory.powers.insert(node, (power, now));
+                }
             }
             Input::Checked { check, finding } => self.memory.checks.answered(&check, finding, now),
             Input::Found { node, found } => {

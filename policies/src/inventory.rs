@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 pub struct Node {
     /// Its name; never reused for other hardware.
     pub name: NodeId,
-    /// Identity that its BMC must report before any power-off.
+    /// What tells it from all others.
     #[serde(default, skip_serializing_if = "Identity::is_empty")]
     pub identity: Identity,
     /// Failure domains it stands in, e.g. `rack = "r1"`, `pdu = "p2"`.
@@ -41,19 +41,24 @@ pub struct Node {
     pub capabilities: Capabilities,
 }
 
-/// What the BMC reports of its machine. Empty: not compared (and said so in `hactl node show`).
+/// What tells a machine from all others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
-    /// System GUID as 32 hexadecimal digits in the order that the BMC sends them (IPMI 2.0 §22.14).
+    /// System GUID as 32 hexadecimal digits in the order that the BMC sends them (IPMI 2.0 §22.14). Its BMC must report it
+    /// before any power-off; absent: not compared (and said so in `hactl node show`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guid: Option<String>,
+    /// Serial number as it is printed on the machine, for people: who does something dangerous to the node must type it. It
+    /// is not read from the BMC and not compared with anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
 }
 
 impl Identity {
     /// True if nothing is known to compare with.
     pub fn is_empty(&self) -> bool {
-        self.guid.is_none()
+        self.guid.is_none() && self.serial.is_none()
     }
 }
 

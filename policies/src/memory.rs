@@ -96,6 +96,19 @@ impl Memory {
         }
     }
 
+    /// Drops what is about nodes that are not kept; not since when which reports count, for old ones may yet arrive.
+    pub(crate) fn keep_only(&mut self, keep: impl Fn(&NodeId) -> bool) {
+        for (report, _) in self.reports.values_mut() {
+            report.sights.retain(|node, _| keep(node));
+        }
+        self.powers.retain(|node, _| keep(node));
+        self.fresh_powers.retain(|node, _| keep(node));
+        self.failed_since.retain(|node, _| keep(node));
+        self.gray_since.retain(|node, _| keep(node));
+        self.found.retain(|node, _| keep(node));
+        self.discovered.retain(|node, _| keep(node));
+    }
+
     /// A verdict is committed.
     pub(crate) fn judged(&mut self, node: &NodeId, verdict: &Verdict, now: Mono) {
         match verdict {

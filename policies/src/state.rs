@@ -42,6 +42,14 @@ pub struct ClusterState {
     pub policies_past: BTreeMap<PolicyId, Vec<PolicyRecord>>,
     /// Failovers, running and finished.
     pub plans: BTreeMap<PlanId, Plan>,
+    /// The highest epoch of an instance that was deleted; those described later begin above it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub epochs_gone: Epoch,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if wants a reference")]
+fn is_zero(epoch: &Epoch) -> bool {
+    epoch.0 == 0
 }
 
 /// The newest leadership.
@@ -167,9 +175,10 @@ pub enum NodeState {
     },
     /// Released by an operator; becomes a spare once older commands have drained.
     Cleaning {
-        /// The plan that had fenced it.
-        plan: PlanId,
-        /// The release.
+        /// The plan that had fenced it; absent if it was not fenced, but its instance deleted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        plan: Option<PlanId>,
+        /// The release, or the deletion of its instance.
         order: Order,
     },
 }
@@ -259,6 +268,7 @@ impl Default for ClusterState {
             policies: Policy::presets().into_iter().map(|(name, policy)| (name, record(policy))).collect(),
             policies_past: BTreeMap::new(),
             plans: BTreeMap::new(),
+            epochs_gone: Epoch(0),
         }
     }
 }

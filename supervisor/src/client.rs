@@ -251,6 +251,7 @@ impl Client {
                             | Code::NotAllowed
                             | Code::NotThere
                             | Code::Rejected
+                            | Code::BreaksCoverage
                             | Code::TooLarge
                             | Code::OutcomeUnknown => return Err(ClientError::Refused(problem)),
                         }

@@ -166,13 +166,15 @@ impl Metrics {
     /// An entry was applied; `state` is the state after it. Every member counts every entry, so dashboards take the
     /// maximum over members and not the sum.
     pub fn applied(&self, proposal: &Proposal, state: &ClusterState) {
-        match &proposal.command {
+        match proposal.command.unforced() {
             Command::Lead { step, .. } => self.applied_step(step, state),
             Command::Cancel { plan, .. } => self.ended(state, *plan, "cancelled"),
             Command::Note { .. }
             | Command::Describe(_)
             | Command::SetPolicy { .. }
             | Command::DeletePolicy { .. }
+            | Command::Delete { .. }
+            | Command::Forced { .. }
             | Command::Arm { .. }
             | Command::Disarm { .. }
             | Command::Cordon { .. }

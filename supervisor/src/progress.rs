@@ -292,7 +292,7 @@ mod tests {
         // Released, it is cleaned and then a spare.
         let mut node = story.facts().node(&name("n1")).unwrap();
         assert_eq!(release(&node), Ended(vec![], "n1 is being fenced by f9 again".into()));
-        node.record.state = NodeState::Cleaning { plan: PlanId(9), order };
+        node.record.state = NodeState::Cleaning { plan: Some(PlanId(9)), order };
         assert_eq!(release(&node), UnderWay(vec!["n1 is being cleaned".into()]));
         node.record.state = NodeState::Spare;
         assert_eq!(release(&node), Done(vec!["n1 is a spare".into()]));

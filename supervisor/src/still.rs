@@ -8,6 +8,7 @@ use crate::api::answers::{
     PolicyDetail, Status,
 };
 use crate::api::explain::Explanation;
+use crate::api::{PolicyVersion, ProviderLine, SpareLine};
 use crate::progress::BEHIND_MAX;
 use policies::{MemberId, Millis, Sight, Wall};
 
@@ -66,6 +67,12 @@ impl Still for FailoverDetail {
     }
 }
 
+impl Still for PolicyDetail {
+    fn still(self) -> Self {
+        self
+    }
+}
+
 impl Still for Explanation {
     /// Its sentences may tell ages, which cannot be told from other words: better once too often than not.
     fn still(self) -> Self {
@@ -84,7 +91,7 @@ macro_rules! still_already {
     };
 }
 
-still_already!(NodeLine, InstanceLine, FailoverLine, PolicyDetail);
+still_already!(NodeLine, InstanceLine, FailoverLine, PolicyDetail, PolicyVersion, SpareLine, ProviderLine);
 
 #[cfg(test)]
 mod tests {

@@ -180,6 +180,25 @@ async fn what_is_watched_is_shown_again_when_it_has_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_and_its_past_are_watched() {
+    let (_dir, daemon) = one_member().await;
+    let mut policy = Running::start(&daemon, &["policy", "get", "quick", "--watch", "-o", "json"]);
+    let mut past = Running::start(&daemon, &["policy", "history", "quick", "-w", "-o", "json"]);
+    let read = |line: String| serde_json::from_str::<serde_json::Value>(&line).unwrap();
+    assert_eq!(read(policy.says())["version"], 0);
+    assert_eq!(read(past.says()).as_array().unwrap().len(), 1);
+    let set = ["policy", "set", "quick", "detection.gray_after=9s", "--reason", "x"];
+    assert_eq!(run(&daemon, &set).0, 0);
+    assert_eq!(read(policy.says())["policy"]["detection"]["gray_after"], "9s");
+    assert_eq!(read(past.says())[0]["order"]["reason"], "x");
+    (policy.out, past.out) = (None, None);
+    let set = ["policy", "set", "quick", "detection.gray_after=8s", "--reason", "y"];
+    assert_eq!(run(&daemon, &set).0, 0);
+    assert_eq!((policy.ends().0, past.ends().0), (0, 0));
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_is_told_each_phase_and_how_it_ended() {
     let (_dir, daemon) = one_member().await;
     let nodes: String = (1..=3)

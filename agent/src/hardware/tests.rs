@@ -68,11 +68,18 @@ impl Tree {
     }
 }
 
+/// Where the kernel shows whether the firmware checks what it boots.
+const SECURE_BOOT: &str = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+
 /// A server with two SATA SSDs, four NVMe disks of which one is behind a multipath head, and volumes of three SANs.
 fn server() -> Tree {
     let tree = Tree::new();
-    let cpu =
-        |number: u32| format!("processor\t: {number}\nmodel name\t: AMD EPYC  9354 32-Core Processor\n\n");
+    let flags = "fpu ht sse4_2 svm avx aes avx2 bmi2 pdpe1gb sha_ni avx512f vaes sev sev_es nosuchflag";
+    let cpu = |number: u32| {
+        format!(
+            "processor\t: {number}\nmodel name\t: AMD EPYC  9354 32-Core Processor\nflags\t\t: {flags}\n\n"
+        )
+    };
     tree.file("proc/cpuinfo", cpu(0) + &cpu(1)).file("sys/devices/system/cpu/online", "0-62,63\n");
     tree.file("sys/devices/system/memory/block_size_bytes", "80000000\n");
     for block in 0..12 {
@@ -112,6 +119,7 @@ fn server() -> Tree {
     tree.disk("pci0000:00/0000:00:14.0/usb1/1-1/host7/target7:0:0/7:0:0:0/block/sde", "2147483648\n", "1\n");
     tree.disk("virtual/block/loop0", "2147483648\n", "0\n").disk("virtual/block/dm-0", "2147483648\n", "0\n");
     tree.file("sys/class/dmi/id/bios_version", "2.19.1\n").file("sys/firmware/efi/fw_platform_size", "64\n");
+    tree.file("sys/devices/system/cpu/smt/active", "1\n").file(SECURE_BOOT, [6, 0, 0, 0, 1]);
     tree
 }
 
@@ -144,6 +152,7 @@ fn cards(tree: &Tree) {
             &files,
         );
     }
+    tree.file("sys/devices/pci0000:80/0000:81:00.0/sriov_totalvfs", "8\n");
     tree.pci("0000:02:00.0", "0x030000\n", "0x1a03\n", "0x2000\n");
     for slot in ["0000:17:00.0", "0000:18:00.0"] {
         tree.pci(slot, "0x030200\n", "0x10de\n", "0x2330\n");
@@ -180,6 +189,24 @@ gpus = [
 ]
 boot_mode = "uefi"
 firmware = "2.19.1"
+traits = [
+  "COMPUTE_SECURITY_UEFI_SECURE_BOOT",
+  "HW_CPU_HYPERTHREADING",
+  "HW_CPU_X86_AESNI",
+  "HW_CPU_X86_AMD_SEV",
+  "HW_CPU_X86_AMD_SEV_ES",
+  "HW_CPU_X86_AVX",
+  "HW_CPU_X86_AVX2",
+  "HW_CPU_X86_AVX512F",
+  "HW_CPU_X86_AVX512VAES",
+  "HW_CPU_X86_BMI2",
+  "HW_CPU_X86_PDPE1GB",
+  "HW_CPU_X86_SHA",
+  "HW_CPU_X86_SSE42",
+  "HW_CPU_X86_SVM",
+  "HW_NIC_SRIOV",
+  "STORAGE_DISK_SSD",
+]
 "##;
     assert_eq!(hardware.to_document(), expected);
     let node: policies::Node =
@@ -199,6 +226,47 @@ fn what_is_not_there_is_left_out() {
     assert_eq!(hardware.capabilities.boot_mode, Some(BootMode::Bios));
     assert!(hardware.remarks[0].starts_with("memory is what the kernel has left"));
     assert_eq!(Hardware::look(tree.root(), "aarch64").capabilities.boot_mode, None);
+}
+
+#[test]
+fn a_quality_is_told_only_if_a_file_says_so() {
+    let tree = Tree::new();
+    let told = |arch: &str| -> Vec<String> {
+        Hardware::look(tree.root(), arch).capabilities.traits.iter().map(ToString::to_string).collect()
+    };
+    // The flag `ht` says what the CPU could do, not that it does.
+    tree.file("proc/cpuinfo", "flags\t: ht vmx avx2x\nflags\t: avx2\n")
+        .file("sys/devices/system/cpu/smt/active", "0\n");
+    tree.file(SECURE_BOOT, [6, 0, 0, 0, 0]).disk("pci0000:00/ata1/block/sda", "937703088\n", "1\n");
+    tree.nic("pci0000:80/0000:81:00.0", "ens1", &[("speed", "25000\n")]);
+    tree.file("sys/devices/pci0000:80/0000:81:00.0/sriov_totalvfs", "0\n");
+    assert_eq!(told("x86_64"), ["HW_CPU_X86_VMX", "STORAGE_DISK_HDD"]);
+    // Cut off, or longer than a variable of one byte.
+    tree.file(SECURE_BOOT, [6, 0, 0, 0]);
+    assert_eq!(told("x86_64").len(), 2);
+    tree.file("proc/cpuinfo", "processor\t: 0\nFeatures\t: fp asimd aes crc32 atomics sve\n");
+    let arm = ["AES", "ASIMD", "ATOMICS", "CRC32", "SVE"].map(|word| format!("HW_CPU_AARCH64_{word}"));
+    assert_eq!(told("aarch64")[..5], arm);
+    assert_eq!(told("riscv64"), ["STORAGE_DISK_HDD"]);
+}
+
+#[test]
+fn what_is_missed_least_is_left_out_first() {
+    let tree = server();
+    cards(&tree);
+    let mut traits = tree.look().capabilities.traits;
+    let mut left_out = vec![];
+    while let Some(word) = least(&traits) {
+        traits.remove(&word);
+        left_out.push(word.to_string());
+    }
+    assert_eq!(left_out.first().map(String::as_str), Some("HW_CPU_X86_AVX512VAES"));
+    assert_eq!(left_out.last().map(String::as_str), Some("HW_CPU_X86_SVM"));
+    let kept: Vec<String> = traits.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        kept,
+        ["COMPUTE_SECURITY_UEFI_SECURE_BOOT", "HW_CPU_HYPERTHREADING", "HW_NIC_SRIOV", "STORAGE_DISK_SSD"]
+    );
 }
 
 #[test]
@@ -228,7 +296,9 @@ fn any_content_gives_a_document_that_can_be_read() {
         for file in files {
             tree.file(file, &bytes);
         }
-        tree.file("proc/cpuinfo", [b"model name\t: ".as_slice(), &bytes].concat());
+        let cpuinfo = [b"model name\t: ".as_slice(), &bytes, b"\nflags\t: avx2 ", &bytes].concat();
+        tree.file("proc/cpuinfo", cpuinfo).file(SECURE_BOOT, &bytes);
+        tree.file("sys/devices/system/cpu/smt/active", &bytes);
         let hardware = tree.look();
         let text = format!("name = \"n1\"\n{}", hardware.to_document().replace("[node.", "["));
         let node: policies::Node = toml::from_str(&text).map_err(|e| TestCaseError::fail(e.to_string()))?;

@@ -311,7 +311,7 @@ impl MachineDescription {
         let port = |port: &String| SwitchPort { provider: rack.clone(), port: port.clone() };
         Node {
             name: self.name.clone(),
-            identity: Identity { guid: Some(self.guid.clone()) },
+            identity: Identity { guid: Some(self.guid.clone()), ..Identity::default() },
             domains: BTreeMap::from([("rack".to_owned(), self.cabinet.clone())]),
             labels: BTreeMap::new(),
             fencing: vec![FenceDevice::Ipmi {

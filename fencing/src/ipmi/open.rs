@@ -204,7 +204,10 @@ async fn read_identity(
     let read = GetSystemGuid::parse_success_response(&answer.data).ok().filter(|_| answer.completion == 0);
     let guid = read.unwrap_or(handshake.bmc_guid);
     let known = guid.iter().any(|byte| *byte != 0);
-    Ok(Identity { guid: known.then(|| guid.iter().map(|byte| format!("{byte:02x}")).collect()) })
+    Ok(Identity {
+        guid: known.then(|| guid.iter().map(|byte| format!("{byte:02x}")).collect()),
+        ..Identity::default()
+    })
 }
 
 impl Failed {

@@ -30,6 +30,7 @@ impl Engine {
         }
         self.proposals.reached(state.applied);
         self.state = state;
+        self.forget_the_deleted();
         // What ended here and was recorded by another leader needs no record of ours; what still runs stays.
         self.memory.in_flight.retain(|token, outcome| outcome.is_none() || self.state.is_open(*token));
         self.rewatch(now, outputs);
@@ -48,7 +49,7 @@ impl Engine {
         if result.is_err() {
             return;
         }
-        match &proposal.command {
+        match proposal.command.unforced() {
             Command::TookOver { member, boot } if *member == self.me && *boot == self.boot => {
                 self.leads = Some(LeaderEpoch(index.0));
                 self.memory.took_over = now;
@@ -61,7 +62,16 @@ impl Engine {
             Command::Describe(_) | Command::SetPolicy { .. } | Command::DeletePolicy { .. } => {
                 self.rewatch(now, outputs);
             }
+            Command::Delete { what, .. } => {
+                self.forget_the_deleted();
+                if let Object::Node(node) = what {
+                    // What was written of it until now is not about whoever gets its name next.
+                    self.memory.alive_since.insert(node.clone(), now);
+                }
+                self.rewatch(outputs);
+            }
             Command::Note { .. }
+            | Command::Forced { .. }
             | Command::Arm { .. }
             | Command::Disarm { .. }
             | Command::Cordon { .. }
@@ -129,6 +139,13 @@ impl Engine {
             state.plans.values().flat_map(|plan| &plan.intents).map(|intent| intent.token).collect();
         self.memory.intents.retain(|token, _| kept.contains(token));
         self.memory.phases.retain(|plan, _| state.plans.contains_key(plan));
+    }
+
+    /// Drops what is believed of nodes that are no longer there.
+    fn forget_the_deleted(&mut self) {
+        let nodes = &self.state.nodes;
+        self.memory.keep_only(|node| nodes.contains_key(node));
+        self.power_due.retain(|node, _| nodes.contains_key(node));
     }
 
     /// Brings the watch table, and what providers are asked, in line with the state.

@@ -34,6 +34,7 @@ pub enum Want {
     ConfirmOff(Pick),
     Cancel(Pick),
     Release(Pick),
+    Delete(Pick, Pick),
     TookOver(Pick),
     Describe(Pick, bool),
     Judge(Pick, u8),
@@ -94,6 +95,7 @@ impl Want {
             51 => Want::Stick(pa, on),
             52 => Want::Cleaned(pa),
             53 => Want::Discover(pa, b),
+            54 if on => Want::Delete(pa, pc),
             54 => Want::OldLeader(pa),
             55 => Want::Apply(pa, b),
             _ => Want::Label(pa, b),
@@ -129,7 +131,7 @@ pub fn check(wants: impl IntoIterator<Item = Want>) -> Result<ClusterState, Stri
 
 /// Applies what is wanted to a state that may never have come about, such as one from a damaged snapshot: any state and
 /// any entry give a state, the same in each copy. More is not promised where a name leads nowhere: an entry may then be
-/// rejected half-way. No log makes such a state, for nothing that is described is ever removed.
+/// rejected half-way. No log makes such a state, for nothing is deleted while anything leads to it.
 #[allow(dead_code, reason = "only the fuzz harness has such states")]
 pub fn check_total(
     mut state: ClusterState,
@@ -285,11 +287,29 @@ pub fn command(state: &ClusterState, want: &Want) -> Command {
         Want::ConfirmOff(at) => Command::ConfirmOff { node: node(at), reason: reason() },
         Want::Cancel(at) => Command::Cancel { plan: plan(at), reason: reason() },
         Want::Release(at) => Command::Release { node: node(at), reason: reason() },
+        Want::Delete(what, at) => {
+            let what = match what.of(5) {
+                0 => Object::Provider(name("rack")),
+                1 | 2 => Object::Instance(instance(at)),
+                _ => Object::Node(node(at)),
+            };
+            let order = Command::Delete { what, reason: reason() };
+            match at.0.is_multiple_of(3) {
+                true => Command::Forced { order: Box::new(order), gaps: vec!["a: no spare fits".to_owned()] },
+                false => order,
+            }
+        }
         Want::TookOver(at) => Command::TookOver { member: MemberId(at.of(3) as u64), boot: BootId(1) },
         Want::Describe(at, more) => {
             let which = NODES[at.of(NODES.len())];
             let nodes = vec![self::node(which, if *more { 2 } else { 1 })];
-            Command::Describe(Box::new(Documents { nodes, ..Documents::default() }))
+            // What was deleted comes back, each with what it needs.
+            let Documents { providers, instances, .. } = documents();
+            let gone = |instance: &Instance| {
+                !state.instances.contains_key(&instance.name) && instance.node.as_str() == which
+            };
+            let instances = if *more { vec![] } else { instances.into_iter().filter(gone).collect() };
+            Command::Describe(Box::new(Documents { providers, nodes, instances, policies: vec![] }))
         }
         Want::Judge(at, number) => {
             let (verdict, evidence) = (verdict(*number), Evidence::default());
@@ -469,9 +489,15 @@ fn proof_comes_first(state: &ClusterState) -> Result<(), String> {
 /// Epochs and leaderships only grow; a plan that is over stays over.
 fn time_runs_forward(before: &ClusterState, after: &ClusterState) -> Result<(), String> {
     let leads = |state: &ClusterState| state.leadership.map(|l| l.epoch);
+    for (name, record) in after.instances.iter().filter(|(name, _)| !before.instances.contains_key(*name)) {
+        holds!(record.epoch > after.epochs_gone, "{name} begins with an epoch that was used");
+    }
     holds!(leads(before) <= leads(after), "the leadership fell");
     for (name, record) in &before.instances {
-        let new = &after.instances[name];
+        let Some(new) = after.instances.get(name) else {
+            holds!(record.epoch <= after.epochs_gone, "the epochs of {name} may be used again");
+            continue;
+        };
         holds!(record.epoch <= new.epoch, "the epoch of {name} fell");
         holds!((record.node == new.node) == (record.epoch == new.epoch), "{name} moved without an epoch");
     }

@@ -166,7 +166,7 @@ fn node(name: NodeId, options: &mut BTreeMap<&str, &str>) -> Result<Node, String
     let port = |i| Ok(SwitchPort { provider: parse("rack")?, port: format!("{name}-{i}") });
     let agent_key = options.remove("agentless").is_none().then(|| Sealed("sealed".to_owned()));
     let tcp = options.remove("blind").is_none().then(|| format!("{name}:22"));
-    let identity = Identity { guid: options.remove("guid").map(str::to_owned) };
+    let identity = Identity { guid: options.remove("guid").map(str::to_owned), ..Identity::default() };
     let (fencing, ports) = (fencing.collect(), (1..=ports).map(port).collect::<Result<_, String>>()?);
     let probe = Probe { tcp, icmp: None };
     let labels = labels(options);
@@ -350,6 +350,28 @@ fn leader_writes(world: &mut World, json: &str) -> Result<(), String> {
 }
 
 fn order(world: &mut World, verb: &str, rest: &[&str]) -> Result<(), String> {
+    let command = match (verb, rest) {
+        ("force", [verb, rest @ ..]) => {
+            let order = command(world, verb, rest)?;
+            forced(world, order)?
+        }
+        (_, _) => command(world, verb, rest)?,
+    };
+    operator(world, command);
+    Ok(())
+}
+
+/// With what the leader says that the order leaves without cover.
+fn forced(world: &World, order: Command) -> Result<Command, String> {
+    let leader = world.leader.and_then(|leader| Some((leader, world.members.get(&leader)?)));
+    let (leader, member) = leader.ok_or("nobody leads who could tell what is covered")?;
+    let view = member.engine.view(world.clock(leader));
+    let proposal = Proposal { at: Wall(world.now), by: "admin".to_owned(), command: order.clone() };
+    let gaps: Vec<String> = gaps(&world.truth, &view, &proposal).iter().map(ToString::to_string).collect();
+    Ok(if gaps.is_empty() { order } else { Command::Forced { order: Box::new(order), gaps } })
+}
+
+fn command(world: &mut World, verb: &str, rest: &[&str]) -> Result<Command, String> {
     let is_until = |word: &&&str| word.starts_with("until=");
     let until = rest.iter().find(is_until).map(|word| parse::<Millis>(word.trim_start_matches("until=")));
     let until = until.transpose()?.map(|time| Wall(SETTLED + time.0));
@@ -358,7 +380,7 @@ fn order(world: &mut World, verb: &str, rest: &[&str]) -> Result<(), String> {
     let reason = rest.get(1..).unwrap_or_default().join(" ");
     let first = rest.first().copied().unwrap_or_default();
     let node = || parse::<NodeId>(first);
-    let command = match verb {
+    Ok(match verb {
         "arm" => Command::Arm { reason: rest.join(" ") },
         "disarm" => Command::Disarm { reason: rest.join(" "), until },
         "note" => Command::Note { text: rest.join(" ") },
@@ -378,6 +400,15 @@ fn order(world: &mut World, verb: &str, rest: &[&str]) -> Result<(), String> {
         "cancel" => Command::Cancel { plan: parse(first)?, reason },
         "approve" => Command::Approve { instance: parse(first)?, reason },
         "release" => Command::Release { node: node()?, reason },
+        "delete" => {
+            let what = match first.split_once('/') {
+                Some(("node", name)) => Object::Node(parse(name)?),
+                Some(("instance", name)) => Object::Instance(parse(name)?),
+                Some(("provider", name)) => Object::Provider(parse(name)?),
+                Some(_) | None => return Err(format!("{first:?} is not KIND/NAME")),
+            };
+            Command::Delete { what, reason }
+        }
         "delete-policy" => Command::DeletePolicy { name: parse(first)?, check: None, reason },
         "policy" => {
             let is_check = |word: &&&str| word.starts_with("check=");
@@ -393,9 +424,7 @@ fn order(world: &mut World, verb: &str, rest: &[&str]) -> Result<(), String> {
             describe(world, &mut documents, &words)?;
             Command::Describe(Box::new(documents))
         }
-    };
-    operator(world, command);
-    Ok(())
+    })
 }
 
 fn member(world: &mut World, id: MemberId, what: &[&str]) -> Result<(), String> {

@@ -217,6 +217,9 @@ pub struct NodeLine {
     /// Where it is fenced, level 1 first, as `ipmi:10.1.0.1:623`.
     #[serde(default)]
     pub fencing: Vec<String>,
+    /// Serial number that is printed on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
     /// Failure domains it stands in.
     #[serde(default)]
     pub domains: BTreeMap<String, String>,
@@ -392,7 +395,7 @@ pub struct Facts<'a> {
     pub now: Wall,
 }
 
-fn power(read: Option<Power>) -> &'static str {
+pub(super) fn power(read: Option<Power>) -> &'static str {
     match read {
         Some(Power::On) => "on",
         Some(Power::Off) => "off",
@@ -429,6 +432,7 @@ impl Facts<'_> {
             judged: record.judged,
             agent: record.node.agent_key.is_some(),
             fencing: record.node.fencing.iter().map(fence_place).collect(),
+            serial: record.node.identity.serial.clone(),
             domains: record.node.domains.clone(),
             labels: record.node.labels.clone(),
         };

@@ -4,6 +4,7 @@
 //! does: change anything itself, or leave half of a request done.
 
 use super::answers::{Committed, Described, compare, duplicate};
+use super::gate::{Force, propose_gated};
 use super::read::parse;
 use super::{ApiState, Code, Problem};
 use crate::auth::Caller;
@@ -11,10 +12,10 @@ use crate::clock;
 use crate::document;
 use crate::seal::Seal;
 use axum::body::Bytes;
-use axum::extract::{FromRequest, Path, Request, State};
+use axum::extract::{FromRequest, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use policies::{ClusterState, Command, Documents, Millis, Proposal, Wall};
+use policies::{ClusterState, Command, Documents, Millis, Object, Proposal, Wall};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -147,6 +148,11 @@ impl Order {
     async fn propose(self, command: impl FnOnce(String) -> Command) -> Result<Json<Committed>, Problem> {
         propose(&self.state, &self.caller, command(self.reason)).await
     }
+
+    async fn delete_gated(self, what: Object, force: Force) -> Result<Json<Committed>, Problem> {
+        let command = Command::Delete { what, reason: self.reason };
+        propose_gated(&self.state, &self.caller, command, force).await
+    }
 }
 
 /// Longest reason in bytes: it is kept in the log for ever.
@@ -175,29 +181,40 @@ fn in_the_future(until: Wall) -> Result<Wall, Problem> {
 }
 
 /// Cordons a node, or lifts it.
-#[utoipa::path(post, path = "/v1/nodes/{name}/cordon", params(("name" = String, Path)), request_body = Switch, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+#[utoipa::path(post, path = "/v1/nodes/{name}/cordon", params(("name" = String, Path), Force), request_body = Switch, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
 pub(super) async fn cordon(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
+    Query(force): Query<Force>,
     Body(Switch { on, .. }): Body<Switch>,
 ) -> Result<Json<Committed>, Problem> {
     let node = parse(&name)?;
-    propose(&state, &caller, Command::Cordon { node, on }).await
+    let command = Command::Cordon { node, on };
+    // To lift it takes nothing away.
+    match on {
+        true => propose_gated(&state, &caller, command, force).await,
+        false => propose(&state, &caller, command).await,
+    }
 }
 
 /// Puts a node into maintenance, or ends it.
-#[utoipa::path(post, path = "/v1/nodes/{name}/maintenance", params(("name" = String, Path)), request_body = Switch, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+#[utoipa::path(post, path = "/v1/nodes/{name}/maintenance", params(("name" = String, Path), Force), request_body = Switch, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
 pub(super) async fn maintenance(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
+    Query(force): Query<Force>,
     Body(Switch { on, reason, until }): Body<Switch>,
 ) -> Result<Json<Committed>, Problem> {
     let node = parse(&name)?;
     let reason = if on { Some(checked(&reason.unwrap_or_default())?) } else { None };
     let until = until.map(in_the_future).transpose()?;
-    propose(&state, &caller, Command::Maintain { node, reason, until }).await
+    let command = Command::Maintain { node, reason, until };
+    match on {
+        true => propose_gated(&state, &caller, command, force).await,
+        false => propose(&state, &caller, command).await,
+    }
 }
 
 /// Fences a node, whatever its health.
@@ -220,11 +237,12 @@ pub struct Draining {
 }
 
 /// Cordons a node and moves its instance politely.
-#[utoipa::path(post, path = "/v1/nodes/{name}/drain", params(("name" = String, Path)), request_body = Draining, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+#[utoipa::path(post, path = "/v1/nodes/{name}/drain", params(("name" = String, Path), Force), request_body = Draining, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
 pub(super) async fn drain(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
+    Query(force): Query<Force>,
     Body(Draining { reason, shutdown }): Body<Draining>,
 ) -> Result<Json<Committed>, Problem> {
     let (node, reason) = (parse(&name)?, checked(&reason)?);
@@ -232,7 +250,7 @@ pub(super) async fn drain(
         state.policy_of_node(&node).map(|(_, record)| record.policy.takeover.shutdown_deadline)
     };
     let shutdown = shutdown.or_else(|| state.store.read(by_policy)).unwrap_or_default();
-    propose(&state, &caller, Command::Drain { node, reason, shutdown }).await
+    propose_gated(&state, &caller, Command::Drain { node, reason, shutdown }, force).await
 }
 
 /// Vouches that a node is off.
@@ -270,6 +288,38 @@ pub(super) async fn cancel(Path(id): Path<String>, order: Order) -> Result<Json<
     order.propose(|reason| Command::Cancel { plan, reason }).await
 }
 
+/// Deletes a node; only a spare can go.
+#[utoipa::path(delete, path = "/v1/nodes/{name}", params(("name" = String, Path), Force), request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+pub(super) async fn delete_node(
+    Path(name): Path<String>,
+    Query(force): Query<Force>,
+    order: Order,
+) -> Result<Json<Committed>, Problem> {
+    let what = Object::Node(parse(&name)?);
+    order.delete_gated(what, force).await
+}
+
+/// Deletes an instance: it is protected no more. Its node goes on running it, and is cordoned.
+#[utoipa::path(delete, path = "/v1/instances/{name}", params(("name" = String, Path), Force), request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+pub(super) async fn delete_instance(
+    Path(name): Path<String>,
+    Query(force): Query<Force>,
+    order: Order,
+) -> Result<Json<Committed>, Problem> {
+    let what = Object::Instance(parse(&name)?);
+    order.delete_gated(what, force).await
+}
+
+/// Deletes a provider on which nothing relies.
+#[utoipa::path(delete, path = "/v1/providers/{name}", params(("name" = String, Path)), request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+pub(super) async fn delete_provider(
+    Path(name): Path<String>,
+    order: Order,
+) -> Result<Json<Committed>, Problem> {
+    let what = Object::Provider(parse(&name)?);
+    order.propose(|reason| Command::Delete { what, reason }).await
+}
+
 /// Lets the cluster act by itself.
 #[utoipa::path(post, path = "/v1/arm", request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
 pub(super) async fn arm(order: Order) -> Result<Json<Committed>, Problem> {
@@ -288,10 +338,11 @@ pub(super) async fn disarm(
 }
 
 /// Describes providers, nodes, instances and policies: all of it or nothing.
-#[utoipa::path(post, path = "/v1/apply", request_body = Applying, responses((status = 200, body = Described), (status = 400, body = Problem), (status = 409, body = Problem)))]
+#[utoipa::path(post, path = "/v1/apply", params(Force), request_body = Applying, responses((status = 200, body = Described), (status = 400, body = Problem), (status = 409, body = Problem)))]
 pub(super) async fn apply(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
+    Query(force): Query<Force>,
     Body(Applying { mut documents }): Body<Applying>,
 ) -> Result<Json<Described>, Problem> {
     // What is compared must be the newest state, or "unchanged" may be wrong.
@@ -300,7 +351,8 @@ pub(super) async fn apply(
     if documents == Documents::default() {
         return Ok(Json(Described { objects, index: None }));
     }
-    let Json(committed) = propose(&state, &caller, Command::Describe(Box::new(documents))).await?;
+    let command = Command::Describe(Box::new(documents));
+    let Json(committed) = propose_gated(&state, &caller, command, force).await?;
     Ok(Json(Described { objects, index: Some(committed.index) }))
 }
 

@@ -9,12 +9,15 @@ mod change;
 mod events;
 pub mod explain;
 mod flight;
+mod gate;
 mod members;
 mod openapi;
 mod policy;
 mod problem;
+mod providers;
 mod read;
 mod serve;
+mod spares;
 
 pub(crate) use change::read_json;
 pub use change::{Applying, Draining, Limited, Reason, Switch};
@@ -22,7 +25,9 @@ pub use members::{NewMember, Transfer};
 pub use openapi::description;
 pub use policy::{Became, Deleting, EffectivePolicy, OtherPolicy, Policing, PolicyVersion};
 pub use problem::{Code, Problem};
+pub use providers::ProviderLine;
 pub use serve::{Peer, serve};
+pub use spares::SpareLine;
 
 use crate::auth::{Caller, Role, Tokens};
 use crate::config::Config;
@@ -93,7 +98,7 @@ fn answered_by_leader() -> Router<ApiState> {
     Router::new()
         .route("/v1/status", get(read::status))
         .route("/v1/nodes", get(read::nodes))
-        .route("/v1/nodes/{name}", get(read::node))
+        .route("/v1/nodes/{name}", get(read::node).delete(change::delete_node))
         .route("/v1/nodes/{name}/cordon", post(change::cordon))
         .route("/v1/nodes/{name}/maintenance", post(change::maintenance))
         .route("/v1/nodes/{name}/drain", post(change::drain))
@@ -101,10 +106,13 @@ fn answered_by_leader() -> Router<ApiState> {
         .route("/v1/nodes/{name}/confirm-off", post(change::confirm_off))
         .route("/v1/nodes/{name}/release", post(change::release))
         .route("/v1/instances", get(read::instances))
-        .route("/v1/instances/{name}", get(read::instance))
+        .route("/v1/instances/{name}", get(read::instance).delete(change::delete_instance))
         .route("/v1/instances/{name}/evacuate", post(change::evacuate))
         .route("/v1/instances/{name}/approve", post(change::approve))
         .route("/v1/instances/{name}/policy", get(policy::effective))
+        .route("/v1/spares", get(spares::list))
+        .route("/v1/providers", get(providers::list))
+        .route("/v1/providers/{name}", delete(change::delete_provider))
         .route("/v1/failovers", get(read::failovers))
         .route("/v1/failovers/{id}", get(read::failover))
         .route("/v1/failovers/{id}/cancel", post(change::cancel))

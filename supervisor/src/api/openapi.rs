@@ -1,6 +1,6 @@
 //! The description of the API (OpenAPI 3.1), made from the handlers themselves.
 
-use super::{answers, change, events, explain, flight, members, policy, problem, read};
+use super::{answers, change, events, explain, flight, members, policy, problem, providers, read, spares};
 use axum::Json;
 use utoipa::OpenApi;
 
@@ -18,6 +18,8 @@ use utoipa::OpenApi;
         read::node,
         read::instances,
         read::instance,
+        spares::list,
+        providers::list,
         read::failovers,
         read::failover,
         read::explanation,
@@ -36,6 +38,9 @@ use utoipa::OpenApi;
         change::confirm_off,
         change::release,
         change::evacuate,
+        change::delete_node,
+        change::delete_instance,
+        change::delete_provider,
         change::approve,
         change::cancel,
         change::arm,

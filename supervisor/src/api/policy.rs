@@ -4,12 +4,13 @@
 //! be tried before it counts. What it never does: know which values are good; the document itself does.
 
 use super::answers::{Committed, Facts, PolicyDetail};
-use super::change::{Body, checked, propose};
+use super::change::{Body, checked};
+use super::gate::{Force, propose_gated};
 use super::read::{facts, parse};
 use super::{ApiState, Code, Problem};
 use crate::auth::Caller;
 use crate::clock;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::{Extension, Json};
 use policies::{
     Applies, Because, ClusterState, Command, InstanceId, LogIndex, Order, Policy, PolicyChange, PolicyId,
@@ -204,17 +205,19 @@ pub(super) async fn plan(
 }
 
 /// Changes a policy.
-#[utoipa::path(put, path = "/v1/policies/{name}", params(("name" = String, Path)), request_body = Policing, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+#[utoipa::path(put, path = "/v1/policies/{name}", params(("name" = String, Path), Force), request_body = Policing, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
 pub(super) async fn set(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
+    Query(force): Query<Force>,
     Body(policing): Body<Policing>,
 ) -> Result<Json<Committed>, Problem> {
     let name: PolicyId = parse(&name)?;
     let reason = checked(&policing.reason)?;
     let (policy, check) = state.store.read(|committed| new_policy(committed, &name, policing))?;
-    propose(&state, &caller, Command::SetPolicy { name, policy: Box::new(policy), check, reason }).await
+    let command = Command::SetPolicy { name, policy: Box::new(policy), check, reason };
+    propose_gated(&state, &caller, command, force).await
 }
 
 /// The whole new content, and the version on which it rests.
@@ -244,15 +247,16 @@ fn new_policy(
 }
 
 /// Deletes a policy that nothing rests on.
-#[utoipa::path(delete, path = "/v1/policies/{name}", params(("name" = String, Path)), request_body = Deleting, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+#[utoipa::path(delete, path = "/v1/policies/{name}", params(("name" = String, Path), Force), request_body = Deleting, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
 pub(super) async fn delete(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
+    Query(force): Query<Force>,
     Body(Deleting { check, reason }): Body<Deleting>,
 ) -> Result<Json<Committed>, Problem> {
     let (name, reason) = (parse(&name)?, checked(&reason)?);
-    propose(&state, &caller, Command::DeletePolicy { name, check, reason }).await
+    propose_gated(&state, &caller, Command::DeletePolicy { name, check, reason }, force).await
 }
 
 #[cfg(test)]

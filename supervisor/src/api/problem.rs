@@ -36,6 +36,8 @@ pub enum Code {
     NotThere,
     /// The cluster refused; nothing was changed: 409.
     Rejected,
+    /// It would leave without cover what is covered now; nothing was changed, and `?force=true` does it: 409.
+    BreaksCoverage,
     /// More than the limit: 413.
     TooLarge,
     /// No quorum; nothing was changed, and it may be tried again: 503.
@@ -55,7 +57,7 @@ impl Code {
             Code::NotAuthenticated => StatusCode::UNAUTHORIZED,
             Code::NotAllowed => StatusCode::FORBIDDEN,
             Code::NotThere => StatusCode::NOT_FOUND,
-            Code::Rejected => StatusCode::CONFLICT,
+            Code::Rejected | Code::BreaksCoverage => StatusCode::CONFLICT,
             Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Code::NoQuorum | Code::NotYet | Code::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
             Code::Broken => StatusCode::INTERNAL_SERVER_ERROR,
@@ -106,6 +108,16 @@ impl Problem {
             | Rejected::EndedAlready { .. } => "nothing was changed",
         };
         Problem::new(Code::Rejected, why.to_string(), hint)
+    }
+
+    /// It would leave without cover what is covered now: 409.
+    pub(super) fn breaks_coverage(count: usize, told: &[String]) -> Self {
+        let what = if count == 1 { "one that has it" } else { "some that have it" };
+        Problem::new(
+            Code::BreaksCoverage,
+            format!("this would leave {what} without cover, so nothing was changed: {}", told.join("; ")),
+            "`--force` (`?force=true`) does it all the same; `hactl coverage` shows what is covered now",
+        )
     }
 
     /// No quorum, and the request was not carried out: 503.

@@ -100,6 +100,9 @@ pub fn node(detail: &NodeDetail, screen: &Screen) -> String {
         "Identity",
         described.identity.guid.as_deref().map_or(no_guid.to_owned(), |guid| format!("GUID {guid}")),
     );
+    if let Some(serial) = &described.identity.serial {
+        sheet.line("Serial", serial.clone());
+    }
     let levels = described.fencing.iter().enumerate().map(|(level, device)| match device {
         FenceDevice::Ipmi { address, user, cipher_suite, .. } => {
             format!("level {}: IPMI at {address} as {user}, cipher suite {cipher_suite}", level + 1)

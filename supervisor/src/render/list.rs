@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The columns of a list. The last ones may hold sentences, so the wide ones stand before them.
-fn columns<T>(screen: &Screen, first: Vec<T>, wide: Vec<T>, last: Vec<T>) -> Vec<T> {
+pub(super) fn columns<T>(screen: &Screen, first: Vec<T>, wide: Vec<T>, last: Vec<T>) -> Vec<T> {
     let wide = if screen.wide { wide } else { vec![] };
     first.into_iter().chain(wide).chain(last).collect()
 }
@@ -35,17 +35,17 @@ pub fn nodes(nodes: &[NodeLine], screen: &Screen) -> String {
     };
     let none = "No nodes are described yet; `hactl apply -f FILE` describes them.";
     let first = vec!["NAME", "STATE", "HEALTH", "POWER", "INSTANCE"];
-    let wide = vec!["PLAN", "JUDGED", "AGENT", "FENCING", "DOMAINS", "LABELS"];
+    let wide = vec!["PLAN", "JUDGED", "AGENT", "FENCING", "SERIAL", "DOMAINS", "LABELS"];
     table(&columns(screen, first, wide, vec!["WAITING"]), nodes.iter().map(row).collect(), none)
 }
 
 fn node_wide(node: &NodeLine, screen: &Screen) -> Vec<String> {
     let plan = match &node.state {
         NodeState::Spare | NodeState::Active { .. } => None,
-        NodeState::Reserved { plan }
-        | NodeState::Fencing { plan }
-        | NodeState::Quarantined { plan, .. }
-        | NodeState::Cleaning { plan, .. } => Some(plan.to_string()),
+        NodeState::Reserved { plan } | NodeState::Fencing { plan } | NodeState::Quarantined { plan, .. } => {
+            Some(plan.to_string())
+        }
+        NodeState::Cleaning { plan, .. } => plan.map(|plan| plan.to_string()),
     };
     vec![
         or_dash(plan),
@@ -53,6 +53,7 @@ fn node_wide(node: &NodeLine, screen: &Screen) -> Vec<String> {
         or_dash((node.judged.0 > 0).then(|| time::ago(node.judged, screen.now))),
         if node.agent { "yes" } else { "no" }.to_owned(),
         or_dash(Some(node.fencing.join(","))),
+        or_dash(node.serial.clone()),
         or_dash(Some(pairs(&node.domains))),
         or_dash(Some(pairs(&node.labels))),
     ]
@@ -205,7 +206,7 @@ pub fn contexts(contexts: &[ContextDetail], screen: &Screen) -> String {
 }
 
 /// `rack=r1,pdu=p2`: one word, so that columns stay aligned for `awk`.
-fn pairs(map: &BTreeMap<String, String>) -> String {
+pub(super) fn pairs(map: &BTreeMap<String, String>) -> String {
     map.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
 

@@ -9,6 +9,7 @@ mod list;
 mod live;
 mod replay;
 mod status;
+mod stock;
 mod time;
 
 pub use beforehand::{coverage, losing, policy_plan};
@@ -20,6 +21,7 @@ pub use list::{contexts, failovers, instances, members, nodes, policies};
 pub use live::{Live, live};
 pub use replay::{Replayed, replayed};
 pub use status::status;
+pub use stock::{providers, spares};
 pub use time::{ago, at, clock, length, local, utc};
 
 use comfy_table::{ContentArrangement, Table, TableComponent, presets};

@@ -1,11 +1,15 @@
 //! `hactl status`: is it armed, who leads, what is where, and everything that is not as it should be - on one screen.
 
 use super::{Screen, Tone, failovers, time};
-use crate::api::answers::{CoverageTold, MemberLine, Status};
+use crate::api::answers::{Attention, CoverageTold, MemberLine, Status};
 use policies::Millis;
+use std::collections::BTreeMap;
 
 /// Lines of trouble that are shown; the rest is counted, so that the screen stays one screen.
 const ATTENTION_MAX: usize = 12;
+
+/// Objects that are named before one sentence; the rest is counted.
+const NAMED_MAX: usize = 8;
 
 /// `hactl status`.
 pub fn status(status: &Status, screen: &Screen) -> String {
@@ -125,15 +129,44 @@ fn attention(status: &Status, screen: &Screen) -> String {
         return format!("\n{}\n", screen.tint(Tone::Good, "Nothing needs attention."));
     }
     let mut text = format!("\n{}\n", screen.tint(Tone::Careful, "Needs attention"));
-    for item in status.attention.iter().take(ATTENTION_MAX) {
-        text.push_str(&format!("  {}: {}\n", screen.tint(Tone::Strong, &item.about), item.what));
+    let groups = grouped(&status.attention);
+    for (what, about) in groups.iter().take(ATTENTION_MAX) {
+        text.push_str(&format!("  {}: {what}\n", screen.tint(Tone::Strong, &named(about))));
     }
-    let more = status.attention.len().saturating_sub(ATTENTION_MAX);
+    let more: usize = groups.iter().skip(ATTENTION_MAX).map(|(_, about)| about.len()).sum();
     if more > 0 {
         text.push_str(&format!("  and {more} more; `hactl node list` and `hactl failover list` show all\n"));
     }
     text.push_str("  `hactl explain NAME` tells the whole story.\n");
     text
+}
+
+/// Each sentence once, in the order in which it is said first, with all that it is about.
+fn grouped(attention: &[Attention]) -> Vec<(&str, Vec<&str>)> {
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut groups: Vec<(&str, Vec<&str>)> = vec![];
+    for item in attention {
+        let place = *places.entry(&item.what).or_insert(groups.len());
+        match groups.get_mut(place) {
+            Some((_, about)) => about.push(&item.about),
+            None => groups.push((&item.what, vec![&item.about])),
+        }
+    }
+    groups
+}
+
+/// `node/n3, n4, n7`: the kind once.
+fn named(about: &[&str]) -> String {
+    let mut kind = "";
+    let mut names: Vec<String> = vec![];
+    for object in about.iter().take(NAMED_MAX) {
+        let (of_kind, name) = object.split_once('/').unwrap_or(("", object));
+        names.push(if of_kind == kind && !kind.is_empty() { name } else { object }.to_owned());
+        kind = of_kind;
+    }
+    let more = about.len().saturating_sub(NAMED_MAX);
+    names.extend((more > 0).then(|| format!("{more} more")));
+    names.join(", ")
 }
 
 fn indent(text: &str) -> String {

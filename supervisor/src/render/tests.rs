@@ -2,7 +2,7 @@
 //! `testdata/`. `UPDATE_EXPECT=1 cargo test -p supervisor` rewrites them; read the difference.
 
 use super::*;
-use crate::api::answers::{self, Committed, Described, Facts, MemberLine, Members, Status};
+use crate::api::answers::{self, Attention, Committed, Described, Facts, MemberLine, Members, Status};
 use crate::api::explain::explain;
 use policies::*;
 use std::path::Path;
@@ -203,6 +203,45 @@ pub(crate) fn golden(name: &str, found: &str) {
 fn status_says_on_one_screen_what_is_wrong() {
     let story = mid_failover();
     golden("status", &status(&status_of(&story), &screen()));
+}
+
+#[test]
+fn status_says_each_sentence_once() {
+    let mut found = status_of(&mid_failover());
+    let mut add = |about: String, what: &str| found.attention.push(Attention { about, what: what.into() });
+    for number in 10..30 {
+        add(format!("node/n{number}"), "failed: silent, and its kernel does not answer");
+        add(format!("instance/i{number}"), if number < 13 { "there is no spare" } else { "no spare fits" });
+    }
+    for number in 10..20 {
+        add(format!("member/m{number}"), &format!("has not reported for {number}s"));
+    }
+    golden("status_grouped", &status(&found, &screen()));
+}
+
+#[test]
+fn what_stands_ready() {
+    let mut story = mid_failover();
+    let mut spare = node_described(4);
+    spare.identity.serial = Some("CZJ0123456".into());
+    let has = "cpus = 64\nmemory = \"384GiB\"\ndisks = [{ type = \"nvme\", size = \"3.84TB\", count = 4 }]\n";
+    spare.capabilities = toml::from_str(has).unwrap();
+    story.then(
+        92,
+        "admin",
+        Command::Describe(Box::new(Documents { nodes: vec![spare], ..Documents::default() })),
+    );
+    story.state.nodes.get_mut(&name("n3")).unwrap().strikes = vec![Wall(BEGIN)];
+    story
+        .view
+        .nodes
+        .insert(name("n4"), NodeView { power: Some((Some(Power::On), Millis(900))), ..NodeView::default() });
+    let uses = spare_uses(&story.state, &story.view);
+    let (facts, wide) = (story.facts(), Screen { wide: true, ..screen() });
+    golden("spare_list", &spares(&facts.spares(&uses), &screen()));
+    golden("spare_list_wide", &spares(&facts.spares(&uses), &wide));
+    golden("provider_list", &providers(&facts.providers(), &screen()));
+    golden("node_show_serial", &node(&facts.node(&name("n4")).unwrap(), &screen()));
 }
 
 #[test]

@@ -82,6 +82,22 @@ pub(crate) struct Wait {
     pub(crate) wait: Option<Duration>,
 }
 
+/// What must be typed before a dangerous verb is carried out.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Yes {
+    /// The name once more, instead of typing it when asked; where the node's serial number is known, that.
+    #[arg(long, value_name = "NAME-OR-SERIAL")]
+    pub(crate) yes: Option<String>,
+}
+
+/// Whether cover may be taken away.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Force {
+    /// Even if it leaves an instance or a failure domain without cover that has it now. The log says that it was forced.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Is it armed, who leads, what is where, and what needs attention.
@@ -98,6 +114,8 @@ pub(crate) enum Verb {
         /// TOML file with [[provider]], [[node]], [[instance]], [[policy]] tables; `-` is standard input.
         #[arg(short, long, value_name = "FILE")]
         file: PathBuf,
+        #[command(flatten)]
+        force: Force,
     },
     /// Physical servers.
     #[command(subcommand)]
@@ -105,6 +123,12 @@ pub(crate) enum Verb {
     /// Logical servers that fail over.
     #[command(subcommand)]
     Instance(InstanceVerb),
+    /// Nodes that stand ready to take an instance.
+    #[command(subcommand)]
+    Spare(SpareVerb),
+    /// Back ends that hold volumes, switch ports or boot sources.
+    #[command(subcommand)]
+    Provider(ProviderVerb),
     /// Failovers, under way and finished.
     #[command(subcommand)]
     Failover(FailoverVerb),
@@ -128,9 +152,8 @@ pub(crate) enum Verb {
         /// Why; kept for ever.
         #[arg(long)]
         reason: String,
-        /// The node's name once more, instead of typing it when asked.
-        #[arg(long, value_name = "NAME")]
-        yes: Option<String>,
+        #[command(flatten)]
+        yes: Yes,
         #[command(flatten)]
         wait: Wait,
     },
@@ -142,9 +165,8 @@ pub(crate) enum Verb {
         /// How you know.
         #[arg(long)]
         reason: String,
-        /// The node's name once more, instead of typing it when asked.
-        #[arg(long, value_name = "NAME")]
-        yes: Option<String>,
+        #[command(flatten)]
+        yes: Yes,
     },
     /// Let the cluster act by itself.
     #[command(after_help = "Example:\n  hactl arm --reason 'inventory checked'")]
@@ -232,10 +254,12 @@ pub(crate) enum NodeVerb {
         watch: Watch,
     },
     /// No new instance for this node.
-    #[command(after_help = "Example:\n  hactl node cordon node-3")]
+    #[command(after_help = "Example:\n  hactl node cordon node-3\n  hactl node cordon node-3 --force")]
     Cordon {
         /// The node.
         name: String,
+        #[command(flatten)]
+        force: Force,
     },
     /// Lift a cordon.
     #[command(after_help = "Example:\n  hactl node uncordon node-3")]
@@ -258,6 +282,24 @@ pub(crate) enum NodeVerb {
         /// When it ends by itself: 2h, 06:00, 2026-11-26T06:00, or with an offset.
         #[arg(long, value_name = "TIME", value_parser = crate::until::from_now)]
         until: Option<policies::Wall>,
+        #[command(flatten)]
+        force: Force,
+    },
+    /// Take a spare out of the inventory: it is not watched, counted on or fenced any more. One that carries an instance, is
+    /// quarantined or being cleaned stays; cordon what is quarantined before you release it, so that it is not taken.
+    #[command(
+        after_help = "Example:\n  hactl node delete node-3 --reason 'sent back, RMA-4711'\n  hactl node delete node-3 --reason scrapped --yes node-3 --force"
+    )]
+    Delete {
+        /// The node.
+        name: String,
+        /// Why; kept for ever.
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        yes: Yes,
+        #[command(flatten)]
+        force: Force,
     },
     /// Move what a node carries to a spare, politely: its system is asked to shut down, then it is fenced. Cordons it.
     #[command(
@@ -273,9 +315,10 @@ pub(crate) enum NodeVerb {
         /// (takeover.shutdown_deadline).
         #[arg(long, value_name = "TIME")]
         shutdown: Option<policies::Millis>,
-        /// The node's name once more, instead of typing it when asked.
-        #[arg(long, value_name = "NAME")]
-        yes: Option<String>,
+        #[command(flatten)]
+        yes: Yes,
+        #[command(flatten)]
+        force: Force,
         #[command(flatten)]
         wait: Wait,
     },
@@ -326,11 +369,119 @@ pub(crate) enum InstanceVerb {
         /// Why; kept for ever.
         #[arg(long)]
         reason: String,
-        /// The instance's name once more, instead of typing it when asked.
-        #[arg(long, value_name = "NAME")]
-        yes: Option<String>,
+        #[command(flatten)]
+        yes: Yes,
         #[command(flatten)]
         wait: Wait,
+    },
+    /// Protect an instance no more. What runs goes on running, with its volumes and ports; its node is cordoned, and is a
+    /// spare only when you say so (`node uncordon`). To leave nothing behind, fence the node first with its spares cordoned.
+    #[command(
+        after_help = "Example:\n  hactl instance delete web --reason 'moved to the cloud'\n  hactl instance delete web --reason 'moved to the cloud' --yes web"
+    )]
+    Delete {
+        /// The instance.
+        name: String,
+        /// Why; kept for ever.
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        yes: Yes,
+        #[command(flatten)]
+        force: Force,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SpareVerb {
+    /// All spares: power, hardware, strikes, whom each would cover, for how many it fits, and why not for the others.
+    #[command(after_help = "Example:\n  hactl spare list --watch\n  hactl spare list -o wide")]
+    List(Watch),
+    /// Describe a new node that carries nothing. Its password is read from a file, never from the command line.
+    #[command(
+        after_help = "Example:\n  hactl spare add node-9 --bmc 10.1.0.9 --user ha --password-file node-9.pw --domain rack=r2 --port rack/sw1/9\n  pass bmc/node-9 | hactl spare add node-9 --bmc 10.1.0.9:7623 --user ha --password-file - --cipher-suite 3"
+    )]
+    Add(Box<SpareAdd>),
+    /// Take a spare out of the inventory, as `node delete` does.
+    #[command(
+        after_help = "Example:\n  hactl spare remove node-9 --reason 'sent back, RMA-4711' --yes node-9"
+    )]
+    Remove {
+        /// The node.
+        name: String,
+        /// Why; kept for ever.
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        yes: Yes,
+        #[command(flatten)]
+        force: Force,
+    },
+    /// Let a quarantined node become a spare again, as `node release` does.
+    #[command(after_help = "Example:\n  hactl spare release node-9 --reason 'disk replaced' --wait")]
+    Release {
+        /// The node.
+        name: String,
+        /// Why it may run again.
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        wait: Wait,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SpareAdd {
+    /// Its name. One that was deleted may be used again: the node begins anew.
+    pub(crate) name: String,
+    /// Its BMC; the usual port is 623.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) bmc: String,
+    /// User name at its BMC.
+    #[arg(long)]
+    pub(crate) user: String,
+    /// File whose first line is the password of that user; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: PathBuf,
+    /// IPMI cipher suite: 17, or 3 for old BMCs.
+    #[arg(long, value_name = "NUMBER", default_value_t = 17)]
+    pub(crate) cipher_suite: u8,
+    /// A failure domain that it stands in; may be repeated.
+    #[arg(long, value_name = "KIND=NAME")]
+    pub(crate) domain: Vec<String>,
+    /// A label; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Vec<String>,
+    /// A switch port that it hangs on, in the order of an instance's networks; may be repeated.
+    #[arg(long, value_name = "PROVIDER/PORT")]
+    pub(crate) port: Vec<String>,
+    /// The name by which storage knows it.
+    #[arg(long, value_name = "IQN")]
+    pub(crate) initiator: Option<String>,
+    /// What its kernel answers to when it runs.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) probe_tcp: Option<String>,
+    /// The serial number that is printed on it; then it must be typed before it is fenced or removed.
+    #[arg(long)]
+    pub(crate) serial: Option<String>,
+    /// The GUID that its BMC must report before any power-off.
+    #[arg(long)]
+    pub(crate) guid: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProviderVerb {
+    /// All providers, and how much relies on each.
+    #[command(after_help = "Example:\n  hactl provider list")]
+    List(Watch),
+    /// Delete a provider on which no port, volume or boot source relies.
+    #[command(after_help = "Example:\n  hactl provider delete old-array --reason 'emptied, INC-4711'")]
+    Delete {
+        /// The provider.
+        name: String,
+        /// Why; kept for ever.
+        #[arg(long)]
+        reason: String,
     },
 }
 
@@ -464,10 +615,14 @@ pub(crate) enum PolicyVerb {
     #[command(after_help = "Example:\n  hactl policy list")]
     List(Watch),
     /// One policy, as the document that `policy set -f` takes.
-    #[command(after_help = "Example:\n  hactl policy get quick > quick.toml")]
+    #[command(
+        after_help = "Example:\n  hactl policy get quick > quick.toml\n  hactl policy get quick --watch"
+    )]
     Get {
         /// The policy.
         name: String,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// The policy by which an instance is protected, and why it is that one.
     #[command(after_help = "Example:\n  hactl policy effective web")]
@@ -489,6 +644,8 @@ pub(crate) enum PolicyVerb {
         /// Why; kept with the version.
         #[arg(long)]
         reason: String,
+        #[command(flatten)]
+        force: Force,
     },
     /// The versions of a policy, newest first: who made each, why, and what it changed. Deleted policies have them too.
     #[command(
@@ -497,6 +654,8 @@ pub(crate) enum PolicyVerb {
     History {
         /// The policy.
         name: String,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Set an earlier version again, as a new version.
     #[command(
@@ -511,6 +670,8 @@ pub(crate) enum PolicyVerb {
         /// Why; kept with the version.
         #[arg(long)]
         reason: String,
+        #[command(flatten)]
+        force: Force,
     },
     /// Delete a policy that protects nothing. `policy rollback` brings it back.
     #[command(after_help = "Example:\n  hactl policy delete mine --reason 'nobody uses it'")]
@@ -520,6 +681,8 @@ pub(crate) enum PolicyVerb {
         /// Why; kept with the version.
         #[arg(long)]
         reason: String,
+        #[command(flatten)]
+        force: Force,
         /// Only if it is still at this version (`policy list` shows it).
         #[arg(long, value_name = "VERSION")]
         check: Option<policies::LogIndex>,
@@ -577,6 +740,8 @@ pub(crate) enum PolicyVerb {
         /// Why; kept with the version.
         #[arg(long)]
         reason: String,
+        #[command(flatten)]
+        force: Force,
     },
 }
 

@@ -52,7 +52,9 @@ impl Session {
     }
 
     async fn collect_lists(&self, bundle: &mut Bundle, source: Source, events: usize) -> Result<(), Failure> {
-        for (kind, key) in [("nodes", "name"), ("instances", "name"), ("failovers", "id"), ("policies", "")] {
+        let detailed = [("nodes", "name"), ("instances", "name"), ("failovers", "id")];
+        let plain = [("policies", ""), ("spares", ""), ("providers", "")];
+        for (kind, key) in detailed.into_iter().chain(plain) {
             let list = self.client.get::<Value>(&source.path(&format!("/v1/{kind}"))).await;
             let list = take(bundle, &format!("{kind}.json"), list.map(Ok))?;
             let lines = list.as_ref().and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();

@@ -5,6 +5,7 @@
 
 mod args;
 mod bundle;
+mod confirm;
 mod contexts;
 mod feed;
 mod live;
@@ -14,6 +15,7 @@ mod replay;
 mod run;
 #[cfg(test)]
 mod schema;
+mod spare;
 mod until;
 mod wait;
 mod watching;

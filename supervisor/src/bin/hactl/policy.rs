@@ -35,10 +35,12 @@ impl Session {
                 let screen = |list: &Vec<PolicyDetail>, screen: &Screen| render::policies(list, screen);
                 self.show_or_watch(watch, "/v1/policies", screen).await
             }
-            PolicyVerb::Get { name } => {
-                let detail = self.policy_detail(&name).await?;
-                let text = toml(&detail)?;
-                self.print(&detail, |_| text.clone())
+            PolicyVerb::Get { name, watch } => {
+                let path = format!("/v1/policies/{}", segment(&name));
+                let screen = |detail: &PolicyDetail, _: &Screen| {
+                    render::policy(detail).unwrap_or_else(|error| format!("write TOML: {error}\n"))
+                };
+                self.show_or_watch(watch, &path, screen).await
             }
             PolicyVerb::Effective { instance } => {
                 let path = format!("/v1/instances/{}/policy", segment(&instance));
@@ -51,21 +53,25 @@ impl Session {
                 let planned = self.plan(&name, &changes, file.as_deref()).await;
                 planned.map_err(|failure| Failure::NoAnswer(Box::new(failure)))
             }
-            PolicyVerb::Set { name, changes, file, check, reason } => {
+            PolicyVerb::Set { name, changes, file, check, reason, force } => {
                 let (changes, policy) = content(&changes, file.as_deref())?;
-                self.change_policy(&name, &Policing { changes, policy, check, reason }).await
+                let policing = Policing { changes, policy, check, reason };
+                self.change_policy(&name, &policing, force.force).await
             }
-            PolicyVerb::Edit { name, reason } => self.edit(&name, reason).await,
-            PolicyVerb::History { name } => {
+            PolicyVerb::Edit { name, reason, force } => self.edit(&name, reason, force.force).await,
+            PolicyVerb::History { name, watch } => {
                 let screen =
                     |versions: &Vec<PolicyVersion>, screen: &Screen| render::policy_history(versions, screen);
-                self.show(&history_path(&name), screen).await
+                self.show_or_watch(watch, &history_path(&name), screen).await
             }
-            PolicyVerb::Rollback { name, to, reason } => self.roll_back(&name, to, &reason).await,
-            PolicyVerb::Delete { name, reason, check } => {
+            PolicyVerb::Rollback { name, to, reason, force } => {
+                self.roll_back(&name, to, &reason, force.force).await
+            }
+            PolicyVerb::Delete { name, reason, check, force } => {
                 let path = format!("/v1/policies/{}", segment(&name));
                 let deleting = Deleting { check, reason };
-                let committed: Committed = self.client.order(Method::DELETE, &path, &deleting).await?;
+                let committed: Committed =
+                    self.order_gated(Method::DELETE, &path, &deleting, force.force).await?;
                 self.print(&committed, render::committed)
             }
             PolicyVerb::Replay { file, name, since, failover_takes } => {
@@ -90,14 +96,14 @@ impl Session {
         Ok(if preview.is_nothing() { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
 
-    async fn change_policy(&self, name: &str, policing: &Policing) -> Done {
+    async fn change_policy(&self, name: &str, policing: &Policing, force: bool) -> Done {
         let path = format!("/v1/policies/{}", segment(name));
-        let committed: Committed = self.client.order(Method::PUT, &path, policing).await?;
+        let committed: Committed = self.order_gated(Method::PUT, &path, policing, force).await?;
         self.print(&committed, render::committed)
     }
 
     /// Sets an earlier version again, unless somebody changes the policy meanwhile.
-    async fn roll_back(&self, name: &str, to: Option<LogIndex>, reason: &str) -> Done {
+    async fn roll_back(&self, name: &str, to: Option<LogIndex>, reason: &str, force: bool) -> Done {
         let versions: Vec<PolicyVersion> = self.client.get(&history_path(name)).await?;
         let wanted = match to {
             Some(to) => versions.iter().find(|known| known.version == to),
@@ -117,12 +123,12 @@ impl Session {
             check: Some(in_force.map_or(LogIndex(0), |newest| newest.version)),
             reason: format!("back to version {}: {reason}", wanted.version),
         };
-        self.change_policy(name, &policing).await
+        self.change_policy(name, &policing, force).await
     }
 
     /// Opens the policy in an editor until what is saved can be taken, as `kubectl edit` does, and sets it if nobody else
     /// has changed it meanwhile. What was typed is never lost.
-    async fn edit(&self, name: &str, reason: String) -> Done {
+    async fn edit(&self, name: &str, reason: String, force: bool) -> Done {
         let detail = self.policy_detail(name).await?;
         let draft = Draft::new(name, &toml(&detail)?)?;
         let policy = match draft.edit_until_read() {
@@ -134,7 +140,7 @@ impl Session {
         }
         let check = Some(detail.version);
         let policing = Policing { changes: vec![], policy: Some(policy), check, reason };
-        match self.change_policy(name, &policing).await {
+        match self.change_policy(name, &policing, force).await {
             Ok(code) => Ok(code),
             Err(failure) => draft.keep(failure),
         }

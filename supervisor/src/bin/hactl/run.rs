@@ -1,6 +1,8 @@
 //! Carries out one verb: a request, an answer, a screen.
 
-use crate::args::{Cli, DebugVerb, FailoverVerb, InstanceVerb, MemberVerb, NodeVerb, OnOff, Verb, Watch};
+use crate::args::{
+    Cli, DebugVerb, FailoverVerb, InstanceVerb, MemberVerb, NodeVerb, OnOff, Verb, Wait, Watch, Yes,
+};
 use crate::feed::Feed;
 use crate::output::{Printer, Reader};
 use policies::{Coverage, Documents, LogIndex, Loss, MemberId, NodeState};
@@ -8,7 +10,7 @@ use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
-use std::io::{BufRead, IsTerminal, Read, Write};
+use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -67,7 +69,7 @@ impl Failure {
                 | ClientError::Tls(_) => 2,
                 ClientError::Unreachable(_) | ClientError::BadAnswer { .. } => 3,
                 ClientError::Refused(problem) => match problem.code {
-                    Code::Rejected | Code::NotThere => 1,
+                    Code::Rejected | Code::BreaksCoverage | Code::NotThere => 1,
                     Code::BadRequest | Code::TooLarge => 2,
                     Code::Broken => 3,
                     Code::NoQuorum | Code::NotYet => 4,
@@ -128,6 +130,11 @@ impl Session {
         Ok(Session { client, printer: Printer::new(cli), context, timeout: cli.timeout })
     }
 
+    /// The name of the cluster that is meant, if there are several.
+    pub(crate) fn cluster(&self) -> Option<&str> {
+        self.context.name.as_deref()
+    }
+
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout
     }
@@ -136,9 +143,11 @@ impl Session {
         match verb {
             Verb::Status(watch) => self.status(watch).await,
             Verb::Watch => self.watch_all().await,
-            Verb::Apply { file } => self.apply(&file).await,
+            Verb::Apply { file, force } => self.apply(&file, force.force).await,
             Verb::Node(verb) => self.node(verb).await,
             Verb::Instance(verb) => self.instance(verb).await,
+            Verb::Spare(verb) => self.spare(verb).await,
+            Verb::Provider(verb) => self.provider(verb).await,
             Verb::Failover(verb) => self.failover(verb).await,
             Verb::Explain { name, watch } => {
                 let path = match name.split_once('/') {
@@ -150,13 +159,14 @@ impl Session {
             }
             Verb::Coverage { losing } => self.coverage(losing.as_deref()).await,
             Verb::Fence { node, reason, yes, wait } => {
-                self.confirm(&node, yes, "This cuts it off from power, volumes and network")?;
+                self.confirm_node(&node, yes, "This cuts it off from power, volumes and network").await?;
                 let path = format!("/v1/nodes/{}/fence", segment(&node));
                 let order = self.commit(&path, &Reason { reason }).await?;
                 self.wait_for_fence(wait.wait, order, &node).await
             }
             Verb::ConfirmOff { node, reason, yes } => {
-                self.confirm(&node, yes, "If it is not off, two machines will write to one volume")?;
+                let warning = "If it is not off, two machines will write to one volume";
+                self.confirm_node(&node, yes, warning).await?;
                 self.order(&format!("/v1/nodes/{}/confirm-off", segment(&node)), &Reason { reason }).await
             }
             Verb::Arm { reason } => self.order("/v1/arm", &Reason { reason }).await,
@@ -193,12 +203,12 @@ impl Session {
         Ok(code)
     }
 
-    async fn apply(&self, file: &Path) -> Done {
+    async fn apply(&self, file: &Path, force: bool) -> Done {
         let (name, text) = read_input(file)?;
         let documents: Documents =
             document::read(&name, &text).map_err(|error| Failure::Usage(error.to_string()))?;
         let described: Described =
-            self.client.order(Method::POST, "/v1/apply", &Applying { documents }).await?;
+            self.order_gated(Method::POST, "/v1/apply", &Applying { documents }, force).await?;
         self.print(&described, |described| render::described(described, &self.printer.screen()))
     }
 
@@ -213,26 +223,30 @@ impl Session {
                 let path = format!("/v1/nodes/{}", segment(&name));
                 self.show_or_watch(watch, &path, render::node as fn(&NodeDetail, &Screen) -> String).await
             }
-            NodeVerb::Cordon { name } => {
-                self.order(&path(&name, "cordon"), &Switch { on: true, reason: None, until: None }).await
+            NodeVerb::Cordon { name, force } => {
+                let switch = Switch { on: true, reason: None, until: None };
+                self.switch(&path(&name, "cordon"), &switch, force.force).await
             }
             NodeVerb::Uncordon { name } => {
                 self.order(&path(&name, "cordon"), &Switch { on: false, reason: None, until: None }).await
             }
-            NodeVerb::Maintenance { switch, name, reason, until } => {
+            NodeVerb::Maintenance { switch, name, reason, until, force } => {
                 let on = match switch {
                     OnOff::On => true,
                     OnOff::Off => false,
                 };
-                self.order(&path(&name, "maintenance"), &Switch { on, reason, until }).await
+                self.switch(&path(&name, "maintenance"), &Switch { on, reason, until }, force.force).await
             }
-            NodeVerb::Drain { name, reason, shutdown, yes, wait } => {
-                self.confirm(&name, yes, "Its system is shut down, then it is fenced")?;
+            NodeVerb::Drain { name, reason, shutdown, yes, force, wait } => {
+                self.confirm_node(&name, yes, "Its system is shut down, then it is fenced").await?;
                 let node: NodeDetail = self.client.get(&format!("/v1/nodes/{}", segment(&name))).await?;
-                let order = self.commit(&path(&name, "drain"), &Draining { reason, shutdown }).await?;
+                let (path, draining) = (path(&name, "drain"), Draining { reason, shutdown });
+                let committed: Committed =
+                    self.order_gated(Method::POST, &path, &draining, force.force).await?;
+                self.print(&committed, render::committed)?;
                 match node.record.state {
                     NodeState::Active { instance } => {
-                        self.wait_for_evacuation(wait.wait, order, instance.as_str()).await
+                        self.wait_for_evacuation(wait.wait, committed.index, instance.as_str()).await
                     }
                     // It carries nothing that could move.
                     NodeState::Spare
@@ -242,11 +256,28 @@ impl Session {
                     | NodeState::Cleaning { .. } => Ok(ExitCode::SUCCESS),
                 }
             }
-            NodeVerb::Release { name, reason, wait } => {
-                self.commit(&path(&name, "release"), &Reason { reason }).await?;
-                self.wait_for_release(wait.wait, &name).await
+            NodeVerb::Delete { name, reason, yes, force } => {
+                self.delete_node(&name, reason, yes, force.force).await
             }
+            NodeVerb::Release { name, reason, wait } => self.release(&name, reason, wait).await,
         }
+    }
+
+    async fn switch(&self, path: &str, switch: &Switch, force: bool) -> Done {
+        let committed: Committed = self.order_gated(Method::POST, path, switch, force).await?;
+        self.print(&committed, render::committed)
+    }
+
+    pub(crate) async fn release(&self, name: &str, reason: String, wait: Wait) -> Done {
+        self.commit(&format!("/v1/nodes/{}/release", segment(name)), &Reason { reason }).await?;
+        self.wait_for_release(wait.wait, name).await
+    }
+
+    pub(crate) async fn delete_node(&self, name: &str, reason: String, yes: Yes, force: bool) -> Done {
+        self.confirm_node(name, yes, "It will not be watched, fenced or counted on any more").await?;
+        let path = format!("/v1/nodes/{}", segment(name));
+        let committed: Committed = self.order_gated(Method::DELETE, &path, &Reason { reason }, force).await?;
+        self.print(&committed, render::committed)
     }
 
     async fn instance(&self, verb: InstanceVerb) -> Done {
@@ -261,10 +292,17 @@ impl Session {
                 self.show_or_watch(watch, &path, screen).await
             }
             InstanceVerb::Evacuate { name, reason, yes, wait } => {
-                self.confirm(&name, yes, "Its node is fenced first")?;
+                self.confirm_node_of(&name, yes, "Its node is fenced first").await?;
                 let path = format!("/v1/instances/{}/evacuate", segment(&name));
                 let order = self.commit(&path, &Reason { reason }).await?;
                 self.wait_for_evacuation(wait.wait, order, &name).await
+            }
+            InstanceVerb::Delete { name, reason, yes, force } => {
+                self.confirm_name(&name, yes, "Nothing will protect it any more")?;
+                let path = format!("/v1/instances/{}", segment(&name));
+                let committed: Committed =
+                    self.order_gated(Method::DELETE, &path, &Reason { reason }, force.force).await?;
+                self.print(&committed, render::committed)
             }
         }
     }
@@ -406,32 +444,6 @@ impl Session {
         let mut feed = Feed::new(&self.client, query);
         while self.printer.print_event(&feed.next().await?)? == Reader::There {}
         Ok(ExitCode::SUCCESS)
-    }
-
-    /// What a dangerous verb is about must be typed once more: a wrong line of the shell's history must not fence a node.
-    fn confirm(&self, name: &str, yes: Option<String>, warning: &str) -> Result<(), Failure> {
-        // Whoever has several clusters must see which one is meant.
-        let cluster = self.context.name.as_ref().map(|cluster| format!(" in {cluster}")).unwrap_or_default();
-        let typed = match yes {
-            Some(yes) => yes,
-            None if std::io::stdin().is_terminal() => {
-                let ask = write!(std::io::stderr(), "{name}{cluster}: {warning}. Type its name to go on: ");
-                ask.map_err(|error| Failure::local("ask", &error))?;
-                let mut line = String::new();
-                let read = std::io::stdin().lock().take(256).read_line(&mut line);
-                read.map_err(|error| Failure::local("read the answer", &error))?;
-                line.trim().to_owned()
-            }
-            None => {
-                return Err(Failure::Usage(format!(
-                    "{name}{cluster}: {warning}; without a terminal say --yes {name}"
-                )));
-            }
-        };
-        match typed == name {
-            true => Ok(()),
-            false => Err(Failure::Usage(format!("{typed:?} is not {name:?}: nothing was done"))),
-        }
     }
 
     pub(crate) async fn show<A: DeserializeOwned + Serialize>(

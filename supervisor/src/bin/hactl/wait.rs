@@ -182,6 +182,7 @@ pub(crate) fn may_pass(error: &ClientError) -> bool {
             | Code::NotAllowed
             | Code::NotThere
             | Code::Rejected
+            | Code::BreaksCoverage
             | Code::TooLarge => false,
         },
         ClientError::BadAnswer { .. }
