@@ -135,7 +135,7 @@ pub enum Output {
     Check(Check),
     /// Send this report to all other members.
     Broadcast(Report),
-    /// Watch this node, with these limits. Replaces earlier ones.
+    /// Watch this node, with these limits, and as often as its policy says if it has no agent. Replaces earlier ones.
     Watch {
         /// Which node.
         node: NodeId,
@@ -154,6 +154,8 @@ pub enum Output {
 struct Watched {
     limits: Limits,
     key: Option<Sealed>,
+    /// How often it is asked, if it has no agent.
+    pause: Millis,
 }
 
 /// The brain of one member.

@@ -1,6 +1,7 @@
 //! What the operator tells us of the world: nodes, instances, providers. Facts and wishes, no beliefs.
 
 use crate::capability::Capabilities;
+use crate::http_url::HttpUrl;
 use crate::requirement::Requirements;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
@@ -94,7 +95,7 @@ pub struct SwitchPort {
     pub port: String,
 }
 
-/// Where the node's kernel answers.
+/// Where the node answers. Asked by every member: again and again if it has no agent, else when its agent is silent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Probe {
@@ -104,12 +105,18 @@ pub struct Probe {
     /// Address that is sent an ICMP echo.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub icmp: Option<String>,
+    /// Address that is asked by plain HTTP. Whoever names one means that the node is to do its work, not only to live:
+    /// of a node without an agent, an answer with a status below 500 counts as a heartbeat, and `tcp` and `icmp` no
+    /// longer do; a 5xx, a refusal or no answer counts as silence. Whether the kernel of a silent node lives (is it
+    /// gray?) is asked by every way that is named, and there a connection or a refusal is proof of life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpUrl>,
 }
 
 impl Probe {
     /// True if there is nothing to ask.
     pub fn is_empty(&self) -> bool {
-        self.tcp.is_none() && self.icmp.is_none()
+        self.tcp.is_none() && self.icmp.is_none() && self.http.is_none()
     }
 }
 

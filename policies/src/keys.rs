@@ -119,6 +119,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("applies.labels", Kind::Pairs, "and which carry all of these labels (`tier=gold`)"),
     key("detection.suspect_after", Kind::Time, "silence after which a member suspects a node"),
+    optional(
+        "detection.probe_interval",
+        Kind::Time,
+        "time between two questions to a node without an agent, and how long an answer may take; absent: a third of `suspect_after`; at most half of it",
+    ),
     key(
         "detection.reprobe_count",
         Kind::Count,

@@ -359,14 +359,16 @@ impl<'a> Desk<'a> {
     }
 
     /// What shows that the instance runs on the spare: a heartbeat in the plan's epoch. Where nobody tells the node its
-    /// epoch (no boot provider), any heartbeat after its start; without an agent, an answer of its kernel.
+    /// epoch (no boot provider), any heartbeat after its start; without an agent, an answer of its kernel, or of its service
+    /// where that is what tells that it works: a service that is slow to start is no failure.
     fn sign_of_life(&self, plan: &Plan, policy: &Policy, spare: &NodeId, started: bool) -> Option<String> {
         let record = self.state.nodes.get(spare).filter(|_| plan.phase == Phase::Starting)?;
         let boots = self.state.carried(plan).is_some_and(|record| record.instance.boot.is_some());
-        let has_agent = record.node.agent_key.is_some();
+        let (has_agent, has_service) = (record.node.agent_key.is_some(), record.node.probe.http.is_some());
         let counts = |sight: &Sight| match sight {
             Sight::Alive { epoch, .. } if has_agent => *epoch == plan.epoch || started && !boots,
-            Sight::Alive { .. } | Sight::Silent { kernel: Kernel::Answers, .. } => started && !has_agent,
+            Sight::Alive { .. } => started && !has_agent,
+            Sight::Silent { kernel: Kernel::Answers, .. } => started && !has_agent && !has_service,
             Sight::Silent { kernel: Kernel::Asking | Kernel::Mute | Kernel::NoProbe, .. }
             | Sight::Gasped(_) => false,
         };
@@ -374,6 +376,7 @@ impl<'a> Desk<'a> {
         seen.then(|| match (has_agent, boots) {
             (true, true) => format!("{spare} beats in {}", plan.epoch),
             (true, false) => format!("{spare} beats"),
+            (false, _) if has_service => format!("{spare} answers at its HTTP address"),
             (false, _) => format!("the kernel of {spare} answers"),
         })
     }

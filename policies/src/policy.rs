@@ -40,6 +40,10 @@ pub struct Detection {
     /// Silence after which a member suspects a node. Lower: stalls and bursts of loss look like death; measured
     /// 0.5 false fences a node-year at 500 ms, 0 in 60 node-years at 2 s. Higher: longer outages.
     pub suspect_after: Millis,
+    /// Time between two questions to a node without an agent, and how long an answer may take; absent: a third of
+    /// `suspect_after`. Lower: more load, and slow answers are lost. Higher: one lost answer is most of the silence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe_interval: Option<Millis>,
     /// How often a suspect's kernel is asked before it counts as mute.
     pub reprobe_count: u32,
     /// Time between these questions.
@@ -53,6 +57,18 @@ pub struct Detection {
     pub members_min: Option<u32>,
     /// Different failure domains that these members must stand in.
     pub domains_min: u32,
+}
+
+/// Questions to a node without an agent within one `suspect_after`: one may be lost without the node falling silent.
+const PROBES_PER_DEADLINE: u64 = 3;
+/// The least of them: with fewer, one lost answer is a silence.
+const PROBES_PER_DEADLINE_MIN: u64 = 2;
+
+impl Detection {
+    /// Time between two questions to a node without an agent.
+    pub fn probe_pause(&self) -> Millis {
+        self.probe_interval.unwrap_or(Millis((self.suspect_after.0 / PROBES_PER_DEADLINE).max(1)))
+    }
 }
 
 /// What proves that a node can touch nothing.
@@ -319,6 +335,14 @@ impl Policy {
         let two_beats = millis("two heartbeat intervals", Millis(2 * HEARTBEAT_INTERVAL.0));
         let at_least = [
             (millis("detection.suspect_after", d.suspect_after), two_beats),
+            (
+                millis("detection.suspect_after", d.suspect_after),
+                (
+                    format!("two of detection.probe_interval = {}", d.probe_pause()),
+                    d.probe_pause().0.saturating_mul(PROBES_PER_DEADLINE_MIN),
+                ),
+            ),
+            (millis("detection.probe_interval", d.probe_pause()), millis("the shortest", Millis(50))),
             (count("detection.reprobe_count", d.reprobe_count), count("one question", 1)),
             (millis("detection.reprobe_interval", d.reprobe_interval), millis("the shortest", Millis(10))),
             (
@@ -507,6 +531,7 @@ mod tests {
     fn the_list_of_keys_is_the_document() {
         let mut policy = Policy::presets().remove(0).1;
         policy.detection.members_min = Some(2);
+        policy.detection.probe_interval = Some(Millis(500));
         policy.spares.strikes_max = Some(2);
         policy.spares.give_up = vec![Concession::Labels];
         policy.acting.windows = vec!["Mon 08:00-18:00".parse().unwrap()];
@@ -539,6 +564,15 @@ mod tests {
             "detection.suspect_after = 100ms must be at least two heartbeat intervals = 500ms"
         );
         assert!(text(policy.with([("detection.suspect_after", "soon")])).contains("not a length of time"));
+        assert_eq!(
+            text(policy.with([("detection.probe_interval", "1001ms")])),
+            "detection.suspect_after = 2s must be at least two of detection.probe_interval = 1001ms"
+        );
+        assert!(
+            text(policy.with([("detection.probe_interval", "1ms")])).contains("at least the shortest = 50ms")
+        );
+        let often = policy.with([("detection.probe_interval", "1s")]).unwrap().detection;
+        assert_eq!((policy.detection.probe_pause(), often.probe_pause()), (Millis(666), Millis(1000)));
         let changed =
             policy.with([("detection.suspect_after", "1s"), ("fencing.isolation_alone", "5s")]).unwrap();
         assert_eq!(changed.detection.suspect_after, Millis::secs(1));

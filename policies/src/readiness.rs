@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub const CHECK_EVERY: Millis = Millis(60_000);
 /// The pause after an answer that was a no. Lower: a provider that restarts and knows nothing yet is asked by all at once.
 /// Higher: what was repaired, or was never wrong, keeps a spare out longer.
-const CHECK_AGAIN: Millis = Millis(20_000);
+const CHECK_AGAIN: Millis = Millis(10_000);
 /// Questions to one provider at the same time. Lower: one that is slow is asked too seldom. Higher: it is slower still when
 /// a failover needs it.
 const CHECKS_IN_FLIGHT_MAX: usize = 4;
@@ -254,6 +254,17 @@ impl Checks {
         self.reasons = None;
     }
 
+    /// What is known of a node's ports is news of its past, for it has been repaired: they are due at once.
+    pub(crate) fn ask_again(&mut self, node: &Node, now: Mono) {
+        for check in node.ports.iter().cloned().map(Check::Port) {
+            let Some(queue) = self.queues.get_mut(check.provider()) else { continue };
+            if let Some(due) = queue.due.iter().find(|(_, other)| **other == check).cloned() {
+                queue.due.remove(&due);
+                queue.due.insert((now, due.1));
+            }
+        }
+    }
+
     /// The questions to ask now.
     pub(crate) fn due(&mut self, now: Mono) -> Vec<Check> {
         let mut due = vec![];
@@ -453,15 +464,19 @@ mod tests {
         let mut now = 0;
         while now <= CANNOT_TELL_MAX.0 {
             answer(&mut checks, Mono(now), unknown);
-            let told = checks.reasons_now(&state, Mono(now));
-            assert!(told.is_empty(), "not yet: {now} {told:?}");
+            let reasons = checks.reasons_now(&state, Mono(now));
+            assert!(reasons.is_empty(), "not yet: {now} {reasons:?}");
             now += 10_000;
         }
         answer(&mut checks, Mono(now + CHECK_EVERY.0 * 2), unknown);
-        let told = checks.reasons_now(&state, Mono(now + CHECK_EVERY.0 * 2));
+        let reasons = checks.reasons_now(&state, Mono(now + CHECK_EVERY.0 * 2));
         let why = "not ready for a failover; port n1 at sw: for more than 5m nobody can tell: no answer";
-        assert_eq!(told.iter().map(|(_, why)| why.to_string()).collect::<Vec<_>>(), [why]);
-        answer(&mut checks, Mono(now + CHECK_EVERY.0 * 4), |_| Finding::Fine);
-        assert!(checks.reasons_now(&state, Mono(now + CHECK_EVERY.0 * 4)).is_empty());
+        assert_eq!(reasons.iter().map(|(_, why)| why.to_string()).collect::<Vec<_>>(), [why]);
+        checks.ask_again(&state.nodes.values().next().unwrap().node, Mono(now + CHECK_EVERY.0 * 2 + 1));
+        assert_eq!(told(&checks.due(Mono(now + CHECK_EVERY.0 * 2 + 1))), ["port n1 at sw"]);
+        let port = Check::Port(state.nodes.values().next().unwrap().node.ports[0].clone());
+        checks.answered(&port, Finding::CannotTell("no answer".to_owned()), Mono(now + CHECK_EVERY.0 * 3));
+        answer(&mut checks, Mono(now + CHECK_EVERY.0 * 5), |_| Finding::Fine);
+        assert!(checks.reasons_now(&state, Mono(now + CHECK_EVERY.0 * 5)).is_empty());
     }
 }

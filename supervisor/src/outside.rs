@@ -3,7 +3,7 @@
 //! Why it exists: the loop and the executor are the same on a machine and in a simulation; what they reach is not.
 //! What it never does: choose, retry, undo.
 
-use crate::probe::{self, Answer};
+use crate::probe::{self, About, Answer};
 use crate::seal::{Seal, Secret};
 use fencing::{Driver, PowerDriver, ipmi};
 use policies::{FenceDevice, Node, NodeId, Probe, Provider, ProviderId, ProviderKind, Refusal};
@@ -32,8 +32,14 @@ pub trait Outside: Send + Sync + 'static {
     /// [`Refusal::NotConfigured`] if the description cannot be used.
     fn provider(&self, provider: &Provider) -> Result<Self::Provider, Refusal>;
 
-    /// Asks a kernel; see [`probe::ask`].
-    fn ask(&self, probe: &Probe, count: u32, interval: Duration) -> impl Future<Output = Answer> + Send;
+    /// Asks a node; see [`probe::ask`].
+    fn ask(
+        &self,
+        probe: &Probe,
+        about: About,
+        count: u32,
+        interval: Duration,
+    ) -> impl Future<Output = Answer> + Send;
 }
 
 /// The world itself.
@@ -101,7 +107,7 @@ impl Outside for Devices {
         Ok(backend)
     }
 
-    async fn ask(&self, probe: &Probe, count: u32, interval: Duration) -> Answer {
-        probe::ask(probe, count, interval).await
+    async fn ask(&self, probe: &Probe, about: About, count: u32, interval: Duration) -> Answer {
+        probe::ask(probe, about, count, interval).await
     }
 }

@@ -1,15 +1,12 @@
-//! Watches nodes that have no agent: their kernels are asked again and again, and an answer counts as a heartbeat.
+//! Watches nodes that have no agent: they are asked again and again, and an answer counts as a heartbeat.
 //!
 //! Why it exists: a node whose owner installs nothing must be protected too. What it never does: judge; silence is
 //! news for the brain, which then asks once more, harder.
 
 use policies::watch::{Change, Limits, Slot, Watch};
-use policies::{BootId, Epoch, Heartbeat, Mono, NodeId};
+use policies::{BootId, Epoch, Heartbeat, Millis, Mono, NodeId};
 use std::collections::BTreeMap;
 use std::time::Duration;
-
-/// Questions within one `suspect_after`: one may be lost without the node falling silent.
-const ASKED_PER_DEADLINE: u64 = 3;
 
 /// The nodes without agents.
 pub(crate) struct Poll {
@@ -20,7 +17,8 @@ pub(crate) struct Poll {
 
 struct Polled {
     slot: Slot,
-    pause: u64,
+    /// Between two questions.
+    pause: Millis,
     due: Mono,
 }
 
@@ -30,8 +28,7 @@ impl Poll {
     }
 
     /// Watches a node, or changes its limits.
-    pub(crate) fn enroll(&mut self, node: NodeId, limits: Limits, now: Mono) {
-        let pause = (limits.suspect_after.0 / ASKED_PER_DEADLINE).max(1);
+    pub(crate) fn enroll(&mut self, node: NodeId, limits: Limits, pause: Millis, now: Mono) {
         let next = &mut self.next;
         let polled = self.nodes.entry(node).or_insert_with(|| {
             *next += 1;
@@ -52,13 +49,13 @@ impl Poll {
     pub(crate) fn due(&mut self, now: Mono) -> Vec<(NodeId, Duration)> {
         let mut due = vec![];
         for (node, polled) in self.nodes.iter_mut().filter(|(_, polled)| now >= polled.due) {
-            polled.due = Mono(now.0 + polled.pause);
-            due.push((node.clone(), Duration::from_millis(polled.pause)));
+            polled.due = now + polled.pause;
+            due.push((node.clone(), Duration::from_millis(polled.pause.0)));
         }
         due
     }
 
-    /// The node's kernel answered.
+    /// The node answered.
     pub(crate) fn answered(&mut self, node: &NodeId, now: Mono) -> Option<Change> {
         let slot = self.nodes.get(node)?.slot;
         let beat = Heartbeat { boot: BootId(0), epoch: Epoch(0), write_age: None, last_gasp: None };
@@ -79,14 +76,13 @@ impl Poll {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use policies::Millis;
 
     #[test]
     fn answers_keep_a_node_alive_and_silence_is_news_once() {
         let limits = Limits { suspect_after: Millis(600), write_stale_after: Millis(600) };
         let node: NodeId = "n1".parse().unwrap();
         let mut poll = Poll::new(Mono(0));
-        poll.enroll(node.clone(), limits, Mono(0));
+        poll.enroll(node.clone(), limits, Millis(200), Mono(0));
         assert_eq!(poll.due(Mono(0)).len(), 1);
         assert_eq!(poll.due(Mono(100)).len(), 0);
         assert!(matches!(poll.answered(&node, Mono(100)), Some(Change::Heard { .. })));
@@ -96,6 +92,9 @@ mod tests {
             silences.extend(poll.tick(Mono(now)));
         }
         assert!(matches!(silences.as_slice(), [(_, Change::Silent { since: Mono(100) })]), "{silences:?}");
+        poll.enroll(node.clone(), limits, Millis(300), Mono(2000));
+        assert_eq!(poll.due(Mono(2000)), vec![(node.clone(), Duration::from_millis(300))]);
+        assert_eq!(poll.due(Mono(2299)), vec![]);
         poll.forget(&node);
         assert_eq!(poll.due(Mono(5000)), vec![]);
     }

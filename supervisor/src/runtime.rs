@@ -10,6 +10,7 @@ use crate::ingest::{self, Counters, Ears, IngestError};
 use crate::metrics::Metrics;
 use crate::outside::Outside;
 use crate::poll::Poll;
+use crate::probe::About;
 use crate::seal::{Seal, Secret};
 use crate::{clock, probe};
 use ha_agent::key::Key;
@@ -47,7 +48,7 @@ pub enum Stopped {
 enum Finding {
     /// For the brain.
     Input(Input),
-    /// The kernel of a node without an agent answered.
+    /// A node without an agent answered.
     Answered(NodeId),
 }
 
@@ -196,7 +197,7 @@ impl<O: Outside> Loop<O> {
             let Some(record) = self.engine.state().nodes.get(&node) else { continue };
             let (outside, asked) = (Arc::clone(&self.outside), record.node.probe.clone());
             self.work(async move {
-                let answer = outside.ask(&asked, 1, limit).await;
+                let answer = outside.ask(&asked, About::Work, 1, limit).await;
                 (answer == probe::Answer::Answers).then_some(Finding::Answered(node))
             });
         }
@@ -271,7 +272,7 @@ impl<O: Outside> Loop<O> {
                 let interval = Duration::from_millis(interval.0);
                 let (outside, asked) = (Arc::clone(&self.outside), record.node.probe.clone());
                 self.work(async move {
-                    let answer = outside.ask(&asked, count, interval).await;
+                    let answer = outside.ask(&asked, About::Kernel, count, interval).await;
                     if let probe::Answer::CouldNotAsk(why) = &answer {
                         tracing::warn!(%node, why, "could not ask a kernel; it counts as neither alive nor dead");
                     }
@@ -344,7 +345,10 @@ impl<O: Outside> Loop<O> {
         let Some(record) = self.engine.state().nodes.get(&node) else { return };
         let Some(sealed) = &record.node.agent_key else {
             self.tell_ears(ingest::Command::Forget { node: node.clone() });
-            return self.poll.enroll(node, limits, clock::mono());
+            let policy = self.engine.state().policy_of_node(&node);
+            let pause =
+                policy.map_or(limits.suspect_after, |(_, record)| record.policy.detection.probe_pause());
+            return self.poll.enroll(node, limits, pause, clock::mono());
         };
         self.poll.forget(&node);
         match self.seal.open(Secret::AgentKey(&node), sealed) {

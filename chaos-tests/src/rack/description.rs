@@ -322,7 +322,7 @@ impl MachineDescription {
             }],
             ports: self.ports.iter().map(port).collect(),
             initiator: Some(self.initiator.clone()),
-            probe: Probe { tcp: Some(self.probe.to_string()), icmp: None },
+            probe: Probe { tcp: Some(self.probe.to_string()), icmp: None, http: None },
             agent_key: Some(self.agent_key.clone()),
             capabilities: Default::default(),
         }

@@ -19,7 +19,7 @@ use provisioning::{ProviderError, State, Wish};
 use std::sync::Arc;
 use std::time::Duration;
 use supervisor::outside::Outside;
-use supervisor::probe::Answer;
+use supervisor::probe::{About, Answer};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
@@ -65,7 +65,7 @@ impl Outside for SimOutside {
         Ok(self.clone())
     }
 
-    async fn ask(&self, probe: &Probe, count: u32, interval: Duration) -> Answer {
+    async fn ask(&self, probe: &Probe, _about: About, count: u32, interval: Duration) -> Answer {
         let (Some(name), end) = (&probe.tcp, Instant::now() + interval * count) else { return Answer::Mute };
         let Ok(node) = name.parse::<NodeId>() else { return Answer::CouldNotAsk(name.clone()) };
         for _ in 0..count {

@@ -100,7 +100,7 @@ fn describe(seal: &Seal, node: &NodeId, key: &Key, rack: u64) -> Node {
         }],
         ports: vec![SwitchPort { provider: name("switch"), port: node.to_string() }],
         initiator: Some(node.to_string()),
-        probe: Probe { tcp: Some(node.to_string()), icmp: None },
+        probe: Probe { tcp: Some(node.to_string()), icmp: None, http: None },
         agent_key: Some(sealed(seal, Secret::AgentKey(node), key.to_hex().as_bytes())),
         capabilities: Default::default(),
     }

@@ -118,7 +118,12 @@ impl Engine {
                 self.memory.found.retain(|other, told| other != node || told != found);
                 self.memory.discovered.insert(node.clone(), now);
             }
-            Step::Withhold { .. } | Step::Stick { .. } | Step::Lapse { .. } | Step::Cleaned { .. } => {}
+            Step::Cleaned { node } => {
+                if let Some(record) = self.state.nodes.get(node) {
+                    self.memory.checks.ask_again(&record.node, now);
+                }
+            }
+            Step::Withhold { .. } | Step::Stick { .. } | Step::Lapse { .. } => {}
         }
         if self.memory.intents.len() > INTENTS_REMEMBERED_MAX {
             self.forget_intents();
@@ -159,7 +164,8 @@ impl Engine {
             let rules = &policy.policy.detection;
             let limits =
                 Limits { suspect_after: rules.suspect_after, write_stale_after: rules.write_stale_after };
-            wanted.insert(name.clone(), Watched { limits, key: record.node.agent_key.clone() });
+            let (key, pause) = (record.node.agent_key.clone(), rules.probe_pause());
+            wanted.insert(name.clone(), Watched { limits, key, pause });
         }
         for (node, watched) in &wanted {
             if self.watched.get(node) != Some(watched) {

@@ -33,6 +33,8 @@ pub(super) struct Machine {
     /// False: it stays dark when it is switched on.
     pub(super) boots: bool,
     pub(super) has_agent: bool,
+    /// Without an agent: its service is asked, not its kernel.
+    pub(super) has_service: bool,
     pub(super) epoch: Epoch,
     /// Counts its starts: also its boot id.
     pub(super) starts: u64,
@@ -50,6 +52,7 @@ impl Machine {
             claims_off: false,
             boots: true,
             has_agent,
+            has_service: false,
             epoch,
             starts: 1,
             disk_stalled: None,
@@ -62,8 +65,9 @@ impl Machine {
     /// which look alike to the engine but carry no epoch.
     pub(super) fn beat(&mut self, now: u64, every: u64) -> Option<Heartbeat> {
         let silent = match (self.has_agent, self.life) {
-            (true, Life::Beats) | (false, Life::Beats | Life::Kernel) => self.gasp.is_some(),
-            (true, Life::Kernel | Life::Mute) | (false, Life::Mute) => true,
+            (_, Life::Beats) => self.gasp.is_some(),
+            (false, Life::Kernel) => self.has_service || self.gasp.is_some(),
+            (true, Life::Kernel) | (_, Life::Mute) => true,
         };
         if silent || !self.power || now < self.beaten + every {
             return None;

@@ -106,7 +106,8 @@ fn describe(world: &mut World, documents: &mut Documents, words: &[&str]) -> Res
             let hot = options.remove("on").is_some();
             let absent = options.remove("absent").is_some();
             let node = node(parse(name)?, &mut options)?;
-            let machine = Machine::new(hot && !absent, node.agent_key.is_some(), Epoch(0));
+            let mut machine = Machine::new(hot && !absent, node.agent_key.is_some(), Epoch(0));
+            machine.has_service = node.probe.http.is_some();
             world.machines.entry(node.name.clone()).or_insert(machine);
             if absent {
                 world.endings.push((format!("absent {name}"), Ending { after: None, outcome: None }));
@@ -168,7 +169,8 @@ fn node(name: NodeId, options: &mut BTreeMap<&str, &str>) -> Result<Node, String
     let tcp = options.remove("blind").is_none().then(|| format!("{name}:22"));
     let identity = Identity { guid: options.remove("guid").map(str::to_owned), ..Identity::default() };
     let (fencing, ports) = (fencing.collect(), (1..=ports).map(port).collect::<Result<_, String>>()?);
-    let probe = Probe { tcp, icmp: None };
+    let http = options.remove("http").map(|_| parse(&format!("http://{name}:8080/healthz"))).transpose()?;
+    let probe = Probe { tcp, icmp: None, http };
     let labels = labels(options);
     let domains = options.iter().filter(|(key, _)| !is_label(key));
     let domains = domains.map(|(key, value)| ((*key).into(), (*value).into())).collect();
@@ -503,7 +505,7 @@ fn machine(world: &mut World, node: &NodeId, what: &[&str]) -> Result<(), String
     let mut gasp = None;
     match what {
         ["hangs"] => machine.life = Life::Mute,
-        ["agent", "dies"] => machine.life = Life::Kernel,
+        ["agent" | "service", "dies"] => machine.life = Life::Kernel,
         ["panics"] => gasp = Some(LastGasp::Panic),
         ["shuts", "down"] => gasp = Some(LastGasp::Shutdown),
         ["loses", "power"] => machine.lose_power(),

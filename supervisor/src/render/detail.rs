@@ -121,7 +121,8 @@ pub fn node(detail: &NodeDetail, screen: &Screen) -> String {
             .tcp
             .iter()
             .map(|to| format!("TCP {to}"))
-            .chain(described.probe.icmp.iter().map(|to| format!("ICMP {to}"))),
+            .chain(described.probe.icmp.iter().map(|to| format!("ICMP {to}")))
+            .chain(described.probe.http.iter().map(|to| format!("HTTP {to}"))),
     );
     sheet.line(
         "Agent",
