@@ -59,7 +59,7 @@ fn boot(number: usize, epoch: u64) -> Action {
 
 async fn run(rack: &Rack, action: Action, token: u64, time: Duration) -> Outcome {
     let documents = rack.description().inventory().unwrap();
-    let ProviderKind::Rack { token: secret, .. } = &documents.providers[0].kind;
+    let secret = documents.providers[0].kind.secret().unwrap();
     let backend = Backend::from_config(&documents.providers[0].kind, secret.0.as_bytes()).unwrap();
     let initiator = rack.description().machine(action.node()).unwrap().initiator.clone();
     let effect = Effect { token: LogIndex(token), plan: PlanId(1), action };

@@ -204,8 +204,9 @@ impl Seal {
     /// # Errors
     /// [`SealError`], naming the field and the provider.
     pub fn seal_provider(&self, provider: &mut Provider, old: Option<&Provider>) -> Result<(), SealError> {
-        let old = old.map(|old| token(&old.kind));
-        self.seal_field(Secret::ProviderToken(&provider.name), token_mut(&mut provider.kind), old)
+        let old = old.and_then(|old| old.kind.secret());
+        let Some(field) = provider.kind.secret_mut() else { return Ok(()) };
+        self.seal_field(Secret::ProviderToken(&provider.name), field, old)
     }
 
     fn seal_field(
@@ -260,18 +261,6 @@ fn password(device: &FenceDevice) -> &Sealed {
 fn password_mut(device: &mut FenceDevice) -> &mut Sealed {
     match device {
         FenceDevice::Ipmi { password, .. } => password,
-    }
-}
-
-fn token(kind: &ProviderKind) -> &Sealed {
-    match kind {
-        ProviderKind::Rack { token, .. } => token,
-    }
-}
-
-fn token_mut(kind: &mut ProviderKind) -> &mut Sealed {
-    match kind {
-        ProviderKind::Rack { token, .. } => token,
     }
 }
 
