@@ -12,9 +12,7 @@ mod rack_support;
 
 use chaos_tests::rack::fault::DeviceMood;
 use chaos_tests::rack::{Change, Rack, RackSpec};
-use policies::{
-    Action, Doubt, Effect, Epoch, LogIndex, Outcome, Permit, PlanId, ProviderKind, Refusal, Seen,
-};
+use policies::{Action, Doubt, Effect, Epoch, LogIndex, Outcome, Permit, PlanId, Refusal, Seen};
 use provisioning::rack::VolumeChange;
 use provisioning::{Backend, carry_out};
 use rack_support::*;
@@ -59,7 +57,7 @@ fn boot(number: usize, epoch: u64) -> Action {
 
 async fn run(rack: &Rack, action: Action, token: u64, time: Duration) -> Outcome {
     let documents = rack.description().inventory().unwrap();
-    let ProviderKind::Rack { token: secret, .. } = &documents.providers[0].kind;
+    let secret = documents.providers[0].kind.secret().unwrap();
     let backend = Backend::from_config(&documents.providers[0].kind, secret.0.as_bytes()).unwrap();
     let initiator = rack.description().machine(action.node()).unwrap().initiator.clone();
     let effect = Effect { token: LogIndex(token), plan: PlanId(1), action };
@@ -119,7 +117,11 @@ fn token(change: &Change) -> Option<u64> {
         | Change::Volume { change: VolumeChange::Revoke { token, .. }, .. } => token,
         Change::Port { change, .. } => &change.token,
         Change::Boot { change, .. } => &change.token,
-        Change::Power { .. } | Change::Commanded { .. } | Change::Told { .. } | Change::Reach { .. } => {
+        Change::Power { .. }
+        | Change::Commanded { .. }
+        | Change::Asked { .. }
+        | Change::Told { .. }
+        | Change::Reach { .. } => {
             return None;
         }
     };

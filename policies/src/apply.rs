@@ -321,7 +321,10 @@ impl ClusterState {
         let Some(name) = waits.filter(|name| self.plan_of_instance(name).is_none()) else { return };
         if let Some(record) = self.instances.get_mut(&name) {
             record.evacuate = None;
-            story.tell(&[instance_key(&name), node_key(node)], format!("{name} need not leave {node} any more"));
+            story.tell(
+                &[instance_key(&name), node_key(node)],
+                format!("{name} need not leave {node} any more"),
+            );
         }
         if let Some(record) = self.nodes.get_mut(node) {
             record.withheld = None;

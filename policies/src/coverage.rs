@@ -114,13 +114,8 @@ impl Loss {
 impl Coverage {
     /// Of this state, by the newest readings of the member that acts.
     pub fn of(state: &ClusterState, view: &View) -> Coverage {
-        let last_power = |node: &NodeId| {
-            let reading = view.nodes.get(node).and_then(|node| node.power);
-            reading.map_or(LastPower::NeverAsked, |(power, _)| LastPower::of(power))
-        };
-        let troubles: BTreeMap<Arc<Check>, Checked> =
-            view.troubles().map(|it| (Arc::clone(&it.check), it.clone())).collect();
-        let candidates = candidates(state, last_power, &|check| troubles.get(check).cloned(), view.at);
+        let troubles = Troubles::of(view);
+        let candidates = troubles.candidates(state, view);
         let policies = state.policies.iter();
         let ladders = policies.map(|(name, record)| (name.clone(), record.policy.spares.ladder())).collect();
         let (ladders, troubles, candidates) = (&ladders, &troubles, candidates.as_slice());
@@ -133,6 +128,28 @@ impl Coverage {
             Cover::Uncovered(why) => Some((name, why)),
             Cover::Spare(_) | Cover::Lesser { .. } | Cover::Moving(_) => None,
         })
+    }
+}
+
+/// What a view knows of providers that is not fine, by what was asked.
+pub(crate) struct Troubles(BTreeMap<Arc<Check>, Checked>);
+
+impl Troubles {
+    pub(crate) fn of(view: &View) -> Self {
+        Troubles(view.troubles().map(|it| (Arc::clone(&it.check), it.clone())).collect())
+    }
+
+    /// All spares, by what the member that acts knows of them.
+    pub(crate) fn candidates<'a>(&self, state: &'a ClusterState, view: &View) -> Vec<Candidate<'a>> {
+        let last_power = |node: &NodeId| {
+            let reading = view.nodes.get(node).and_then(|node| node.power);
+            reading.map_or(LastPower::NeverAsked, |(power, _)| LastPower::of(power))
+        };
+        candidates(state, last_power, &|check| self.about(check), view.at)
+    }
+
+    fn about(&self, check: &Check) -> Option<Checked> {
+        self.0.get(check).cloned()
     }
 }
 
@@ -149,7 +166,7 @@ struct Survey<'a> {
     /// The wishes of each policy.
     ladders: &'a BTreeMap<PolicyId, Vec<Rung>>,
     candidates: &'a [Candidate<'a>],
-    troubles: &'a BTreeMap<Arc<Check>, Checked>,
+    troubles: &'a Troubles,
     classes: Vec<Class<'a>>,
 }
 
@@ -167,7 +184,7 @@ struct Census<'a> {
 
 impl<'a> Survey<'a> {
     fn take(mut self) -> Coverage {
-        let troubles = self.troubles.values().cloned().collect();
+        let troubles = self.troubles.0.values().cloned().collect();
         let mut coverage = Coverage { troubles, ..Coverage::default() };
         let mut domains: BTreeMap<Domain, Vec<(&'a InstanceRecord, &'a NodeRecord)>> = BTreeMap::new();
         for record in self.state.instances.values() {
@@ -181,7 +198,7 @@ impl<'a> Survey<'a> {
                 domains.entry((kind, domain)).or_default().push((record, from));
             }
             let obstacle = obstacle(self.state, record, from)
-                .or_else(|| lacks(&record.instance, &from.node, &|check| self.troubles.get(check).cloned()));
+                .or_else(|| lacks(&record.instance, &from.node, &|check| self.troubles.about(check)));
             let cover = obstacle.map_or_else(|| self.cover(record, from), Cover::Uncovered);
             coverage.instances.insert(name.clone(), cover);
         }

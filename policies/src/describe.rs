@@ -2,7 +2,7 @@
 
 use crate::apply::not_there;
 use crate::command::{Documents, Event, Rejected};
-use crate::inventory::{FenceDevice, Instance, Node};
+use crate::inventory::{FenceDevice, Instance, Node, Provider, ProviderKind};
 use crate::plan::{Evidence, Verdict};
 use crate::state::*;
 use crate::words::*;
@@ -59,6 +59,7 @@ impl ClusterState {
             tell(format!("policy/{}", document.name), new);
         }
         for provider in &documents.providers {
+            check_provider(provider)?;
             let old = self.providers.insert(provider.name.clone(), provider.clone());
             tell(format!("provider/{}", provider.name), old.is_none());
         }
@@ -209,6 +210,26 @@ impl ClusterState {
             }
         }
         Ok(())
+    }
+}
+
+/// Secrets and certificates are looked at by whoever uses them; here only what can never be right.
+fn check_provider(provider: &Provider) -> Result<(), Rejected> {
+    let bad =
+        |why: &str| Rejected::BadValue { what: format!("provider/{}", provider.name), why: why.to_owned() };
+    match &provider.kind {
+        ProviderKind::Rack { .. } => Ok(()),
+        ProviderKind::Ovsdb { park_vlan, .. } if !(1..=4094).contains(park_vlan) => {
+            Err(bad("park_vlan is not one of 1 to 4094"))
+        }
+        ProviderKind::Ovsdb { url, tls, .. } => match (url.split_once("://"), tls) {
+            (Some(("tcp", _)), None) | (Some(("ssl", _)), Some(_)) => Ok(()),
+            (Some(("tcp", _)), Some(_)) => {
+                Err(bad("url is tcp://, which uses no `tls`; did you mean ssl://?"))
+            }
+            (Some(("ssl", _)), None) => Err(bad("url is ssl://, which needs `tls` (ca, certificate, key)")),
+            (_, _) => Err(bad("url has to be tcp://host:port or ssl://host:port")),
+        },
     }
 }
 

@@ -310,7 +310,9 @@ impl Engine {
         let power = match outcome {
             Outcome::Done(Seen::OffTwice { .. }) => Power::Off,
             Outcome::Done(Seen::On) => Power::On,
-            Outcome::Done(Seen::ReadBack(_) | Seen::Diagnosed(_)) | Outcome::Refused(_) | Outcome::Unknown(_) => {
+            Outcome::Done(Seen::ReadBack(_) | Seen::Diagnosed(_))
+            | Outcome::Refused(_)
+            | Outcome::Unknown(_) => {
                 return;
             }
         };

@@ -64,7 +64,7 @@ pub fn gaps(state: &ClusterState, view: &View, proposal: &Proposal) -> Vec<Gap> 
 
 fn is_covered(cover: &Cover) -> bool {
     match cover {
-        Cover::Spare(_) | Cover::Moving(_) => true,
+        Cover::Spare(_) | Cover::Lesser { .. } | Cover::Moving(_) => true,
         Cover::Uncovered(_) => false,
     }
 }

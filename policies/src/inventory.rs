@@ -225,6 +225,27 @@ pub enum ProviderKind {
         /// Bearer token, sealed.
         token: Sealed,
     },
+    /// A switch whose configuration is an OVSDB database (Open vSwitch, RFC 7047).
+    Ovsdb {
+        /// `tcp://host:port` or `ssl://host:port`.
+        url: String,
+        /// VLAN of closed ports; nothing else may be in it.
+        park_vlan: u16,
+        /// For `ssl`.
+        tls: Option<OvsdbTls>,
+    },
+}
+
+/// How an OVSDB server is told who we are, and who it must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OvsdbTls {
+    /// The authority that signed the switch's certificate, PEM.
+    pub ca: String,
+    /// Our certificate, PEM.
+    pub certificate: String,
+    /// Its key, PEM, sealed.
+    pub key: Sealed,
 }
 
 /// A provider as it is written: one flat table whose `kind` says which other keys it has. (Serde cannot refuse unknown
@@ -232,7 +253,36 @@ pub enum ProviderKind {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 enum ProviderDocument {
-    Rack { name: ProviderId, url: String, token: Sealed },
+    Rack {
+        name: ProviderId,
+        url: String,
+        token: Sealed,
+    },
+    Ovsdb {
+        name: ProviderId,
+        url: String,
+        park_vlan: u16,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tls: Option<OvsdbTls>,
+    },
+}
+
+impl ProviderKind {
+    /// Its secret, if it has one.
+    pub fn secret(&self) -> Option<&Sealed> {
+        match self {
+            ProviderKind::Rack { token, .. } => Some(token),
+            ProviderKind::Ovsdb { tls, .. } => tls.as_ref().map(|tls| &tls.key),
+        }
+    }
+
+    /// The same, to be sealed.
+    pub fn secret_mut(&mut self) -> Option<&mut Sealed> {
+        match self {
+            ProviderKind::Rack { token, .. } => Some(token),
+            ProviderKind::Ovsdb { tls, .. } => tls.as_mut().map(|tls| &mut tls.key),
+        }
+    }
 }
 
 impl From<ProviderDocument> for Provider {
@@ -240,6 +290,9 @@ impl From<ProviderDocument> for Provider {
         match document {
             ProviderDocument::Rack { name, url, token } => {
                 Provider { name, kind: ProviderKind::Rack { url, token } }
+            }
+            ProviderDocument::Ovsdb { name, url, park_vlan, tls } => {
+                Provider { name, kind: ProviderKind::Ovsdb { url, park_vlan, tls } }
             }
         }
     }
@@ -249,6 +302,9 @@ impl From<Provider> for ProviderDocument {
     fn from(Provider { name, kind }: Provider) -> Self {
         match kind {
             ProviderKind::Rack { url, token } => ProviderDocument::Rack { name, url, token },
+            ProviderKind::Ovsdb { url, park_vlan, tls } => {
+                ProviderDocument::Ovsdb { name, url, park_vlan, tls }
+            }
         }
     }
 }

@@ -3,10 +3,9 @@
 //! Why it exists: the coverage tells each instance its spare; who looks after the spares asks the other way round. The needs
 //! are those of `placement.rs`, in the same words. What it never does: choose.
 
-use crate::coverage::{Cover, Coverage};
+use crate::coverage::{Cover, Coverage, Troubles};
 use crate::inventory::Instance;
-use crate::memory::LastPower;
-use crate::placement::{Candidate, Wish, candidates, elsewhere, misfit, takes_part};
+use crate::placement::{Candidate, Wish, elsewhere, misfit, takes_part};
 use crate::policy::Spares;
 use crate::state::{ClusterState, InstanceRecord};
 use crate::view::View;
@@ -37,15 +36,14 @@ struct Class<'a> {
 
 /// Of every spare. Costs a pass over all instances for each.
 pub fn spare_uses(state: &ClusterState, view: &View) -> BTreeMap<NodeId, SpareUse> {
-    let last_power = |node: &NodeId| {
-        let reading = view.nodes.get(node).and_then(|node| node.power);
-        reading.map_or(LastPower::NeverAsked, |(power, _)| LastPower::of(power))
-    };
-    let candidates = candidates(state, last_power, view.at);
+    let candidates = Troubles::of(view).candidates(state, view);
     let mut covers: BTreeMap<NodeId, Vec<InstanceId>> = BTreeMap::new();
     for (instance, cover) in Coverage::of(state, view).instances {
-        if let Cover::Spare(spare) = cover {
-            covers.entry(spare).or_default().push(instance);
+        match cover {
+            Cover::Spare(spare) | Cover::Lesser { spare, .. } => {
+                covers.entry(spare).or_default().push(instance);
+            }
+            Cover::Moving(_) | Cover::Uncovered(_) => {}
         }
     }
     let classes = classes(state);
@@ -79,7 +77,7 @@ fn classes(state: &ClusterState) -> Vec<Class<'_>> {
     let mut classes: Vec<Class> = vec![];
     for record in state.instances.values() {
         let instance = &*record.instance;
-        let Some(policy) = state.policies.get(&instance.policy) else { continue };
+        let Some(policy) = state.policies.get(&record.policy) else { continue };
         let spares = &policy.policy.spares;
         let same = |class: &&mut Class| class.instance.needs_the_same_as(instance) && class.spares == spares;
         match classes.iter_mut().find(same) {

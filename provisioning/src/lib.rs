@@ -8,6 +8,7 @@
 
 mod carry_out;
 mod check;
+pub mod ovsdb;
 pub mod rack;
 mod wish;
 
@@ -25,6 +26,8 @@ use tokio::time::Instant;
 pub enum Backend {
     /// The emulated rack.
     Rack(rack::Rack),
+    /// A switch with an OVSDB database.
+    Ovsdb(ovsdb::Ovsdb),
 }
 
 /// Whoever keeps volumes, networks or boot sources and can be asked for a state of them.
@@ -75,6 +78,9 @@ pub struct State {
     pub reading: String,
 }
 
+/// What a library said.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// Why a back end could not look or act.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
@@ -84,7 +90,7 @@ pub enum ProviderError {
         /// What we were doing.
         doing: String,
         /// Why not.
-        source: reqwest::Error,
+        source: Cause,
     },
     /// The request may have been received, but no answer came.
     #[error("{doing}: no answer")]
@@ -92,7 +98,7 @@ pub enum ProviderError {
         /// What we were doing.
         doing: String,
         /// How the wait ended; absent if it was the deadline.
-        source: Option<reqwest::Error>,
+        source: Option<Cause>,
     },
     /// There was an answer, but it says neither yes nor no.
     #[error("{doing}: cannot understand the answer: {why}")]
@@ -136,6 +142,16 @@ impl Backend {
     pub fn from_config(kind: &ProviderKind, secret: &[u8]) -> Result<Self, ProviderError> {
         match kind {
             ProviderKind::Rack { url, token: _ } => Ok(Backend::Rack(rack::Rack::new(url, secret)?)),
+            ProviderKind::Ovsdb { url, park_vlan, tls } => {
+                let settings = ovsdb::Settings {
+                    url,
+                    park_vlan: *park_vlan,
+                    ca: tls.as_ref().map(|tls| tls.ca.as_str()),
+                    certificate: tls.as_ref().map(|tls| tls.certificate.as_str()),
+                    key: secret,
+                };
+                Ok(Backend::Ovsdb(ovsdb::Ovsdb::new(&settings)?))
+            }
         }
     }
 }
@@ -144,12 +160,14 @@ impl Provider for Backend {
     async fn look(&self, wish: &Wish, deadline: Instant) -> Result<State, ProviderError> {
         match self {
             Backend::Rack(rack) => rack.look(wish, deadline).await,
+            Backend::Ovsdb(ovsdb) => ovsdb.look(wish, deadline).await,
         }
     }
 
     async fn check(&self, check: &Check, deadline: Instant) -> Result<Finding, ProviderError> {
         match self {
             Backend::Rack(rack) => rack.check(check, deadline).await,
+            Backend::Ovsdb(ovsdb) => ovsdb.check(check, deadline).await,
         }
     }
 
@@ -162,6 +180,7 @@ impl Provider for Backend {
     ) -> Result<(), ProviderError> {
         match self {
             Backend::Rack(rack) => rack.act(wish, token, permit, deadline).await,
+            Backend::Ovsdb(ovsdb) => ovsdb.act(wish, token, permit, deadline).await,
         }
     }
 }

@@ -316,9 +316,11 @@ impl Rack {
         match timeout_at(deadline, request.send()).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(source)) if source.is_connect() => {
-                Err(ProviderError::Unreachable { doing: doing.to_owned(), source })
+                Err(ProviderError::Unreachable { doing: doing.to_owned(), source: source.into() })
             }
-            Ok(Err(source)) => Err(ProviderError::NoAnswer { doing: doing.to_owned(), source: Some(source) }),
+            Ok(Err(source)) => {
+                Err(ProviderError::NoAnswer { doing: doing.to_owned(), source: Some(source.into()) })
+            }
             Err(_) => Err(ProviderError::NoAnswer { doing: doing.to_owned(), source: None }),
         }
     }
@@ -414,7 +416,7 @@ async fn body(doing: &str, mut response: Response, deadline: Instant) -> Result<
             }
             Ok(Ok(None)) => return Ok(body),
             Ok(Err(source)) => {
-                return Err(ProviderError::NoAnswer { doing: doing.to_owned(), source: Some(source) });
+                return Err(ProviderError::NoAnswer { doing: doing.to_owned(), source: Some(source.into()) });
             }
             Err(_) => return Err(ProviderError::NoAnswer { doing: doing.to_owned(), source: None }),
         }

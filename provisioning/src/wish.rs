@@ -81,9 +81,7 @@ impl Wish {
             Action::ShutDown { .. }
             | Action::Diagnose { .. }
             | Action::PowerOff { .. }
-            | Action::PowerOn { .. } => {
-                Err(Refusal::NotConfigured(format!("no provider can {action}")))
-            }
+            | Action::PowerOn { .. } => Err(Refusal::NotConfigured(format!("no provider can {action}"))),
         }
     }
 }

@@ -14,7 +14,7 @@
 
 mod device;
 
-use device::{Device, Script};
+use device::{Device, Face, Script};
 use policies::{
     Action, Boot, Check, Doubt, Effect, Epoch, Finding, LogIndex, NodeId, Outcome, Permit, PlanId,
     ProviderId, ProviderKind, Refusal, Sealed, Seen, SwitchPort, Volume, VolumeId,
@@ -49,6 +49,14 @@ impl Permit for Lease {
     }
 }
 
+/// Each kind of change that each provider can make.
+fn cases() -> Vec<(Face, Action)> {
+    let by =
+        |face, can: fn(&Action) -> bool| actions().into_iter().filter(can).map(move |action| (face, action));
+    let switches = |action: &Action| matches!(action, Action::ClosePort { .. } | Action::OpenPort { .. });
+    by(Face::Rack, |_| true).chain(by(Face::Ovsdb, switches)).collect()
+}
+
 /// One of each kind of change, and a state of the device in which it is not there yet.
 fn actions() -> Vec<Action> {
     let (node, provider): (NodeId, ProviderId) = ("n1".parse().unwrap(), "rack".parse().unwrap());
@@ -79,7 +87,10 @@ fn effect(action: &Action, token: u64) -> Effect {
 }
 
 fn backend(device: &Device) -> Backend {
-    let kind = ProviderKind::Rack { url: device.url(), token: Sealed("sealed:".to_owned()) };
+    let kind = match device.face() {
+        Face::Rack => ProviderKind::Rack { url: device.url(), token: Sealed("sealed:".to_owned()) },
+        Face::Ovsdb => ProviderKind::Ovsdb { url: device.url(), park_vlan: 4000, tls: None },
+    };
     Backend::from_config(&kind, b"token").unwrap()
 }
 
@@ -93,8 +104,8 @@ fn is_done(outcome: &Outcome) -> bool {
 
 #[tokio::test]
 async fn acting_twice_is_acting_once() {
-    for action in actions() {
-        let device = Device::start(Script::Obey).await;
+    for (face, action) in cases() {
+        let device = Device::start(face, Script::Obey).await;
         assert!(is_done(&run(&device, &action, 7, &Always, PATIENCE).await), "{action}");
         assert!(is_done(&run(&device, &action, 7, &Always, PATIENCE).await), "{action}");
         assert_eq!(device.changes(), 1, "{action}: the second time it was seen to be there");
@@ -103,8 +114,8 @@ async fn acting_twice_is_acting_once() {
 
 #[tokio::test]
 async fn looking_changes_nothing() {
-    for action in actions() {
-        let device = Device::start(Script::Obey).await;
+    for (face, action) in cases() {
+        let device = Device::start(face, Script::Obey).await;
         let wish = Wish::new(&action, Some(INITIATOR)).unwrap();
         let state = backend(&device).look(&wish, Instant::now() + PATIENCE).await.unwrap();
         assert!(!state.holds, "{action}");
@@ -114,8 +125,8 @@ async fn looking_changes_nothing() {
 
 #[tokio::test]
 async fn an_older_token_is_refused() {
-    for action in actions() {
-        let device = Device::start(Script::SeenToken(LogIndex(9))).await;
+    for (face, action) in cases() {
+        let device = Device::start(face, Script::SeenToken(LogIndex(9))).await;
         let old = Refusal::TokenTooOld { ours: LogIndex(8), newest: LogIndex(9) };
         assert_eq!(run(&device, &action, 8, &Always, PATIENCE).await, Outcome::Refused(old), "{action}");
         assert!(
@@ -127,8 +138,8 @@ async fn an_older_token_is_refused() {
 
 #[tokio::test]
 async fn a_device_that_hangs_after_the_request_leaves_doubt() {
-    for action in actions() {
-        let device = Device::start(Script::HangOnChange).await;
+    for (face, action) in cases() {
+        let device = Device::start(face, Script::HangOnChange).await;
         let outcome = run(&device, &action, 7, &Always, SHORT).await;
         assert!(matches!(outcome, Outcome::Unknown(Doubt::NoAnswer { .. })), "{action}: {outcome:?}");
         assert_eq!(device.changes(), 1, "{action}: it was asked");
@@ -137,8 +148,8 @@ async fn a_device_that_hangs_after_the_request_leaves_doubt() {
 
 #[tokio::test]
 async fn a_change_whose_answer_was_lost_is_found_by_looking() {
-    for action in actions() {
-        let device = Device::start(Script::ObeyAndDropTheConnection).await;
+    for (face, action) in cases() {
+        let device = Device::start(face, Script::ObeyAndDropTheConnection).await;
         assert!(is_done(&run(&device, &action, 7, &Always, PATIENCE).await), "{action}");
         assert_eq!(device.changes(), 1, "{action}: nothing sends it again by itself");
     }
@@ -146,8 +157,8 @@ async fn a_change_whose_answer_was_lost_is_found_by_looking() {
 
 #[tokio::test]
 async fn a_device_that_hangs_from_the_beginning_was_asked_to_change_nothing() {
-    for action in actions() {
-        let device = Device::start(Script::HangOnLook).await;
+    for (face, action) in cases() {
+        let device = Device::start(face, Script::HangOnLook).await;
         let outcome = run(&device, &action, 7, &Always, SHORT).await;
         assert!(matches!(outcome, Outcome::Refused(Refusal::Unreachable(_))), "{action}: {outcome:?}");
         assert_eq!(device.changes(), 0, "{action}");
@@ -156,8 +167,8 @@ async fn a_device_that_hangs_from_the_beginning_was_asked_to_change_nothing() {
 
 #[tokio::test]
 async fn an_acknowledgement_is_no_proof() {
-    for action in actions() {
-        let device = Device::start(Script::Lie).await;
+    for (face, action) in cases() {
+        let device = Device::start(face, Script::Lie).await;
         let outcome = run(&device, &action, 7, &Always, SHORT).await;
         assert!(matches!(outcome, Outcome::Unknown(Doubt::NotSeen { .. })), "{action}: {outcome:?}");
     }
@@ -165,19 +176,19 @@ async fn an_acknowledgement_is_no_proof() {
 
 #[tokio::test]
 async fn a_change_that_takes_its_time_is_waited_for() {
-    for action in actions() {
-        let device = Device::start(Script::ObeyAfterLooks(5)).await;
+    for (face, action) in cases() {
+        let device = Device::start(face, Script::ObeyAfterLooks(5)).await;
         assert!(is_done(&run(&device, &action, 7, &Always, PATIENCE).await), "{action}");
     }
 }
 
 #[tokio::test]
 async fn a_refusal_is_a_refusal_and_an_internal_error_is_doubt() {
-    for action in actions() {
-        let device = Device::start(Script::Answer(403)).await;
+    for (face, action) in cases() {
+        let device = Device::start(face, Script::Answer(403)).await;
         let outcome = run(&device, &action, 7, &Always, PATIENCE).await;
         assert!(matches!(outcome, Outcome::Refused(Refusal::DeviceRefused(_))), "{action}: {outcome:?}");
-        let device = Device::start(Script::Answer(500)).await;
+        let device = Device::start(face, Script::Answer(500)).await;
         let outcome = run(&device, &action, 7, &Always, SHORT).await;
         assert!(matches!(outcome, Outcome::Unknown(Doubt::NoAnswer { .. })), "{action}: {outcome:?}");
     }
@@ -185,22 +196,22 @@ async fn a_refusal_is_a_refusal_and_an_internal_error_is_doubt() {
 
 #[tokio::test]
 async fn the_lease_is_asked_at_the_start_and_right_before_sending() {
-    for action in actions() {
+    for (face, action) in cases() {
         for asked in [0, 1] {
-            let device = Device::start(Script::Obey).await;
+            let device = Device::start(face, Script::Obey).await;
             let lease = Lease(AtomicUsize::new(asked));
             let outcome = run(&device, &action, 7, &lease, PATIENCE).await;
             assert_eq!(outcome, Outcome::Refused(Refusal::LeaseEnded), "{action}");
             assert_eq!(device.changes(), 0, "{action}");
-            assert_eq!(device.looks(), asked, "{action}: at the start not even a look");
+            assert_eq!(device.looks() == 0, asked == 0, "{action}: at the start not even a look");
         }
     }
 }
 
 #[tokio::test]
 async fn nobody_at_the_address_means_that_nothing_happened() {
-    for action in actions() {
-        let device = Device::gone().await;
+    for (face, action) in cases() {
+        let device = Device::gone(face).await;
         let outcome = run(&device, &action, 7, &Always, PATIENCE).await;
         assert!(matches!(outcome, Outcome::Refused(Refusal::Unreachable(_))), "{action}: {outcome:?}");
     }
@@ -208,8 +219,8 @@ async fn nobody_at_the_address_means_that_nothing_happened() {
 
 #[tokio::test]
 async fn garbage_for_an_answer_proves_nothing() {
-    for action in actions() {
-        let device = Device::start(Script::Garbage).await;
+    for (face, action) in cases() {
+        let device = Device::start(face, Script::Garbage).await;
         let outcome = run(&device, &action, 7, &Always, PATIENCE).await;
         assert!(matches!(outcome, Outcome::Refused(Refusal::Unreachable(_))), "{action}: {outcome:?}");
         assert_eq!(device.changes(), 0, "{action}: what cannot be read is not changed");
@@ -218,7 +229,7 @@ async fn garbage_for_an_answer_proves_nothing() {
 
 #[tokio::test]
 async fn a_volume_that_another_holds_is_not_attached() {
-    let device = Device::start(Script::HeldByOther).await;
+    let device = Device::start(Face::Rack, Script::HeldByOther).await;
     let attach = actions().remove(2);
     let held = Refusal::HeldByOther("iqn.n9".to_owned());
     assert_eq!(run(&device, &attach, 7, &Always, PATIENCE).await, Outcome::Refused(held));
@@ -226,7 +237,7 @@ async fn a_volume_that_another_holds_is_not_attached() {
 
 #[tokio::test]
 async fn a_live_session_without_a_right_is_not_revoked() {
-    let device = Device::start(Script::KeepSessions).await;
+    let device = Device::start(Face::Rack, Script::KeepSessions).await;
     let outcome = run(&device, &actions()[0], 7, &Always, SHORT).await;
     assert!(matches!(outcome, Outcome::Unknown(Doubt::NotSeen { .. })), "{outcome:?}");
 }
@@ -247,7 +258,7 @@ async fn found(device: &Device, asked: &Check, time: Duration) -> Finding {
 
 #[tokio::test]
 async fn what_is_there_is_fine_and_asking_changes_nothing() {
-    let device = Device::start(Script::Obey).await;
+    let device = Device::start(Face::Rack, Script::Obey).await;
     for asked in checks() {
         assert_eq!(found(&device, &asked, PATIENCE).await, Finding::Fine, "{asked}");
     }
@@ -256,7 +267,7 @@ async fn what_is_there_is_fine_and_asking_changes_nothing() {
 
 #[tokio::test]
 async fn what_the_provider_says_is_not_there_is_certainly_not() {
-    let device = Device::start(Script::HasNothing).await;
+    let device = Device::start(Face::Rack, Script::HasNothing).await;
     for (asked, name) in checks().iter().zip(["sw1%2F3", "v1", "golden"]) {
         let absent = Finding::Absent(format!("there is no {name}"));
         assert_eq!(found(&device, asked, PATIENCE).await, absent, "{asked}");
@@ -265,7 +276,7 @@ async fn what_the_provider_says_is_not_there_is_certainly_not() {
 
 #[tokio::test]
 async fn a_port_without_a_link_does_not_work() {
-    let device = Device::start(Script::NoLink).await;
+    let device = Device::start(Face::Rack, Script::NoLink).await;
     let [port, volume, image] = checks();
     assert_eq!(found(&device, &port, PATIENCE).await, Finding::Faulty("it has no link".to_owned()));
     for asked in [volume, image] {
@@ -279,15 +290,15 @@ async fn without_an_answer_that_says_yes_or_no_nobody_can_tell() {
         for script in
             [Script::Garbage, Script::LookAnswers(404), Script::LookAnswers(401), Script::LookAnswers(500)]
         {
-            let finding = found(&Device::start(script).await, &asked, PATIENCE).await;
+            let finding = found(&Device::start(Face::Rack, script).await, &asked, PATIENCE).await;
             assert!(matches!(finding, Finding::CannotTell(_)), "{asked}, {script:?}: {finding:?}");
         }
-        let finding = found(&Device::start(Script::HangOnLook).await, &asked, SHORT).await;
+        let finding = found(&Device::start(Face::Rack, Script::HangOnLook).await, &asked, SHORT).await;
         assert!(
             matches!(&finding, Finding::CannotTell(why) if why.contains("no answer")),
             "{asked}: {finding:?}"
         );
-        let finding = found(&Device::gone().await, &asked, PATIENCE).await;
+        let finding = found(&Device::gone(Face::Rack).await, &asked, PATIENCE).await;
         assert!(
             matches!(&finding, Finding::CannotTell(why) if why.contains("connect")),
             "{asked}: {finding:?}"
@@ -305,4 +316,79 @@ fn unusable_configuration_is_refused_and_the_token_is_never_shown() {
     assert!(!format!("{backend:?}").contains("sesame"));
     let error = Backend::from_config(&kind("http://127.0.0.1:1"), &[0xff, 0xfe]).unwrap_err();
     assert!(error.to_string().contains("not a text"));
+}
+
+/// The two ports of a switch, and the words that its database has for them.
+fn switch_actions() -> impl Iterator<Item = Action> {
+    cases().into_iter().filter(|(face, _)| *face == Face::Ovsdb).map(|(_, action)| action)
+}
+
+#[tokio::test]
+async fn what_the_switch_has_not_taken_over_is_not_there() {
+    for action in switch_actions() {
+        let device = Device::start(Face::Ovsdb, Script::NeverApply).await;
+        let outcome = run(&device, &action, 7, &Always, SHORT).await;
+        let Outcome::Unknown(Doubt::NotSeen { last, .. }) = &outcome else { panic!("{outcome:?}") };
+        assert!(last.ends_with("not yet taken over by the switch"), "{last}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_somebody_else_changed_meanwhile_is_left_alone() {
+    for action in switch_actions() {
+        let device = Device::start(Face::Ovsdb, Script::ChangedMeanwhile).await;
+        let outcome = run(&device, &action, 7, &Always, PATIENCE).await;
+        assert!(matches!(outcome, Outcome::Refused(Refusal::DeviceRefused(_))), "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_switch_is_asked_beforehand_for_its_ports_only() {
+    let device = Device::start(Face::Ovsdb, Script::Obey).await;
+    let [port, volume, image] = checks();
+    assert_eq!(found(&device, &port, PATIENCE).await, Finding::Fine);
+    let gone = SwitchPort { provider: "sw".parse().unwrap(), port: "sw1/9".to_owned() };
+    let absent = Finding::Absent("the switch has no port sw1/9".to_owned());
+    assert_eq!(found(&device, &Check::Port(gone), PATIENCE).await, absent);
+    for asked in [volume, image] {
+        assert!(matches!(found(&device, &asked, PATIENCE).await, Finding::CannotTell(_)), "{asked}");
+    }
+    let finding = found(&Device::gone(Face::Ovsdb).await, &port, PATIENCE).await;
+    assert!(matches!(finding, Finding::CannotTell(_)), "{finding:?}");
+}
+
+#[tokio::test]
+async fn a_port_that_is_not_there_is_named() {
+    let port = "sw1/9".to_owned();
+    let close = Action::ClosePort { node: "n1".parse().unwrap(), provider: "sw".parse().unwrap(), port };
+    let device = Device::start(Face::Ovsdb, Script::Obey).await;
+    let missing = Refusal::NotConfigured("the switch has no port sw1/9".to_owned());
+    assert_eq!(run(&device, &close, 7, &Always, PATIENCE).await, Outcome::Refused(missing));
+}
+
+#[tokio::test]
+async fn an_answer_without_an_end_is_not_kept() {
+    for action in switch_actions() {
+        let device = Device::start(Face::Ovsdb, Script::Flood).await;
+        let outcome = run(&device, &action, 7, &Always, PATIENCE).await;
+        assert!(
+            matches!(&outcome, Outcome::Refused(Refusal::Unreachable(why)) if why.contains("longer than")),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_opened_into_the_park_vlan_and_keys_are_never_shown() {
+    let kind = ProviderKind::Ovsdb { url: "tcp://127.0.0.1:1".to_owned(), park_vlan: 100, tls: None };
+    let backend = Backend::from_config(&kind, b"sesame").unwrap();
+    assert!(!format!("{backend:?}").contains("sesame"));
+    let open = actions().remove(3);
+    let outcome = carry_out(&backend, &effect(&open, 7), None, &Always, Instant::now() + PATIENCE).await;
+    let Outcome::Refused(Refusal::NotConfigured(why)) = outcome else { panic!("{outcome:?}") };
+    assert!(why.contains("park VLAN"), "{why}");
+    for url in ["", "127.0.0.1:6640", "http://127.0.0.1:6640", "tcp://127.0.0.1", "ssl://127.0.0.1:6640"] {
+        let kind = ProviderKind::Ovsdb { url: url.to_owned(), park_vlan: 100, tls: None };
+        assert!(Backend::from_config(&kind, b"").is_err(), "{url}");
+    }
 }

@@ -95,14 +95,11 @@ impl Outside for Devices {
         {
             return Ok(backend.clone());
         }
-        let ProviderKind::Rack { token, .. } = &provider.kind;
         let not_configured = |error: &dyn std::fmt::Display| Refusal::NotConfigured(error.to_string());
-        let secret = self
-            .seal
-            .open(Secret::ProviderToken(&provider.name), token)
-            .map_err(|error| not_configured(&error))?;
-        let backend =
-            Backend::from_config(&provider.kind, &secret).map_err(|error| not_configured(&error))?;
+        let open = |sealed| self.seal.open(Secret::ProviderToken(&provider.name), sealed);
+        let secret = provider.kind.secret().map(open).transpose().map_err(|error| not_configured(&error))?;
+        let secret = secret.as_ref().map_or(&[][..], |secret| secret.as_slice());
+        let backend = Backend::from_config(&provider.kind, secret).map_err(|error| not_configured(&error))?;
         backends.insert(provider.name.clone(), (provider.kind.clone(), backend.clone()));
         Ok(backend)
     }

@@ -252,6 +252,7 @@ mod tests {
         let mut story = mid_failover();
         assert_eq!(evacuated(&story, 9), Ended(vec![], "the order to move web was withdrawn".into()));
         let order = Order::new("admin", "fan", Wall(1));
+        let order = Evacuation { order, shutdown: None };
         story.state.instances.get_mut(&name("web")).unwrap().evacuate = Some(order);
         story.view.instances.insert(name("web"), vec![Waiting::PlanRunning { plan: PlanId(3) }]);
         let UnderWay(lines) = evacuated(&story, 9) else { panic!("{:?}", evacuated(&story, 9)) };

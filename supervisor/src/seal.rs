@@ -11,7 +11,7 @@
 use crate::files::{self, FileError};
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
-use policies::{FenceDevice, Node, NodeId, Provider, ProviderId, ProviderKind, Sealed};
+use policies::{FenceDevice, Node, NodeId, Provider, ProviderId, Sealed};
 use rand::TryRngCore;
 use std::fmt;
 use std::path::Path;
@@ -204,8 +204,9 @@ impl Seal {
     /// # Errors
     /// [`SealError`], naming the field and the provider.
     pub fn seal_provider(&self, provider: &mut Provider, old: Option<&Provider>) -> Result<(), SealError> {
-        let old = old.map(|old| token(&old.kind));
-        self.seal_field(Secret::ProviderToken(&provider.name), token_mut(&mut provider.kind), old)
+        let old = old.and_then(|old| old.kind.secret());
+        let Some(field) = provider.kind.secret_mut() else { return Ok(()) };
+        self.seal_field(Secret::ProviderToken(&provider.name), field, old)
     }
 
     fn seal_field(
@@ -244,7 +245,9 @@ pub fn hide_node(node: &mut Node) {
 
 /// Replaces a provider's sealed secrets by [`UNCHANGED`].
 pub fn hide_provider(provider: &mut Provider) {
-    hide(token_mut(&mut provider.kind));
+    if let Some(secret) = provider.kind.secret_mut() {
+        hide(secret);
+    }
 }
 
 fn hide(field: &mut Sealed) {
@@ -260,18 +263,6 @@ fn password(device: &FenceDevice) -> &Sealed {
 fn password_mut(device: &mut FenceDevice) -> &mut Sealed {
     match device {
         FenceDevice::Ipmi { password, .. } => password,
-    }
-}
-
-fn token(kind: &ProviderKind) -> &Sealed {
-    match kind {
-        ProviderKind::Rack { token, .. } => token,
-    }
-}
-
-fn token_mut(kind: &mut ProviderKind) -> &mut Sealed {
-    match kind {
-        ProviderKind::Rack { token, .. } => token,
     }
 }
 

@@ -134,6 +134,7 @@ impl Hand<'_> {
             policy: ("cautious".parse().unwrap(), LogIndex(0)),
             gates: vec![],
             runners_up: vec![],
+            shutdown: None,
         };
         PlanId(self.step(Step::Begin(Box::new(decision))).await.0)
     }

@@ -14,7 +14,9 @@ impl Checker for Bystander {
     }
 
     fn see(&mut self, scene: &Scene, fact: &Fact) -> Result<(), String> {
-        let Fact::Struck { deed: Deed::PowerOff { node } | Deed::ShutDown { node } } = fact else { return Ok(()) };
+        let Fact::Struck { deed: Deed::PowerOff { node } | Deed::ShutDown { node } } = fact else {
+            return Ok(());
+        };
         let stops = |plan: &Plan| plan.phase == Phase::Stopping && plan.decision.from == *node;
         if scene.state.plan_of_node(node).is_some_and(stops) {
             scene.sometimes("a drained system is asked to shut down");

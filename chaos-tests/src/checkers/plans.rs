@@ -16,9 +16,12 @@ fn leads_to(from: Phase, to: Phase) -> bool {
         // Only before anything was done (R6).
         Phase::Cancelled => from == Phase::Reserved,
         Phase::Replaced => matches!(from, Phase::Moving | Phase::Starting),
-        Phase::Reserved | Phase::Stopping | Phase::Fencing | Phase::Moving | Phase::Starting | Phase::Done => {
-            !from.is_over() && from < to
-        }
+        Phase::Reserved
+        | Phase::Stopping
+        | Phase::Fencing
+        | Phase::Moving
+        | Phase::Starting
+        | Phase::Done => !from.is_over() && from < to,
     }
 }
 

@@ -124,6 +124,7 @@ impl Story {
             policy: (name("cautious"), LogIndex(0)),
             gates: vec![Gate { name: "armed".to_owned(), found: "yes".to_owned() }],
             runners_up: Vec::new(),
+            shutdown: None,
         };
         let plan = PlanId(self.lead(Step::Begin(Box::new(decision))).0);
         self.steps(plan);

@@ -199,6 +199,10 @@ impl<'a> Rack<'a> {
                 let deed = if *on { Deed::PowerOn { node } } else { Deed::PowerOff { node } };
                 (none, vec![Fact::Sent { member: self.log.leader(at), deed, token: None }])
             }
+            Change::Asked { node } => {
+                let deed = Deed::ShutDown { node: node.clone() };
+                (none, vec![Fact::Sent { member: self.log.leader(at), deed, token: None }])
+            }
             Change::Told { node, on } => {
                 (none, vec![Fact::Looked { member: self.log.leader(at), node: node.clone(), on: *on }])
             }

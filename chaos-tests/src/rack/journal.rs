@@ -32,6 +32,11 @@ pub enum Change {
         /// True if the command leaves it on, as a reset does.
         on: bool,
     },
+    /// Its BMC took the order over the network to ask the operating system to shut down.
+    Asked {
+        /// Whose.
+        node: NodeId,
+    },
     /// Its BMC told somebody how its power is.
     Told {
         /// Whose.

@@ -68,7 +68,7 @@ impl Engine {
                     // What was written of it until now is not about whoever gets its name next.
                     self.memory.alive_since.insert(node.clone(), now);
                 }
-                self.rewatch(outputs);
+                self.rewatch(now, outputs);
             }
             Command::Note { .. }
             | Command::Forced { .. }

@@ -234,7 +234,9 @@ fn verdict(number: u8) -> Verdict {
 
 fn outcome(number: u8, action: &Action) -> Outcome {
     match (number, action) {
-        (0..=4, Action::ShutDown { .. } | Action::PowerOff { .. }) => Outcome::Done(Seen::OffTwice { already: false, took: Millis(1) }),
+        (0..=4, Action::ShutDown { .. } | Action::PowerOff { .. }) => {
+            Outcome::Done(Seen::OffTwice { already: false, took: Millis(1) })
+        }
         (0..=4, Action::PowerOn { .. }) | (5, _) => Outcome::Done(Seen::On),
         (0..=4, _) => Outcome::Done(Seen::ReadBack("as wished".to_owned())),
         (6, _) => Outcome::Refused(Refusal::LeaseEnded),
@@ -461,7 +463,9 @@ fn proof_comes_first(state: &ClusterState) -> Result<(), String> {
             | Action::PowerOn { .. } => true,
         };
         let needs_proof = match plan.phase {
-            Phase::Reserved | Phase::Stopping | Phase::Fencing | Phase::Cancelled => plan.intents.iter().any(|i| gives(&i)),
+            Phase::Reserved | Phase::Stopping | Phase::Fencing | Phase::Cancelled => {
+                plan.intents.iter().any(|i| gives(&i))
+            }
             Phase::Moving | Phase::Starting | Phase::Done | Phase::Replaced => true,
         };
         holds!(!needs_proof || plan.proof.is_some(), "{} is {} without a proof", plan.id, plan.phase);

@@ -1,4 +1,6 @@
-//! A device that follows a script: the rack's HTTP interface with every way to misbehave.
+//! A device that follows a script: the rack's HTTP interface or a switch's database, with every way to misbehave.
+
+mod ovsdb;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -14,6 +16,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+/// What the device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Face {
+    Rack,
+    Ovsdb,
+}
 
 /// How the device behaves.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +49,12 @@ pub(crate) enum Script {
     NoLink,
     HeldByOther,
     KeepSessions,
+    /// A switch that never takes over what its database says.
+    NeverApply,
+    /// A database in which others write, too.
+    ChangedMeanwhile,
+    /// Answers without end.
+    Flood,
 }
 
 #[derive(Default)]
@@ -53,25 +68,34 @@ struct Seen {
 
 /// A running device.
 pub(crate) struct Device {
+    face: Face,
     url: String,
     seen: Arc<Mutex<Seen>>,
     task: Option<JoinHandle<()>>,
 }
 
 impl Device {
-    pub(crate) async fn start(script: Script) -> Device {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+    pub(crate) async fn start(face: Face, script: Script) -> Device {
+        let (listener, url) = listen(face).await;
         let seen: Arc<Mutex<Seen>> = Arc::default();
-        let app = Router::new().fallback(answer).with_state((script, seen.clone()));
-        let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Device { url, seen, task: Some(task) }
+        let task = match face {
+            Face::Rack => {
+                let app = Router::new().fallback(answer).with_state((script, seen.clone()));
+                tokio::spawn(async move { axum::serve(listener, app).await.unwrap() })
+            }
+            Face::Ovsdb => tokio::spawn(ovsdb::serve(listener, script, seen.clone())),
+        };
+        Device { face, url, seen, task: Some(task) }
     }
 
     /// An address at which nobody listens.
-    pub(crate) async fn gone() -> Device {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Device { url: format!("http://{}", listener.local_addr().unwrap()), seen: Arc::default(), task: None }
+    pub(crate) async fn gone(face: Face) -> Device {
+        let (_, url) = listen(face).await;
+        Device { face, url, seen: Arc::default(), task: None }
+    }
+
+    pub(crate) fn face(&self) -> Face {
+        self.face
     }
 
     pub(crate) fn url(&self) -> String {
@@ -87,6 +111,16 @@ impl Device {
     pub(crate) fn looks(&self) -> usize {
         self.seen.lock().unwrap().looks
     }
+}
+
+async fn listen(face: Face) -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let scheme = match face {
+        Face::Rack => "http",
+        Face::Ovsdb => "tcp",
+    };
+    let url = format!("{scheme}://{}", listener.local_addr().unwrap());
+    (listener, url)
 }
 
 impl Drop for Device {
@@ -130,6 +164,7 @@ async fn answer(
         Script::HangOnLook | Script::Garbage | Script::HasNothing | Script::LookAnswers(_) => {
             unreachable!("a change without a look")
         }
+        Script::NeverApply | Script::ChangedMeanwhile | Script::Flood => unreachable!("a switch's manners"),
     }
     StatusCode::OK.into_response()
 }

@@ -6,8 +6,8 @@
 
 use crate::api::answers::Facts;
 use policies::{
-    Decision, Evidence, InstanceId, Intent, NodeId, NodeRecord, Order, Outcome, Plan, PlanId, Power, Seen, Waiting,
-    Wall,
+    Decision, Evidence, InstanceId, Intent, NodeId, NodeRecord, Order, Outcome, Plan, PlanId, Power, Seen,
+    Waiting, Wall,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -51,10 +51,13 @@ impl Facts<'_> {
             used.into_iter().for_each(|name| *instances.entry(name).or_insert(0u64) += 1);
         }
         let line = |Provider { name, kind }: &Provider| {
-            let ProviderKind::Rack { url, .. } = kind;
+            let (word, url) = match kind {
+                ProviderKind::Rack { url, .. } => ("rack", url),
+                ProviderKind::Ovsdb { url, .. } => ("ovsdb", url),
+            };
             ProviderLine {
                 name: name.clone(),
-                kind: "rack".to_owned(),
+                kind: word.to_owned(),
                 address: place(url),
                 nodes: nodes.get(name).copied().unwrap_or(0),
                 instances: instances.get(name).copied().unwrap_or(0),

@@ -106,6 +106,7 @@ pub(crate) fn mid_failover() -> Story {
         policy: (name("quick"), LogIndex(0)),
         gates: vec![Gate { name: "fences in flight".into(), found: "0 of 2".into() }],
         runners_up: vec![(name("n3"), "cordoned".into())],
+        shutdown: None,
     };
     let plan = PlanId(story.leads(60, Step::Begin(Box::new(decision))).0);
     let (rack, n1): (ProviderId, NodeId) = (name("rack"), name("n1"));

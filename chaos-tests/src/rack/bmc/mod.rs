@@ -98,11 +98,14 @@ impl Task {
         }
         let Some(answer) = bmc.handle(datagram, from, self.surroundings(), &mut rand::rng()) else { return };
         if let Some(control) = answer.control {
-            let on = match control {
-                Control::Off | Control::Soft => false,
-                Control::On | Control::Cycle | Control::Reset | Control::Diagnostic => true,
-            };
-            self.world.record(Change::Commanded { node: self.node.clone(), on });
+            let node = self.node.clone();
+            self.world.record(match control {
+                Control::Soft => Change::Asked { node },
+                Control::Off => Change::Commanded { node, on: false },
+                Control::On | Control::Cycle | Control::Reset | Control::Diagnostic => {
+                    Change::Commanded { node, on: true }
+                }
+            });
             self.control(control);
         }
         if let Some(power) = answer.told {

@@ -96,7 +96,7 @@ fn node(add: &SpareAdd, password: &str) -> Result<Node, Failure> {
         fencing: vec![device],
         ports: add.port.iter().map(port).collect::<Result<_, Failure>>()?,
         initiator: add.initiator.clone(),
-        probe: Probe { tcp: add.probe_tcp.clone(), icmp: None },
+        probe: Probe { tcp: add.probe_tcp.clone(), ..Probe::default() },
         agent_key: None,
         capabilities: policies::Capabilities::default(),
     })
