@@ -67,8 +67,7 @@ pub trait PowerDriver: Send + Sync {
     /// # Errors
     /// [`DriverError`] if nothing was read by the deadline; what was read by then is given, and a line says that more is
     /// missing.
-    fn diagnose(&self, deadline: Instant) -> impl Future<Output = Result<Vec<String>, DriverError>> + Send {
-        let _no_records = deadline;
+    fn diagnose(&self, _deadline: Instant) -> impl Future<Output = Result<Vec<String>, DriverError>> + Send {
         std::future::ready(Ok(Vec::new()))
     }
 }
