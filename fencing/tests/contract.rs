@@ -198,7 +198,10 @@ struct OffThenSilent(AtomicU32);
 impl PowerDriver for OffThenSilent {
     async fn look(&self, deadline: Instant) -> Result<Look, DriverError> {
         match self.0.fetch_add(1, Ordering::SeqCst) {
-            0 => Ok(Look { power: Power::Off, identity: Identity { guid: Some(GUID.to_owned()) } }),
+            0 => Ok(Look {
+                power: Power::Off,
+                identity: Identity { guid: Some(GUID.to_owned()), ..Identity::default() },
+            }),
             _ => Err(silence(deadline).await),
         }
     }
