@@ -153,13 +153,13 @@ impl Engine {
     /// What the members would report with longer limits of silence than those of `before`, node by node. Silence that is
     /// shorter than the limits in force no member has reported, so shorter limits find nothing new here.
     fn see_as_it_would(&mut self, before: &ClusterState) {
-        let rules = |state: &ClusterState, node: &NodeId| -> Option<Detection> {
-            state.policy_of_node(node).map(|(_, record)| record.policy.detection.clone())
-        };
+        fn rules<'a>(state: &'a ClusterState, node: &NodeId) -> Option<&'a Detection> {
+            state.policy_of_node(node).map(|(_, record)| &record.policy.detection)
+        }
         let state = self.state();
         let others = state.nodes.keys().filter_map(|node| {
             let now = rules(state, node)?;
-            (rules(before, node).as_ref() != Some(&now)).then(|| (node.clone(), now))
+            (rules(before, node) != Some(now)).then(|| (node.clone(), now.clone()))
         });
         let others: BTreeMap<NodeId, Detection> = others.collect();
         for report in self.reports_mut() {

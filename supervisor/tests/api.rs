@@ -324,17 +324,42 @@ async fn policies_are_linted_and_edited() {
 
     let web = NODE.to_owned() + "[[instance]]\nname = \"web\"\nnode = \"n1\"\npolicy = \"quick\"\n";
     let file = daemon.home.dir().join("web.toml");
-    std::fs::write(&file, web).unwrap();
-    assert_eq!(run(&["apply", "-f", file.to_str().unwrap()], "true").0, 0);
-    let (code, said, _) = run(&["policy", "effective", "web"], "true");
-    assert!(code == 0 && said.starts_with("# web names policy quick\n# policy quick, version "), "{said}");
+    let apply = |web: &str| {
+        std::fs::write(&file, web).unwrap();
+        assert_eq!(run(&["apply", "-f", file.to_str().unwrap()], "true").0, 0);
+        let (code, said, _) = run(&["policy", "effective", "web"], "true");
+        assert_eq!(code, 0, "{said}");
+        said.lines()
+            .take(2)
+            .map(|line| line.split(", version").next().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let said = apply(&web);
+    assert_eq!(said, ["# web is protected by policy quick: named by the instance", "# policy quick"]);
+    let windows = "acting.windows=Mon..Fri 08:00-18:00, Sat 22:00-02:00";
+    let set = |name| {
+        ["policy", "set", name, "applies.labels=tier=gold", windows, "spares.give_up=labels", "--reason", "x"]
+    };
+    assert_eq!(run(&set("gold"), "true").0, 0);
+    let said = apply(&web.replace("policy = \"quick\"", "labels = { tier = \"gold\" }"));
+    assert_eq!(said, ["# web is protected by policy gold: selected by label tier=gold", "# policy gold"]);
+    let (code, _, said) = run(&set("silver"), "true");
+    assert!(
+        code == 1 && said.contains("policy gold and policy silver, and neither is more specific"),
+        "{said}"
+    );
+    let (code, _, said) = run(&["policy", "plan", "silver", "applies.labels=tier=gold"], "true");
+    assert!(code == 255 && said.contains("neither is more specific"), "{said}");
+    let (code, said, _) = run(&["policy", "plan", "gold", "applies.labels="], "true");
+    assert!(code == 1 && said.contains("web: gold -> cautious"), "{said}");
+    apply(&web);
     assert_eq!(run(&["policy", "effective", "db"], "true").0, 1);
 
     // A change can be tried: what it would do is told, nothing is done, and the exit code says whether it would do anything.
     let try_it = ["policy", "plan", "quick", "fencing.isolation_alone=never", "fencing.power_alone=true"];
     let (code, said, _) = run(&try_it, "true");
     assert!(code == 1 && said.contains("fencing.isolation_alone: 2s -> never"), "{said}");
-    assert!(said.contains("No node, failover or spare would be affected"), "{said}");
+    assert!(said.contains("No instance, node, failover or spare would be affected"), "{said}");
     let (code, said, _) = run(&["policy", "plan", "quick", "fencing.power_alone=false"], "true");
     assert_eq!((code, said.as_str()), (0, "Policy quick is so already; nothing would change.\n"));
     assert_eq!(run(&["policy", "plan", "quick", "fencing.isolation_alon=never"], "true").0, 255);
