@@ -571,4 +571,23 @@ mod tests {
         assert_eq!(described(&mut engine, 3, Some("sealed:b")), vec![n1.clone()]);
         assert_eq!(described(&mut engine, 4, None), vec![n1]);
     }
+
+    #[test]
+    fn a_node_that_was_deleted_is_forgotten_and_its_name_begins_anew() {
+        let mut engine = Engine::new(MemberId(1), BootId(1), "room");
+        let n1: NodeId = "n1".parse().unwrap();
+        described(&mut engine, 1, Some("sealed:a"));
+        let read = |power| Input::PowerRead { node: "n1".parse().unwrap(), power: Some(power) };
+        engine.handle(Now::default(), read(Power::On));
+        assert!(engine.power_reading(&n1).is_some());
+        let command = Command::Delete { what: Object::Node(n1.clone()), reason: "scrapped".to_owned() };
+        let proposal = Proposal { at: Wall(0), by: "test".to_owned(), command };
+        let outputs = engine.handle(Now::default(), Input::Applied { index: LogIndex(2), proposal });
+        assert!(outputs.contains(&Output::Unwatch { node: n1.clone() }), "{outputs:?}");
+        // An answer that comes too late is about nobody.
+        engine.handle(Now::default(), read(Power::Off));
+        assert_eq!(engine.power_reading(&n1), None);
+        assert_eq!(described(&mut engine, 3, Some("sealed:a")), vec![n1.clone()]);
+        assert_eq!(engine.power_reading(&n1), None);
+    }
 }
