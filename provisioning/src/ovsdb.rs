@@ -8,8 +8,8 @@
 
 use crate::{ProviderError, State, Wish};
 use policies::{Check, Finding, LogIndex, Permit, Refusal};
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -455,11 +455,14 @@ fn tls_config(settings: &Settings<'_>) -> Result<ClientConfig, AnyError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier =
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?;
-    let config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(SignedByOurs(verifier)))
         .with_client_auth_cert(chain, key)?;
+    // Open vSwitch demands a certificate but names no session context, so OpenSSL ends a resumed session with an internal
+    // error (SSL_CTX_set_session_id_context(3)); seen with 3.1.0.
+    config.resumption = Resumption::disabled();
     Ok(config)
 }
 
@@ -506,5 +509,54 @@ impl ServerCertVerifier for SignedByOurs {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let words = ["set", "map", "uuid", "rows", "error", "tag", "7", ""];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            proptest::sample::select(words.to_vec()).prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 64, 6, move |inner| {
+            let columns =
+                ["tag", "trunks", "vlan_mode", "protected", "external_ids", "interfaces", "rows", "count"];
+            let key = proptest::sample::select(columns.to_vec()).prop_map(str::to_owned);
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                proptest::collection::btree_map(key, inner, 0..8)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_row_is_read_or_is_none(value in any_json()) {
+            let read = value.as_object().and_then(Port::of);
+            prop_assert!(read.is_none_or(|port| value["protected"] == port.protected));
+            let (_, _, _) = (set(&value), map(&value), uuid(&value));
+            prop_assert!(rows(&[value], 1).is_none());
+        }
+    }
+
+    #[test]
+    fn a_row_as_the_switch_writes_it() {
+        let row = json!({ "tag": ["set", []], "trunks": ["set", [7, 8]], "vlan_mode": "trunk", "protected": false,
+            "external_ids": ["map", [["ha-token", "12"]]], "interfaces": ["set", [["uuid", "a"], ["uuid", "b"]]] });
+        let port = Port::of(row.as_object().unwrap()).unwrap();
+        assert_eq!((port.tag, port.token(), port.links.len()), (None, LogIndex(12), 2));
+        assert_eq!(
+            port.reading(&[("l1".to_owned(), "up".to_owned())], false),
+            "no vlan +7 +8, link l1 up, token i12, not yet taken over by the switch"
+        );
     }
 }
