@@ -410,6 +410,12 @@ fn fence_place(device: &FenceDevice) -> String {
 }
 
 impl Facts<'_> {
+    /// What the node's BMC said last, as a word.
+    pub(super) fn power_of(&self, node: &NodeId) -> Option<String> {
+        let reading = self.view.nodes.get(node).and_then(|node| node.power);
+        reading.map(|(read, _)| power(read).to_owned())
+    }
+
     /// `node list`.
     pub fn nodes(&self) -> Vec<NodeLine> {
         // One pass over the instances, for `instance_on` would be a pass for each node.
@@ -419,12 +425,7 @@ impl Facts<'_> {
             name: name.clone(),
             state: record.state.clone(),
             verdict: record.verdict.clone(),
-            power: self
-                .view
-                .nodes
-                .get(name)
-                .and_then(|node| node.power)
-                .map(|(read, _)| power(read).to_owned()),
+            power: self.power_of(name),
             instance: carries.get(name).map(|instance| (*instance).clone()),
             cordoned: record.cordoned,
             maintenance: record.maintenance.is_some(),

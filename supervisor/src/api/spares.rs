@@ -3,7 +3,7 @@
 //! Why it exists: spares are looked after as a stock, and `node list` tells of each only what it tells of every node. What
 //! it never does: choose one, or change one; adding and removing are those of nodes.
 
-use super::answers::{Facts, power};
+use super::answers::Facts;
 use super::read::facts;
 use super::{ApiState, Problem};
 use axum::Json;
@@ -68,12 +68,7 @@ impl Facts<'_> {
             let capabilities = record.capabilities();
             SpareLine {
                 name: name.clone(),
-                power: self
-                    .view
-                    .nodes
-                    .get(name)
-                    .and_then(|node| node.power)
-                    .map(|(read, _)| power(read).to_owned()),
+                power: self.power_of(name),
                 cordoned: record.cordoned,
                 maintenance: record.maintenance.is_some(),
                 serial: record.node.identity.serial.clone(),
