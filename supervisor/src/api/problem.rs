@@ -112,7 +112,7 @@ impl Problem {
 
     /// It would leave without cover what is covered now: 409.
     pub(super) fn breaks_coverage(count: usize, told: &[String]) -> Self {
-        let what = if count == 1 { "one that has it" } else { "some that have it" };
+        let what = if count == 1 { "one that has it".to_owned() } else { format!("{count} that have it") };
         Problem::new(
             Code::BreaksCoverage,
             format!("this would leave {what} without cover, so nothing was changed: {}", told.join("; ")),
