@@ -16,6 +16,7 @@ use policies::{Action, Doubt, Effect, Epoch, LogIndex, Outcome, Permit, PlanId, 
 use provisioning::rack::VolumeChange;
 use provisioning::{Backend, carry_out};
 use rack_support::*;
+use std::path::Path;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -58,7 +59,9 @@ fn boot(number: usize, epoch: u64) -> Action {
 async fn run(rack: &Rack, action: Action, token: u64, time: Duration) -> Outcome {
     let documents = rack.description().inventory().unwrap();
     let secret = documents.providers[0].kind.secret().unwrap();
-    let backend = Backend::from_config(&documents.providers[0].kind, secret.0.as_bytes()).unwrap();
+    let backend =
+        Backend::from_config(&documents.providers[0].kind, secret.0.as_bytes(), Path::new("/nowhere"))
+            .unwrap();
     let initiator = rack.description().machine(action.node()).unwrap().initiator.clone();
     let effect = Effect { token: LogIndex(token), plan: PlanId(1), action };
     carry_out(&backend, &effect, Some(&initiator), &Always, Instant::now() + time).await

@@ -219,6 +219,15 @@ fn check_provider(provider: &Provider) -> Result<(), Rejected> {
         |why: &str| Rejected::BadValue { what: format!("provider/{}", provider.name), why: why.to_owned() };
     match &provider.kind {
         ProviderKind::Rack { .. } => Ok(()),
+        ProviderKind::Exec { settings, .. } => {
+            let long = |(key, value): (&String, &String)| key.len() > TEXT_MAX || value.len() > TEXT_MAX;
+            match settings.len() > LIST_MAX || settings.iter().any(long) {
+                true => {
+                    Err(bad(&format!("more than {LIST_MAX} settings, or one has more than {TEXT_MAX} bytes")))
+                }
+                false => Ok(()),
+            }
+        }
         ProviderKind::Ovsdb { park_vlan, .. } if !(1..=4094).contains(park_vlan) => {
             Err(bad("park_vlan is not one of 1 to 4094"))
         }

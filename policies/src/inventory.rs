@@ -234,6 +234,15 @@ pub enum ProviderKind {
         /// For `ssl`.
         tls: Option<OvsdbTls>,
     },
+    /// A site's own program, run for each question (`docs/drivers/exec.md`).
+    Exec {
+        /// Its name in each member's directory of programs.
+        program: ProgramName,
+        /// What it is told with each question, in its own words.
+        settings: BTreeMap<String, String>,
+        /// What it is told that nobody else may know, sealed.
+        secret: Option<Sealed>,
+    },
 }
 
 /// How an OVSDB server is told who we are, and who it must be.
@@ -265,6 +274,14 @@ enum ProviderDocument {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         tls: Option<OvsdbTls>,
     },
+    Exec {
+        name: ProviderId,
+        program: ProgramName,
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        settings: BTreeMap<String, String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        secret: Option<Sealed>,
+    },
 }
 
 impl ProviderKind {
@@ -273,6 +290,7 @@ impl ProviderKind {
         match self {
             ProviderKind::Rack { token, .. } => Some(token),
             ProviderKind::Ovsdb { tls, .. } => tls.as_ref().map(|tls| &tls.key),
+            ProviderKind::Exec { secret, .. } => secret.as_ref(),
         }
     }
 
@@ -281,6 +299,7 @@ impl ProviderKind {
         match self {
             ProviderKind::Rack { token, .. } => Some(token),
             ProviderKind::Ovsdb { tls, .. } => tls.as_mut().map(|tls| &mut tls.key),
+            ProviderKind::Exec { secret, .. } => secret.as_mut(),
         }
     }
 }
@@ -294,6 +313,9 @@ impl From<ProviderDocument> for Provider {
             ProviderDocument::Ovsdb { name, url, park_vlan, tls } => {
                 Provider { name, kind: ProviderKind::Ovsdb { url, park_vlan, tls } }
             }
+            ProviderDocument::Exec { name, program, settings, secret } => {
+                Provider { name, kind: ProviderKind::Exec { program, settings, secret } }
+            }
         }
     }
 }
@@ -304,6 +326,9 @@ impl From<Provider> for ProviderDocument {
             ProviderKind::Rack { url, token } => ProviderDocument::Rack { name, url, token },
             ProviderKind::Ovsdb { url, park_vlan, tls } => {
                 ProviderDocument::Ovsdb { name, url, park_vlan, tls }
+            }
+            ProviderKind::Exec { program, settings, secret } => {
+                ProviderDocument::Exec { name, program, settings, secret }
             }
         }
     }

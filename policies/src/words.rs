@@ -88,6 +88,11 @@ name!(
     TenantId
 );
 
+name!(
+    /// A program of an `exec` provider, in each member's own directory of such programs; never a path.
+    ProgramName
+);
+
 impl Default for PolicyId {
     /// The policy of what names none and is selected by none.
     fn default() -> Self {

@@ -8,6 +8,7 @@
 
 mod carry_out;
 mod check;
+pub mod exec;
 pub mod ovsdb;
 pub mod rack;
 mod wish;
@@ -18,6 +19,7 @@ pub use wish::Wish;
 
 use policies::{Check, Doubt, Finding, LogIndex, Millis, Outcome, Permit, ProviderKind, Refusal};
 use std::future::Future;
+use std::path::Path;
 use tokio::time::Instant;
 
 /// A configured back end. Closed, so that adding a kind makes the compiler show every place that has to know it.
@@ -28,6 +30,8 @@ pub enum Backend {
     Rack(rack::Rack),
     /// A switch with an OVSDB database.
     Ovsdb(ovsdb::Ovsdb),
+    /// A site's own program.
+    Exec(exec::Exec),
 }
 
 /// Whoever keeps volumes, networks or boot sources and can be asked for a state of them.
@@ -139,7 +143,7 @@ impl Backend {
     ///
     /// # Errors
     /// [`ProviderError::Configuration`] if the address or the secret cannot be used.
-    pub fn from_config(kind: &ProviderKind, secret: &[u8]) -> Result<Self, ProviderError> {
+    pub fn from_config(kind: &ProviderKind, secret: &[u8], programs: &Path) -> Result<Self, ProviderError> {
         match kind {
             ProviderKind::Rack { url, token: _ } => Ok(Backend::Rack(rack::Rack::new(url, secret)?)),
             ProviderKind::Ovsdb { url, park_vlan, tls } => {
@@ -152,6 +156,9 @@ impl Backend {
                 };
                 Ok(Backend::Ovsdb(ovsdb::Ovsdb::new(&settings)?))
             }
+            ProviderKind::Exec { program, settings, secret: _ } => {
+                Ok(Backend::Exec(exec::Exec::new(program, settings, secret, programs)?))
+            }
         }
     }
 }
@@ -161,6 +168,7 @@ impl Provider for Backend {
         match self {
             Backend::Rack(rack) => rack.look(wish, deadline).await,
             Backend::Ovsdb(ovsdb) => ovsdb.look(wish, deadline).await,
+            Backend::Exec(exec) => exec.look(wish, deadline).await,
         }
     }
 
@@ -168,6 +176,7 @@ impl Provider for Backend {
         match self {
             Backend::Rack(rack) => rack.check(check, deadline).await,
             Backend::Ovsdb(ovsdb) => ovsdb.check(check, deadline).await,
+            Backend::Exec(exec) => exec.check(check, deadline).await,
         }
     }
 
@@ -181,6 +190,7 @@ impl Provider for Backend {
         match self {
             Backend::Rack(rack) => rack.act(wish, token, permit, deadline).await,
             Backend::Ovsdb(ovsdb) => ovsdb.act(wish, token, permit, deadline).await,
+            Backend::Exec(exec) => exec.act(wish, token, permit, deadline).await,
         }
     }
 }

@@ -20,6 +20,7 @@ use policies::{
     ProviderId, ProviderKind, Refusal, Sealed, Seen, SwitchPort, Volume, VolumeId,
 };
 use provisioning::{Backend, Provider, Wish, carry_out, check};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -30,6 +31,15 @@ const INITIATOR: &str = "iqn.n1";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// For rows in which the deadline passes by design.
 const SHORT: Duration = Duration::from_millis(300);
+/// The same where each question is a process of its own.
+const SHORT_OF_A_PROCESS: Duration = Duration::from_secs(4);
+
+fn short(face: Face) -> Duration {
+    match face {
+        Face::Rack | Face::Ovsdb => SHORT,
+        Face::Exec => SHORT_OF_A_PROCESS,
+    }
+}
 
 struct Always;
 
@@ -54,7 +64,18 @@ fn cases() -> Vec<(Face, Action)> {
     let by =
         |face, can: fn(&Action) -> bool| actions().into_iter().filter(can).map(move |action| (face, action));
     let switches = |action: &Action| matches!(action, Action::ClosePort { .. } | Action::OpenPort { .. });
-    by(Face::Rack, |_| true).chain(by(Face::Ovsdb, switches)).collect()
+    by(Face::Rack, |_| true).chain(by(Face::Ovsdb, switches)).chain(by(Face::Exec, |_| true)).collect()
+}
+
+/// Where no program is.
+fn nowhere() -> &'static Path {
+    Path::new("/nowhere")
+}
+
+fn exec_kind() -> ProviderKind {
+    let settings = [("place".to_owned(), "hall 3".to_owned())].into();
+    let secret = Some(Sealed("sealed:".to_owned()));
+    ProviderKind::Exec { program: "device".parse().unwrap(), settings, secret }
 }
 
 /// One of each kind of change, and a state of the device in which it is not there yet.
@@ -90,8 +111,9 @@ fn backend(device: &Device) -> Backend {
     let kind = match device.face() {
         Face::Rack => ProviderKind::Rack { url: device.url(), token: Sealed("sealed:".to_owned()) },
         Face::Ovsdb => ProviderKind::Ovsdb { url: device.url(), park_vlan: 4000, tls: None },
+        Face::Exec => exec_kind(),
     };
-    Backend::from_config(&kind, b"token").unwrap()
+    Backend::from_config(&kind, b"token", &device.programs()).unwrap()
 }
 
 async fn run(device: &Device, action: &Action, token: u64, permit: &dyn Permit, time: Duration) -> Outcome {
@@ -140,7 +162,7 @@ async fn an_older_token_is_refused() {
 async fn a_device_that_hangs_after_the_request_leaves_doubt() {
     for (face, action) in cases() {
         let device = Device::start(face, Script::HangOnChange).await;
-        let outcome = run(&device, &action, 7, &Always, SHORT).await;
+        let outcome = run(&device, &action, 7, &Always, short(face)).await;
         assert!(matches!(outcome, Outcome::Unknown(Doubt::NoAnswer { .. })), "{action}: {outcome:?}");
         assert_eq!(device.changes(), 1, "{action}: it was asked");
     }
@@ -159,7 +181,7 @@ async fn a_change_whose_answer_was_lost_is_found_by_looking() {
 async fn a_device_that_hangs_from_the_beginning_was_asked_to_change_nothing() {
     for (face, action) in cases() {
         let device = Device::start(face, Script::HangOnLook).await;
-        let outcome = run(&device, &action, 7, &Always, SHORT).await;
+        let outcome = run(&device, &action, 7, &Always, short(face)).await;
         assert!(matches!(outcome, Outcome::Refused(Refusal::Unreachable(_))), "{action}: {outcome:?}");
         assert_eq!(device.changes(), 0, "{action}");
     }
@@ -169,7 +191,7 @@ async fn a_device_that_hangs_from_the_beginning_was_asked_to_change_nothing() {
 async fn an_acknowledgement_is_no_proof() {
     for (face, action) in cases() {
         let device = Device::start(face, Script::Lie).await;
-        let outcome = run(&device, &action, 7, &Always, SHORT).await;
+        let outcome = run(&device, &action, 7, &Always, short(face)).await;
         assert!(matches!(outcome, Outcome::Unknown(Doubt::NotSeen { .. })), "{action}: {outcome:?}");
     }
 }
@@ -189,7 +211,7 @@ async fn a_refusal_is_a_refusal_and_an_internal_error_is_doubt() {
         let outcome = run(&device, &action, 7, &Always, PATIENCE).await;
         assert!(matches!(outcome, Outcome::Refused(Refusal::DeviceRefused(_))), "{action}: {outcome:?}");
         let device = Device::start(face, Script::Answer(500)).await;
-        let outcome = run(&device, &action, 7, &Always, SHORT).await;
+        let outcome = run(&device, &action, 7, &Always, short(face)).await;
         assert!(matches!(outcome, Outcome::Unknown(Doubt::NoAnswer { .. })), "{action}: {outcome:?}");
     }
 }
@@ -213,7 +235,10 @@ async fn nobody_at_the_address_means_that_nothing_happened() {
     for (face, action) in cases() {
         let device = Device::gone(face).await;
         let outcome = run(&device, &action, 7, &Always, PATIENCE).await;
-        assert!(matches!(outcome, Outcome::Refused(Refusal::Unreachable(_))), "{action}: {outcome:?}");
+        assert!(
+            matches!(outcome, Outcome::Refused(Refusal::Unreachable(_) | Refusal::NotConfigured(_))),
+            "{action}: {outcome:?}"
+        );
     }
 }
 
@@ -310,11 +335,11 @@ async fn without_an_answer_that_says_yes_or_no_nobody_can_tell() {
 fn unusable_configuration_is_refused_and_the_token_is_never_shown() {
     let kind = |url: &str| ProviderKind::Rack { url: url.to_owned(), token: Sealed(String::new()) };
     for url in ["", "127.0.0.1:1", "https://127.0.0.1:1", "ftp://x", "unix:/x"] {
-        assert!(Backend::from_config(&kind(url), b"token").is_err(), "{url}");
+        assert!(Backend::from_config(&kind(url), b"token", nowhere()).is_err(), "{url}");
     }
-    let backend = Backend::from_config(&kind("http://127.0.0.1:1"), b"sesame").unwrap();
+    let backend = Backend::from_config(&kind("http://127.0.0.1:1"), b"sesame", nowhere()).unwrap();
     assert!(!format!("{backend:?}").contains("sesame"));
-    let error = Backend::from_config(&kind("http://127.0.0.1:1"), &[0xff, 0xfe]).unwrap_err();
+    let error = Backend::from_config(&kind("http://127.0.0.1:1"), &[0xff, 0xfe], nowhere()).unwrap_err();
     assert!(error.to_string().contains("not a text"));
 }
 
@@ -381,7 +406,7 @@ async fn an_answer_without_an_end_is_not_kept() {
 #[tokio::test]
 async fn nothing_is_opened_into_the_park_vlan_and_keys_are_never_shown() {
     let kind = ProviderKind::Ovsdb { url: "tcp://127.0.0.1:1".to_owned(), park_vlan: 100, tls: None };
-    let backend = Backend::from_config(&kind, b"sesame").unwrap();
+    let backend = Backend::from_config(&kind, b"sesame", nowhere()).unwrap();
     assert!(!format!("{backend:?}").contains("sesame"));
     let open = actions().remove(3);
     let outcome = carry_out(&backend, &effect(&open, 7), None, &Always, Instant::now() + PATIENCE).await;
@@ -389,6 +414,55 @@ async fn nothing_is_opened_into_the_park_vlan_and_keys_are_never_shown() {
     assert!(why.contains("park VLAN"), "{why}");
     for url in ["", "127.0.0.1:6640", "http://127.0.0.1:6640", "tcp://127.0.0.1", "ssl://127.0.0.1:6640"] {
         let kind = ProviderKind::Ovsdb { url: url.to_owned(), park_vlan: 100, tls: None };
-        assert!(Backend::from_config(&kind, b"").is_err(), "{url}");
+        assert!(Backend::from_config(&kind, b"", nowhere()).is_err(), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn a_program_is_told_all_it_needs_on_its_standard_input_only() {
+    let device = Device::start(Face::Exec, Script::Obey).await;
+    let attach = actions().remove(2);
+    assert!(is_done(&run(&device, &attach, 7, &Always, PATIENCE).await));
+    let told = device.told();
+    let asked: serde_json::Value =
+        serde_json::from_str(told.lines().find(|line| line.contains("act")).unwrap()).unwrap();
+    let wish = serde_json::json!({ "want": "attached", "volume": "v2", "initiator": INITIATOR });
+    let all = serde_json::json!({ "version": 1, "op": "act", "wish": wish, "token": 7,
+        "settings": { "place": "hall 3" }, "secret": "token" });
+    assert_eq!(asked, all);
+    assert_eq!(device.environment(), "", "nothing of ours but PATH");
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_a_refusal() {
+    let backend = Backend::from_config(&exec_kind(), b"token", nowhere()).unwrap();
+    let effect = effect(&actions()[0], 7);
+    let outcome = carry_out(&backend, &effect, Some(INITIATOR), &Always, Instant::now() + PATIENCE).await;
+    let Outcome::Refused(Refusal::NotConfigured(why)) = outcome else { panic!("{outcome:?}") };
+    assert!(why.starts_with("start /nowhere/device: "), "{why}");
+    assert!(!format!("{backend:?}").contains("token"));
+}
+
+#[tokio::test]
+async fn what_a_program_complains_of_is_told_without_the_secret() {
+    let device = Device::start(Face::Exec, Script::Complains).await;
+    let finding = found(&device, &checks()[0], PATIENCE).await;
+    let Finding::CannotTell(why) = finding else { panic!("{finding:?}") };
+    assert!(why.contains("cannot log in with (secret)") && !why.contains("token"), "{why}");
+}
+
+#[tokio::test]
+async fn a_program_that_hangs_ends_with_all_that_it_started() {
+    let device = Device::start(Face::Exec, Script::HangOnChange).await;
+    let outcome = run(&device, &actions()[0], 7, &Always, SHORT_OF_A_PROCESS).await;
+    assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+    let child = device.child();
+    let end = Instant::now() + PATIENCE;
+    // A zombie is gone, too: nobody here waits for the child of a child.
+    let lives =
+        || std::fs::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    while lives() {
+        assert!(Instant::now() < end, "{child} still runs");
+        tokio::task::yield_now().await;
     }
 }

@@ -109,7 +109,7 @@ impl Switch {
     fn plain(&self) -> Backend {
         let kind =
             ProviderKind::Ovsdb { url: format!("tcp://127.0.0.1:{}", self.tcp), park_vlan: PARK, tls: None };
-        Backend::from_config(&kind, b"").unwrap()
+        Backend::from_config(&kind, b"", Path::new("/nowhere")).unwrap()
     }
 
     /// Over TLS, trusting the authority in this file.
@@ -122,7 +122,7 @@ impl Switch {
             park_vlan: PARK,
             tls: Some(tls),
         };
-        Backend::from_config(&kind, key.as_bytes()).unwrap()
+        Backend::from_config(&kind, key.as_bytes(), Path::new("/nowhere")).unwrap()
     }
 }
 

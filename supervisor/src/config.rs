@@ -110,6 +110,11 @@ impl Home {
         self.dir.join("flight")
     }
 
+    /// Directory of the programs of `exec` providers; may be missing.
+    pub fn providers(&self) -> PathBuf {
+        self.dir.join("providers")
+    }
+
     /// Directory of the replicated log, the snapshots and the history.
     pub fn store(&self) -> PathBuf {
         self.dir.join("store")

@@ -121,7 +121,7 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
     if let Err(error) = notify::ready() {
         tracing::warn!(%error, "tell systemd that we are ready");
     }
-    let outside = Arc::new(Devices::new(seal.clone()));
+    let outside = Arc::new(Devices::new(seal.clone(), home.providers()));
     let executor = Executor::new(store.clone(), Arc::clone(&outside));
     let ears = Ears::of(|commands, batches| ingest.run(commands, batches));
     let (me, domain) = (config.me(), config.member.domain.clone());

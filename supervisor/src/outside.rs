@@ -10,6 +10,7 @@ use policies::{FenceDevice, Node, NodeId, Probe, Provider, ProviderId, ProviderK
 use provisioning::Backend;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub struct Devices {
     port: Arc<ipmi::Port>,
     drivers: Mutex<Drivers>,
     backends: Mutex<Backends>,
+    /// Where the programs of `exec` providers are.
+    programs: PathBuf,
 }
 
 /// Each device with the description that it was made from; another description makes another driver.
@@ -57,8 +60,9 @@ type Backends = BTreeMap<ProviderId, (ProviderKind, Backend)>;
 
 impl Devices {
     /// No device yet; they are met as the state names them.
-    pub fn new(seal: Seal) -> Self {
-        Devices { seal, port: ipmi::Port::new(), drivers: Mutex::default(), backends: Mutex::default() }
+    pub fn new(seal: Seal, programs: PathBuf) -> Self {
+        let (drivers, backends) = (Mutex::default(), Mutex::default());
+        Devices { seal, port: ipmi::Port::new(), drivers, backends, programs }
     }
 }
 
@@ -99,7 +103,8 @@ impl Outside for Devices {
         let open = |sealed| self.seal.open(Secret::ProviderToken(&provider.name), sealed);
         let secret = provider.kind.secret().map(open).transpose().map_err(|error| not_configured(&error))?;
         let secret = secret.as_ref().map_or(&[][..], |secret| secret.as_slice());
-        let backend = Backend::from_config(&provider.kind, secret).map_err(|error| not_configured(&error))?;
+        let backend = Backend::from_config(&provider.kind, secret, &self.programs)
+            .map_err(|error| not_configured(&error))?;
         backends.insert(provider.name.clone(), (provider.kind.clone(), backend.clone()));
         Ok(backend)
     }

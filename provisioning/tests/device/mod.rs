@@ -1,5 +1,6 @@
 //! A device that follows a script: the rack's HTTP interface or a switch's database, with every way to misbehave.
 
+mod exec;
 mod ovsdb;
 
 use axum::body::Body;
@@ -22,6 +23,7 @@ use tokio::task::JoinHandle;
 pub(crate) enum Face {
     Rack,
     Ovsdb,
+    Exec,
 }
 
 /// How the device behaves.
@@ -55,6 +57,8 @@ pub(crate) enum Script {
     ChangedMeanwhile,
     /// Answers without end.
     Flood,
+    /// Says on standard error what is wrong, with the secret in it.
+    Complains,
 }
 
 #[derive(Default)]
@@ -72,10 +76,15 @@ pub(crate) struct Device {
     url: String,
     seen: Arc<Mutex<Seen>>,
     task: Option<JoinHandle<()>>,
+    /// Directory of the program, if it is one.
+    programs: Option<tempfile::TempDir>,
 }
 
 impl Device {
     pub(crate) async fn start(face: Face, script: Script) -> Device {
+        if face == Face::Exec {
+            return exec::device(Some(script));
+        }
         let (listener, url) = listen(face).await;
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let task = match face {
@@ -83,15 +92,18 @@ impl Device {
                 let app = Router::new().fallback(answer).with_state((script, seen.clone()));
                 tokio::spawn(async move { axum::serve(listener, app).await.unwrap() })
             }
-            Face::Ovsdb => tokio::spawn(ovsdb::serve(listener, script, seen.clone())),
+            Face::Ovsdb | Face::Exec => tokio::spawn(ovsdb::serve(listener, script, seen.clone())),
         };
-        Device { face, url, seen, task: Some(task) }
+        Device { face, url, seen, task: Some(task), programs: None }
     }
 
     /// An address at which nobody listens.
     pub(crate) async fn gone(face: Face) -> Device {
+        if face == Face::Exec {
+            return exec::device(None);
+        }
         let (_, url) = listen(face).await;
-        Device { face, url, seen: Arc::default(), task: None }
+        Device { face, url, seen: Arc::default(), task: None, programs: None }
     }
 
     pub(crate) fn face(&self) -> Face {
@@ -104,11 +116,17 @@ impl Device {
 
     /// Requests for a change so far.
     pub(crate) fn changes(&self) -> usize {
+        if self.face == Face::Exec {
+            return self.counted("\"op\":\"act\"");
+        }
         self.seen.lock().unwrap().changes
     }
 
     /// Requests for a reading so far.
     pub(crate) fn looks(&self) -> usize {
+        if self.face == Face::Exec {
+            return self.counted("\"op\":\"look\"");
+        }
         self.seen.lock().unwrap().looks
     }
 }
@@ -117,7 +135,7 @@ async fn listen(face: Face) -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let scheme = match face {
         Face::Rack => "http",
-        Face::Ovsdb => "tcp",
+        Face::Ovsdb | Face::Exec => "tcp",
     };
     let url = format!("{scheme}://{}", listener.local_addr().unwrap());
     (listener, url)
@@ -164,7 +182,9 @@ async fn answer(
         Script::HangOnLook | Script::Garbage | Script::HasNothing | Script::LookAnswers(_) => {
             unreachable!("a change without a look")
         }
-        Script::NeverApply | Script::ChangedMeanwhile | Script::Flood => unreachable!("a switch's manners"),
+        Script::NeverApply | Script::ChangedMeanwhile | Script::Flood | Script::Complains => {
+            unreachable!("a switch's manners")
+        }
     }
     StatusCode::OK.into_response()
 }

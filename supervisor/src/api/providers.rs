@@ -51,14 +51,15 @@ impl Facts<'_> {
             used.into_iter().for_each(|name| *instances.entry(name).or_insert(0u64) += 1);
         }
         let line = |Provider { name, kind }: &Provider| {
-            let (word, url) = match kind {
-                ProviderKind::Rack { url, .. } => ("rack", url),
-                ProviderKind::Ovsdb { url, .. } => ("ovsdb", url),
+            let (word, address) = match kind {
+                ProviderKind::Rack { url, .. } => ("rack", place(url)),
+                ProviderKind::Ovsdb { url, .. } => ("ovsdb", place(url)),
+                ProviderKind::Exec { program, .. } => ("exec", program.to_string()),
             };
             ProviderLine {
                 name: name.clone(),
                 kind: word.to_owned(),
-                address: place(url),
+                address,
                 nodes: nodes.get(name).copied().unwrap_or(0),
                 instances: instances.get(name).copied().unwrap_or(0),
             }

@@ -1,0 +1,302 @@
+//! A site's own executable as a provider: JSON on standard input, JSON on standard output, one run for each question.
+//!
+//! What this is: the protocol of `docs/drivers/exec.md`, and running such a program within its time.
+//! Why it exists: switches and arrays that nobody else has are driven by a script, as CNI plug-ins and fence agents are.
+//! What it never does: it runs nothing outside of the member's own directory, shows the secret to nobody but the program's
+//! standard input, leaves nothing running behind a deadline, and takes "accepted" for no proof.
+
+use crate::{ProviderError, State, Wish};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use policies::{Check, Epoch, Finding, InstanceId, LogIndex, NodeId, Permit, ProgramName, Refusal, VolumeId};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Error;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, timeout_at};
+use zeroize::Zeroizing;
+
+/// Version of the protocol, in every request.
+const VERSION: u32 = 1;
+/// Longest answer, in bytes.
+const ANSWER_MAX: u64 = 64 * 1024;
+/// Longest complaint (standard error) that is kept, in bytes.
+const COMPLAINT_MAX: u64 = 1000;
+/// What the program finds in `PATH`; nothing else of our environment is given to it.
+const PROGRAM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// One program with its settings.
+#[derive(Clone)]
+pub struct Exec {
+    program: PathBuf,
+    settings: Arc<BTreeMap<String, String>>,
+    secret: Arc<Zeroizing<String>>,
+}
+
+impl fmt::Debug for Exec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exec").field("program", &self.program).finish_non_exhaustive()
+    }
+}
+
+/// What is asked.
+#[derive(Serialize)]
+struct Request<'a> {
+    version: u32,
+    #[serde(flatten)]
+    question: Question<'a>,
+    settings: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    secret: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+enum Question<'a> {
+    Look { wish: Wanted<'a> },
+    Act { wish: Wanted<'a>, token: LogIndex },
+    Check { object: &'a Check },
+}
+
+/// A wish in the words of the protocol.
+#[derive(Serialize)]
+#[serde(tag = "want", rename_all = "snake_case")]
+enum Wanted<'a> {
+    Revoked { volume: &'a VolumeId, initiator: &'a str },
+    Attached { volume: &'a VolumeId, initiator: &'a str },
+    PortClosed { port: &'a str },
+    PortOpen { port: &'a str, vlan: u16, mac: Option<&'a str> },
+    Boots { node: &'a NodeId, instance: &'a InstanceId, image: &'a str, epoch: Epoch },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Looked {
+    holds: bool,
+    reading: String,
+}
+
+/// What came of a change. Only `refused` promises that nothing happened.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Acted {
+    Accepted(Nothing),
+    Refused(Refused),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+#[derive(Deserialize)]
+#[serde(tag = "why", rename_all = "snake_case", deny_unknown_fields)]
+enum Refused {
+    DeviceRefused { text: String },
+    HeldByOther { text: String },
+    NotAdmitted { text: String },
+    NotConfigured { text: String },
+    Unreachable { text: String },
+    TokenTooOld { newest: LogIndex },
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "finding", rename_all = "snake_case", deny_unknown_fields)]
+enum Checked {
+    Fine {},
+    Absent { text: String },
+    Faulty { text: String },
+    CannotTell { text: String },
+}
+
+impl Exec {
+    /// The program of this name in the member's directory of programs.
+    ///
+    /// # Errors
+    /// [`ProviderError::Configuration`] if the secret is no text. Whether the program is there is seen when it is run.
+    pub fn new(
+        program: &ProgramName,
+        settings: &BTreeMap<String, String>,
+        secret: &[u8],
+        programs: &Path,
+    ) -> Result<Self, ProviderError> {
+        let secret = std::str::from_utf8(secret)
+            .map_err(|_| ProviderError::Configuration(format!("{program}: its secret is not a text")))?;
+        Ok(Exec {
+            program: programs.join(program.as_str()),
+            settings: Arc::new(settings.clone()),
+            secret: Arc::new(Zeroizing::new(secret.to_owned())),
+        })
+    }
+
+    pub(crate) async fn look(&self, wish: &Wish, deadline: Instant) -> Result<State, ProviderError> {
+        let doing = format!("look whether to {wish}");
+        let question = Question::Look { wish: wanted(wish) };
+        let Looked { holds, reading } = self.ask(&doing, question, &Always, deadline).await?;
+        Ok(State { holds, reading })
+    }
+
+    pub(crate) async fn check(&self, check: &Check, deadline: Instant) -> Result<Finding, ProviderError> {
+        let doing = format!("look for {check}");
+        Ok(match self.ask(&doing, Question::Check { object: check }, &Always, deadline).await? {
+            Checked::Fine {} => Finding::Fine,
+            Checked::Absent { text } => Finding::Absent(text),
+            Checked::Faulty { text } => Finding::Faulty(text),
+            Checked::CannotTell { text } => Finding::CannotTell(text),
+        })
+    }
+
+    pub(crate) async fn act(
+        &self,
+        wish: &Wish,
+        token: LogIndex,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<(), ProviderError> {
+        let doing = wish.to_string();
+        let question = Question::Act { wish: wanted(wish), token };
+        let why = match self.ask(&doing, question, permit, deadline).await? {
+            Acted::Accepted(Nothing {}) => return Ok(()),
+            Acted::Refused(Refused::DeviceRefused { text }) => Refusal::DeviceRefused(text),
+            Acted::Refused(Refused::HeldByOther { text }) => Refusal::HeldByOther(text),
+            Acted::Refused(Refused::NotAdmitted { text }) => Refusal::NotAdmitted(text),
+            Acted::Refused(Refused::NotConfigured { text }) => Refusal::NotConfigured(text),
+            Acted::Refused(Refused::Unreachable { text }) => Refusal::Unreachable(text),
+            Acted::Refused(Refused::TokenTooOld { newest }) => Refusal::TokenTooOld { ours: token, newest },
+        };
+        Err(ProviderError::Refused { doing, why })
+    }
+
+    /// One run: the permit is checked right before the program is told what to do (R5).
+    async fn ask<A: DeserializeOwned>(
+        &self,
+        doing: &str,
+        question: Question<'_>,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<A, ProviderError> {
+        let refused = |why| ProviderError::Refused { doing: doing.to_owned(), why };
+        let garbled = |why: String| ProviderError::Garbled { doing: doing.to_owned(), why: self.hide(&why) };
+        let request =
+            Request { version: VERSION, question, settings: &self.settings, secret: self.secret.as_str() };
+        let request = serde_json::to_vec(&request)
+            .map(Zeroizing::new)
+            .map_err(|error| ProviderError::Configuration(format!("{doing}: write the request: {error}")))?;
+        let program = self.program.display();
+        let mut run = Run::start(&self.program)
+            .map_err(|error| refused(Refusal::NotConfigured(format!("start {program}: {error}"))))?;
+        permit.check().map_err(refused)?;
+        let ended = timeout_at(deadline, run.talk(&request)).await;
+        let (answer, complaint, success) = match ended {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(error)) => return Err(garbled(format!("talk with {program}: {error}"))),
+            Err(_) => return Err(ProviderError::NoAnswer { doing: doing.to_owned(), source: None }),
+        };
+        if !success {
+            return Err(garbled(format!("{program} failed: {}", complaint.trim())));
+        }
+        serde_json::from_slice(&answer).map_err(|error| garbled(format!("{program} answers: {error}")))
+    }
+
+    /// Programs repeat what they were given when they fail.
+    fn hide(&self, text: &str) -> String {
+        match self.secret.is_empty() {
+            true => text.to_owned(),
+            false => text.replace(self.secret.as_str(), "(secret)"),
+        }
+    }
+}
+
+/// A look needs no leave.
+struct Always;
+
+impl Permit for Always {
+    fn check(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+/// A program that runs, with everything that it starts: a process group of its own, which ends with this unless it has
+/// ended by itself.
+struct Run {
+    child: Child,
+    group: Option<Pid>,
+}
+
+impl Run {
+    fn start(program: &Path) -> Result<Run, Error> {
+        let child = Command::new(program)
+            .env_clear()
+            .env("PATH", PROGRAM_PATH)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+        Ok(Run { child, group })
+    }
+
+    /// Tells it the request and takes its answer, its complaint, and whether it succeeded.
+    async fn talk(&mut self, request: &[u8]) -> Result<(Vec<u8>, String, bool), Error> {
+        let missing = || Error::other("it has no standard streams");
+        let mut input = self.child.stdin.take().ok_or_else(missing)?;
+        let output = self.child.stdout.take().ok_or_else(missing)?;
+        let complaint = self.child.stderr.take().ok_or_else(missing)?;
+        let tell = async {
+            // Some answer without having read it all.
+            if input.write_all(request).await.is_ok() && input.write_all(b"\n").await.is_ok() {
+                input.shutdown().await.unwrap_or_default();
+            }
+            drop(input);
+            Ok(())
+        };
+        let (mut answer, mut said) = (vec![], vec![]);
+        let mut output = output.take(ANSWER_MAX + 1);
+        let listen = async {
+            let mut begin = complaint.take(COMPLAINT_MAX);
+            begin.read_to_end(&mut said).await?;
+            // It must not stand still because nobody hears the rest.
+            tokio::io::copy(&mut begin.into_inner(), &mut tokio::io::sink()).await
+        };
+        let take = async {
+            let length = output.read_to_end(&mut answer).await?;
+            match u64::try_from(length) {
+                Ok(0..=ANSWER_MAX) => Ok(()),
+                Ok(_) | Err(_) => Err(Error::other(format!("its answer is longer than {ANSWER_MAX} bytes"))),
+            }
+        };
+        let ((), (), _) = tokio::try_join!(tell, take, listen)?;
+        let status = self.child.wait().await?;
+        // It has ended, so its number may soon be another's.
+        self.group = None;
+        Ok((answer, String::from_utf8_lossy(&said).into_owned(), status.success()))
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // What it started must not act later than we believe. That the group is gone already is no error.
+        if let Some(group) = self.group {
+            killpg(group, Signal::SIGKILL).unwrap_or_default();
+        }
+    }
+}
+
+fn wanted(wish: &Wish) -> Wanted<'_> {
+    match wish {
+        Wish::Revoked { volume, initiator } => Wanted::Revoked { volume, initiator },
+        Wish::Attached { volume, initiator } => Wanted::Attached { volume, initiator },
+        Wish::PortClosed { port } => Wanted::PortClosed { port },
+        Wish::PortOpen { port, vlan, mac } => Wanted::PortOpen { port, vlan: *vlan, mac: mac.as_deref() },
+        Wish::Boots { node, instance, image, epoch } => {
+            Wanted::Boots { node, instance, image, epoch: *epoch }
+        }
+    }
+}
