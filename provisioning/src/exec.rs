@@ -86,7 +86,7 @@ struct Looked {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Acted {
     Accepted(Nothing),
-    Refused(Refused),
+    Refused(No),
 }
 
 #[derive(Deserialize)]
@@ -95,7 +95,7 @@ struct Nothing {}
 
 #[derive(Deserialize)]
 #[serde(tag = "why", rename_all = "snake_case", deny_unknown_fields)]
-enum Refused {
+enum No {
     DeviceRefused { text: String },
     HeldByOther { text: String },
     NotAdmitted { text: String },
@@ -161,12 +161,12 @@ impl Exec {
         let question = Question::Act { wish: wanted(wish), token };
         let why = match self.ask(&doing, question, permit, deadline).await? {
             Acted::Accepted(Nothing {}) => return Ok(()),
-            Acted::Refused(Refused::DeviceRefused { text }) => Refusal::DeviceRefused(text),
-            Acted::Refused(Refused::HeldByOther { text }) => Refusal::HeldByOther(text),
-            Acted::Refused(Refused::NotAdmitted { text }) => Refusal::NotAdmitted(text),
-            Acted::Refused(Refused::NotConfigured { text }) => Refusal::NotConfigured(text),
-            Acted::Refused(Refused::Unreachable { text }) => Refusal::Unreachable(text),
-            Acted::Refused(Refused::TokenTooOld { newest }) => Refusal::TokenTooOld { ours: token, newest },
+            Acted::Refused(No::DeviceRefused { text }) => Refusal::DeviceRefused(text),
+            Acted::Refused(No::HeldByOther { text }) => Refusal::HeldByOther(text),
+            Acted::Refused(No::NotAdmitted { text }) => Refusal::NotAdmitted(text),
+            Acted::Refused(No::NotConfigured { text }) => Refusal::NotConfigured(text),
+            Acted::Refused(No::Unreachable { text }) => Refusal::Unreachable(text),
+            Acted::Refused(No::TokenTooOld { newest }) => Refusal::TokenTooOld { ours: token, newest },
         };
         Err(ProviderError::Refused { doing, why })
     }
