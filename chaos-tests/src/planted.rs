@@ -409,3 +409,17 @@ fn broken(seed: u64, verdict: io::Result<Verdict>) -> Option<Finding> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Building the copy takes minutes; that an edit has lost its place is said at once.
+    #[test]
+    fn every_edit_finds_its_place() {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let bugs = bugs(workspace, &[]).unwrap();
+        let edited = edit(workspace, &bugs).unwrap();
+        assert!(bugs.iter().all(|bug| edited.values().any(|text| text.contains(&bug.name))));
+    }
+}

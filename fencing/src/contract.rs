@@ -1,11 +1,11 @@
 //! The contract that every driver passes: one table of devices that obey, lie, hang and refuse, and of what
-//! [`fence`](crate::fence) and [`shut_down`] must say of each.
+//! [`fence`](crate::fence) and [`shut_down`](crate::shut_down) must say of each.
 //!
 //! Why it exists: a driver is right when the proof that it gives is right, whatever its device does. A driver's tests
 //! bring a [`Rig`], a device with moods; the table is the same for all.
 //! What it never does: running in production.
 
-use crate::fence::{fence, power_on, shut_down};
+use crate::fence::carry_out;
 use crate::power::{Act, PowerDriver};
 use policies::{Doubt, Identity, Outcome, Permit, Refusal, Seen};
 use std::future::Future;
@@ -173,11 +173,7 @@ pub async fn check(rig: &impl Rig) -> Result<(), String> {
     for Case { act, mood, checks, want, commanded } in TABLE {
         let driver = rig.device(mood).await;
         let (lease, deadline) = (Lease::of(checks), Instant::now() + CASE_TIME);
-        let outcome = match act {
-            Act::On => power_on(&driver, &expected, &lease, deadline).await,
-            Act::Off => fence(&driver, &expected, &lease, deadline).await,
-            Act::SoftOff => shut_down(&driver, &expected, &lease, deadline).await,
-        };
+        let outcome = carry_out(&driver, act, &expected, &lease, deadline).await;
         let commands = rig.commands();
         let only_this = commands.iter().all(|command| *command == act);
         let often_enough = commanded != commands.is_empty() && (act != Act::SoftOff || commands.len() <= 1);

@@ -95,6 +95,21 @@ pub async fn power_on(
     }
 }
 
+/// Carries out what is asked of a node's power, each by its own algorithm.
+pub async fn carry_out(
+    driver: &impl PowerDriver,
+    act: Act,
+    expected: &Identity,
+    permit: &dyn Permit,
+    deadline: Instant,
+) -> Outcome {
+    match act {
+        Act::On => power_on(driver, expected, permit, deadline).await,
+        Act::Off => fence(driver, expected, permit, deadline).await,
+        Act::SoftOff => shut_down(driver, expected, permit, deadline).await,
+    }
+}
+
 /// The look before anything is done. Nothing was sent yet, so every failure is a refusal.
 async fn look_first(
     driver: &impl PowerDriver,

@@ -11,5 +11,5 @@ mod fence;
 pub mod ipmi;
 mod power;
 
-pub use fence::{fence, power_on, shut_down};
+pub use fence::{carry_out, fence, power_on, shut_down};
 pub use power::{Act, Driver, DriverError, Look, PowerDriver};

@@ -1,12 +1,12 @@
 //! How the log changes the state. Total and deterministic: the same entries give the same state on every member.
 //! Never asks for the time, never trusts the proposer: what a plan needs is checked again here.
 
+use crate::brake::at_a_time;
 use crate::capability::Capabilities;
 use crate::command::*;
 use crate::effect::{Action, Outcome};
 use crate::plan::*;
 use crate::state::*;
-use crate::waiting::Waiting;
 use crate::words::*;
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ const PROTECTION_TOLD_MAX: usize = 20;
 /// Collects the history of one entry.
 pub(crate) struct Story {
     index: LogIndex,
-    at: Wall,
+    pub(crate) at: Wall,
     events: Vec<Event>,
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn node_key(node: &NodeId) -> String {
 pub(crate) fn instance_key(instance: &InstanceId) -> String {
     format!("instance/{instance}")
 }
-fn plan_keys(plan: &Plan) -> Vec<String> {
+pub(crate) fn plan_keys(plan: &Plan) -> Vec<String> {
     let mut keys = vec![format!("failover/{}", plan.id), node_key(&plan.decision.from)];
     keys.extend(plan.decision.instance.as_ref().map(instance_key));
     keys.extend(plan.decision.spare.as_ref().map(node_key));
@@ -142,193 +142,6 @@ impl ClusterState {
             }
         }
         Ok(())
-    }
-
-    fn arm(&mut self, story: &mut Story, by: &str, armed: bool, reason: &str, until: Option<Wall>) {
-        let order = Order { until, ..Order::new(by, reason, story.at) };
-        self.armed = Armed { armed, order };
-        let word = if armed { "armed" } else { "disarmed" };
-        story.tell(&[], format!("{by} {word} the cluster: {reason}"));
-    }
-
-    fn cancel(&mut self, story: &mut Story, by: &str, id: PlanId, reason: &str) -> Result<(), Rejected> {
-        let plan = self.plans.get(&id).ok_or_else(|| not_there("failover", &id))?;
-        match plan.phase {
-            Phase::Reserved => {}
-            Phase::Stopping | Phase::Fencing | Phase::Moving | Phase::Starting => {
-                let fence = plan.intents.first().map_or(LogIndex(id.0), |intent| intent.token);
-                return Err(Rejected::PointOfNoReturn { plan: id, fence });
-            }
-            Phase::Done | Phase::Replaced | Phase::Cancelled => {
-                return Err(Rejected::WrongPhase { plan: id, phase: plan.phase });
-            }
-        }
-        let from = plan.decision.from.clone();
-        self.call_off(story, id, format!("{by} cancelled failover {id}: {reason}"))?;
-        // Else the same failover would be begun again at once.
-        let record = self.node_mut(&from)?;
-        record.withheld = Some(Waiting::CalledOff { by: by.to_owned(), reason: reason.to_owned() });
-        Ok(())
-    }
-
-    /// Ends a plan of which nothing was done yet, and the orders that led to it.
-    fn call_off(&mut self, story: &mut Story, id: PlanId, text: String) -> Result<(), Rejected> {
-        let at = story.at;
-        let plan = self.plan_mut(id)?;
-        enter(plan, Phase::Cancelled, at);
-        plan.stuck = None;
-        story.tell(&plan_keys(plan), text);
-        let decision = plan.decision.clone();
-        if let Some(record) = decision.spare.and_then(|spare| self.nodes.get_mut(&spare)) {
-            record.state = NodeState::Spare;
-        }
-        if let Some(record) = decision.instance.and_then(|instance| self.instances.get_mut(&instance)) {
-            record.evacuate = None;
-        }
-        let record = self.node_mut(&decision.from)?;
-        record.fence_order = None;
-        record.confirmed_off = None;
-        Ok(())
-    }
-
-    /// An operator's order about one node or instance.
-    fn order(&mut self, story: &mut Story, by: &str, command: &Command) -> Result<(), Rejected> {
-        let at = story.at;
-        let order = |reason: &String| Order::new(by, reason, at);
-        match command {
-            Command::Cordon { node, on } => {
-                self.node_mut(node)?.cordoned = *on;
-                let word = if *on { "cordoned" } else { "uncordoned" };
-                story.tell(&[node_key(node)], format!("{by} {word} {node}"));
-                if !on {
-                    self.withdraw_drain(story, node);
-                }
-            }
-            Command::Maintain { node, reason, until } => {
-                let limited = |reason: &String| Order { until: *until, ..order(reason) };
-                self.node_mut(node)?.maintenance = reason.as_ref().map(limited);
-                let text = match reason {
-                    Some(reason) => format!("{by} put {node} into maintenance: {reason}"),
-                    None => format!("{by} ended the maintenance of {node}"),
-                };
-                story.tell(&[node_key(node)], text);
-            }
-            Command::Evacuate { instance, reason } => {
-                if let Some(plan) = self.plan_of_instance(instance) {
-                    return Err(Rejected::PlanExists { what: instance_key(instance), plan: plan.id });
-                }
-                let record =
-                    self.instances.get_mut(instance).ok_or_else(|| not_there("instance", instance))?;
-                record.evacuate = Some(Evacuation { order: order(reason), shutdown: None });
-                let node = record.node.clone();
-                let about = [instance_key(instance), node_key(&record.node)];
-                story.tell(&about, format!("{by} ordered to move {instance} off {node}: {reason}"));
-                self.node_mut(&node)?.withheld = None;
-            }
-            Command::Drain { node, reason, shutdown } => {
-                if let Some(plan) = self.plan_of_node(node) {
-                    return Err(Rejected::PlanExists { what: node_key(node), plan: plan.id });
-                }
-                let record = self.node_mut(node)?;
-                record.cordoned = true;
-                let NodeState::Active { instance } = &record.state else {
-                    let text = format!("{by} drained {node}, which carries nothing: {reason}");
-                    story.tell(&[node_key(node)], text);
-                    return Ok(());
-                };
-                let instance = instance.clone();
-                record.withheld = None;
-                let about = [instance_key(&instance), node_key(node)];
-                let text = format!(
-                    "{by} ordered to drain {node} and move {instance}, its system has {shutdown} to shut down: {reason}"
-                );
-                story.tell(&about, text);
-                if let Some(record) = self.instances.get_mut(&instance) {
-                    record.evacuate = Some(Evacuation { order: order(reason), shutdown: Some(*shutdown) });
-                }
-            }
-            Command::Fence { node, reason } => {
-                if let Some(plan) = self.plan_of_node(node) {
-                    return Err(Rejected::PlanExists { what: node_key(node), plan: plan.id });
-                }
-                self.node_mut(node)?.fence_order = Some(order(reason));
-                story.tell(&[node_key(node)], format!("{by} ordered to fence {node}: {reason}"));
-            }
-            Command::ConfirmOff { node, reason } => {
-                let is_open = |plan: &&Plan| match plan.phase {
-                    Phase::Reserved | Phase::Stopping | Phase::Fencing => plan.decision.from == *node,
-                    Phase::Moving | Phase::Starting | Phase::Done | Phase::Replaced | Phase::Cancelled => {
-                        false
-                    }
-                };
-                if self.running().find(is_open).is_none() {
-                    return Err(wrong_state(self.node(node)?, "being fenced"));
-                }
-                self.node_mut(node)?.confirmed_off = Some(order(reason));
-                story.tell(&[node_key(node)], format!("{by} vouches that {node} is off: {reason}"));
-            }
-            Command::Approve { instance, reason } => {
-                if let Some(plan) = self.plan_of_instance(instance) {
-                    return Err(Rejected::PlanExists { what: instance_key(instance), plan: plan.id });
-                }
-                let record = self.instances.get(instance).ok_or_else(|| not_there("instance", instance))?;
-                let node = record.node.clone();
-                let record = self.node_mut(&node)?;
-                match record.verdict {
-                    Verdict::Failed(_) => record.approved = Some(order(reason)),
-                    Verdict::Unknown | Verdict::Healthy | Verdict::Gray => {
-                        let (found, wanted) = (format!("judged {}", record.verdict), "failed".to_owned());
-                        return Err(Rejected::WrongState { node, found, wanted });
-                    }
-                }
-                let about = [instance_key(instance), node_key(&node)];
-                story.tell(&about, format!("{by} approved to move {instance} off {node}: {reason}"));
-            }
-            Command::Release { node, reason } => {
-                if let Some(instance) = self.instance_on(node) {
-                    let what = node_key(node);
-                    let why = format!("{} still belongs to it", instance.instance.name);
-                    return Err(Rejected::InUse { what, why });
-                }
-                let record = self.node_mut(node)?;
-                let NodeState::Quarantined { plan, .. } = record.state else {
-                    return Err(wrong_state(record, "quarantined"));
-                };
-                record.state = NodeState::Cleaning { plan: Some(plan), order: order(reason) };
-                story.tell(&[node_key(node)], format!("{by} released {node}: {reason}"));
-            }
-            Command::Note { .. }
-            | Command::Describe(_)
-            | Command::SetPolicy { .. }
-            | Command::DeletePolicy { .. }
-            | Command::Delete { .. }
-            | Command::Forced { .. }
-            | Command::Arm { .. }
-            | Command::Disarm { .. }
-            | Command::Cancel { .. }
-            | Command::TookOver { .. }
-            | Command::Lead { .. } => {}
-        }
-        Ok(())
-    }
-
-    /// A drain that waits (for a spare, say) ends with the cordon that came with it.
-    fn withdraw_drain(&mut self, story: &mut Story, node: &NodeId) {
-        let waits = |record: &&mut InstanceRecord| {
-            record.node == *node && record.evacuate.as_ref().is_some_and(|order| order.shutdown.is_some())
-        };
-        let waits = self.instances.values_mut().find(waits).map(|record| record.instance.name.clone());
-        let Some(name) = waits.filter(|name| self.plan_of_instance(name).is_none()) else { return };
-        if let Some(record) = self.instances.get_mut(&name) {
-            record.evacuate = None;
-            story.tell(
-                &[instance_key(&name), node_key(node)],
-                format!("{name} need not leave {node} any more"),
-            );
-        }
-        if let Some(record) = self.nodes.get_mut(node) {
-            record.withheld = None;
-        }
     }
 
     fn lead(&mut self, story: &mut Story, leader: LeaderEpoch, step: &Step) -> Result<(), Rejected> {
@@ -441,13 +254,11 @@ impl ClusterState {
     }
 
     fn check_in_flight(&self, decision: &Decision) -> Result<(), Rejected> {
-        match self.fences_full(&self.policy(&decision.policy.0)?.policy.brakes) {
-            None => Ok(()),
-            Some((now, max)) => {
-                let what = "fences under way".to_owned();
-                Err(Rejected::TooMany { what, now: u64::from(now) + 1, max: u64::from(max) })
-            }
-        }
+        let (now, brakes) = (self.fences_in_flight(), &self.policy(&decision.policy.0)?.policy.brakes);
+        at_a_time(now, brakes).map_err(|_| {
+            let (what, max) = ("fences under way".to_owned(), u64::from(brakes.fences_in_flight_max));
+            Rejected::TooMany { what, now: u64::from(now) + 1, max }
+        })
     }
 
     fn replace(&mut self, story: &mut Story, old: PlanId, decision: &Decision) -> Result<(), Rejected> {
@@ -713,7 +524,7 @@ impl ClusterState {
     fn policy(&self, name: &PolicyId) -> Result<&PolicyRecord, Rejected> {
         self.policies.get(name).ok_or_else(|| not_there("policy", name))
     }
-    fn plan_mut(&mut self, plan: PlanId) -> Result<&mut Plan, Rejected> {
+    pub(crate) fn plan_mut(&mut self, plan: PlanId) -> Result<&mut Plan, Rejected> {
         self.plans.get_mut(&plan).ok_or_else(|| not_there("failover", &plan))
     }
 }
@@ -728,7 +539,7 @@ fn forget_tries(plan: &mut Plan, action: &Action) {
     }
 }
 
-fn enter(plan: &mut Plan, phase: Phase, at: Wall) {
+pub(crate) fn enter(plan: &mut Plan, phase: Phase, at: Wall) {
     if plan.phase != phase {
         plan.phase = phase;
         plan.entered.push((phase, at));
@@ -739,7 +550,7 @@ pub(crate) fn not_there(kind: &str, name: &dyn std::fmt::Display) -> Rejected {
     Rejected::NotThere { what: format!("{kind} {name}") }
 }
 
-fn wrong_state(record: &NodeRecord, wanted: &str) -> Rejected {
+pub(crate) fn wrong_state(record: &NodeRecord, wanted: &str) -> Rejected {
     let node = record.node.name.clone();
     Rejected::WrongState { node, found: record.state.to_string(), wanted: wanted.to_owned() }
 }

@@ -84,12 +84,18 @@ impl<'a> Standing<'a> {
     }
 }
 
-/// The limits of fences at a time and within ten minutes.
-pub(crate) fn limits(in_flight: u32, begun: u32, brakes: &Brakes) -> Result<(), Waiting> {
+/// The limit of fences at a time.
+pub(crate) fn at_a_time(in_flight: u32, brakes: &Brakes) -> Result<(), Waiting> {
     let max = brakes.fences_in_flight_max;
     if in_flight >= max {
         return Err(Waiting::FencesInFlight { now: in_flight, max });
     }
+    Ok(())
+}
+
+/// The limits of fences at a time and within ten minutes.
+pub(crate) fn limits(in_flight: u32, begun: u32, brakes: &Brakes) -> Result<(), Waiting> {
+    at_a_time(in_flight, brakes)?;
     let max = brakes.fences_per_10min_max;
     if begun >= max {
         return Err(Waiting::FencesPer10Min { now: begun, max });

@@ -14,7 +14,6 @@ use crate::sights::doubt;
 use crate::state::{ClusterState, InstanceRecord, NodeRecord, NodeState};
 use crate::view::View;
 use crate::waiting::Waiting;
-use crate::window::Hour;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -225,12 +224,7 @@ impl<'a> Survey<'a> {
             }
             (Some((spare, _)), Mode::Shadow) => {
                 let shadow = Waiting::Shadow { node: from.node.name.clone(), spare };
-                Cover::Uncovered(match hour {
-                    Hour::Any | Hour::Inside { .. } => shadow,
-                    Hour::Outside { begins, .. } => {
-                        Waiting::OutsideWindow { begins, meanwhile: Box::new(shadow) }
-                    }
-                })
+                Cover::Uncovered(hour.excuse(shadow))
             }
             (None, _) => {
                 let missing = choose(self.state, self.candidates, &wish).err().unwrap_or_default();

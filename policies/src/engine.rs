@@ -135,12 +135,14 @@ pub enum Output {
     Check(Check),
     /// Send this report to all other members.
     Broadcast(Report),
-    /// Watch this node, with these limits, and as often as its policy says if it has no agent. Replaces earlier ones.
+    /// Watch this node, with these limits. Replaces earlier ones.
     Watch {
         /// Which node.
         node: NodeId,
         /// Deadlines.
         limits: Limits,
+        /// Time between two questions, if it has no agent.
+        pause: Millis,
     },
     /// Watch it no longer.
     Unwatch {

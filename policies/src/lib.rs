@@ -31,6 +31,7 @@ mod judge;
 pub mod keys;
 mod memory;
 pub mod observation;
+mod orders;
 mod placement;
 pub mod plan;
 mod planner;

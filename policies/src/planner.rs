@@ -1,7 +1,7 @@
 //! What to do next: a function of the committed state and the leader's memory. Says why, wherever it does nothing.
 //! Never acts, never remembers: a new leader that calls it goes on where the old one stopped.
 
-use crate::brake::Standing;
+use crate::brake::{Standing, at_a_time};
 use crate::command::{Command, Step};
 use crate::concession::given_up;
 use crate::effect::{Action, Bearing, Effect};
@@ -15,7 +15,6 @@ use crate::readiness::Check;
 use crate::sights::Sights;
 use crate::state::{ClusterState, InstanceRecord, NodeRecord, NodeState};
 use crate::waiting::Waiting;
-use crate::window::Hour;
 use crate::words::*;
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -230,10 +229,7 @@ impl<'a> Desk<'a> {
         let gate = |name: &str, found| Gate { name: name.to_owned(), found };
         let window = hour.told().map(|found| gate("window", found));
         let passed = |found| Ok(window.clone().into_iter().chain([gate("approval", found)]).collect());
-        let waits = |why| match hour {
-            Hour::Any | Hour::Inside { .. } => Err(why),
-            Hour::Outside { begins, .. } => Err(Waiting::OutsideWindow { begins, meanwhile: Box::new(why) }),
-        };
+        let waits = |why| Err(hour.excuse(why));
         // Nobody was asked before the hour began in which one has to be.
         let failed_for = self.memory.failed_for(from, self.now);
         let asked_for = hour.since().map_or(failed_for, |since| since.min(failed_for));
@@ -301,8 +297,11 @@ impl<'a> Desk<'a> {
     /// Cuts the old node off: power, volumes and ports in parallel; places the instance when it is proven.
     fn fence(&self, plan: &Plan, policy: &Policy, wishes: &mut Wishes) {
         let Some(from) = self.state.nodes.get(&plan.decision.from) else { return };
-        if let (Phase::Stopping, Some((now, max))) = (plan.phase, self.state.fences_full(&policy.brakes)) {
-            return wishes.wait(Subject::Plan(plan.id), Waiting::FencesInFlight { now, max });
+        // A drain becomes a fence only now.
+        if plan.phase == Phase::Stopping
+            && let Err(why) = at_a_time(self.state.fences_in_flight(), &policy.brakes)
+        {
+            return wishes.wait(Subject::Plan(plan.id), why);
         }
         let instance = self.state.carried(plan).map(|record| &*record.instance);
         let power_waits = self.diagnose(plan, policy, wishes);

@@ -146,16 +146,24 @@ pub(crate) type Trouble<'a> = &'a dyn Fn(&Check) -> Option<Checked>;
 
 /// What the instance would lack in a failover: its volumes, its boot source, and ports that could not be closed.
 pub(crate) fn lacks(instance: &Instance, from: &Node, trouble: Trouble) -> Option<Waiting> {
+    not_ready(needs(instance).chain(ports(from)), trouble, Checked::is_lack)
+}
+
+/// What an instance needs wherever it runs.
+fn needs(instance: &Instance) -> impl Iterator<Item = Check> {
     let volumes = instance.volumes.iter().cloned().map(Check::Volume);
-    let boot = instance.boot.iter().cloned().map(Check::Boot);
-    let ports = from.ports.iter().cloned().map(Check::Port);
-    not_ready(volumes.chain(boot).chain(ports), trouble, Checked::is_lack)
+    volumes.chain(instance.boot.iter().cloned().map(Check::Boot))
+}
+
+/// What a node has.
+fn ports(node: &Node) -> impl Iterator<Item = Check> {
+    node.ports.iter().cloned().map(Check::Port)
 }
 
 /// What keeps a spare out, and what nobody has been able to tell of it for too long.
 fn lacks_of_spare(node: &Node, trouble: Trouble) -> Option<Waiting> {
     let is_lack = |checked: &Checked| checked.is_lack() || matches!(checked.finding, Finding::Faulty(_));
-    not_ready(node.ports.iter().cloned().map(Check::Port), trouble, is_lack)
+    not_ready(ports(node), trouble, is_lack)
 }
 
 fn not_ready(
@@ -171,10 +179,9 @@ fn not_ready(
 /// Ports of a spare that certainly do not work, by their place. What nobody can tell keeps no spare out: a switch that is
 /// away must not stop every failover.
 pub(crate) fn ports_out(node: &Node, trouble: Trouble) -> Vec<(usize, Finding)> {
-    let finding = |port: &SwitchPort| Some(trouble(&Check::Port(port.clone()))?.finding);
     let is_out = |finding: &Finding| matches!(finding, Finding::Absent(_) | Finding::Faulty(_));
-    let ports = node.ports.iter().map(finding).enumerate();
-    ports.filter_map(|(at, finding)| Some((at, finding.filter(is_out)?))).collect()
+    let findings = ports(node).map(|port| Some(trouble(&port)?.finding)).enumerate();
+    findings.filter_map(|(at, finding)| Some((at, finding.filter(is_out)?))).collect()
 }
 
 /// A leader's questions and what was answered. Lost with the leadership; a new leader asks again at once.
@@ -220,13 +227,10 @@ impl Checks {
             None => drop(wanted.insert(Arc::new(check), Object { owners: vec![owner], found: None })),
         };
         for (name, record) in &state.nodes {
-            let ports = record.node.ports.iter().cloned().map(Check::Port);
-            ports.for_each(|check| want(check, Subject::Node(name.clone())));
+            ports(&record.node).for_each(|check| want(check, Subject::Node(name.clone())));
         }
         for (name, record) in &state.instances {
-            let volumes = record.instance.volumes.iter().cloned().map(Check::Volume);
-            let boot = record.instance.boot.iter().cloned().map(Check::Boot);
-            volumes.chain(boot).for_each(|check| want(check, Subject::Instance(name.clone())));
+            needs(&record.instance).for_each(|check| want(check, Subject::Instance(name.clone())));
         }
         self.queues.retain(|name, queue| state.providers.get(name).is_some_and(|it| it.kind == queue.kind));
         let kept: BTreeSet<ProviderId> = self.queues.keys().cloned().collect();
@@ -256,7 +260,7 @@ impl Checks {
 
     /// What is known of a node's ports is news of its past, for it has been repaired: they are due at once.
     pub(crate) fn ask_again(&mut self, node: &Node, now: Mono) {
-        for check in node.ports.iter().cloned().map(Check::Port) {
+        for check in ports(node) {
             let Some(queue) = self.queues.get_mut(check.provider()) else { continue };
             if let Some(due) = queue.due.iter().find(|(_, other)| **other == check).cloned() {
                 queue.due.remove(&due);

@@ -4,7 +4,7 @@ use crate::capability::Capabilities;
 use crate::command::{Documents, Rejected};
 use crate::inventory::{Instance, Node, Provider};
 use crate::plan::{Evidence, FenceProof, Intent, Phase, Plan, Verdict};
-use crate::policy::{Brakes, Policy};
+use crate::policy::Policy;
 use crate::waiting::Waiting;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
@@ -294,12 +294,6 @@ impl ClusterState {
     pub fn fences_in_flight(&self) -> u32 {
         let in_flight = |plan: &&Plan| matches!(plan.phase, Phase::Reserved | Phase::Fencing);
         u32::try_from(self.running().filter(in_flight).count()).unwrap_or(u32::MAX)
-    }
-
-    /// How many fences are under way and how many may be, if one more is too many.
-    pub(crate) fn fences_full(&self, brakes: &Brakes) -> Option<(u32, u32)> {
-        let (now, max) = (self.fences_in_flight(), brakes.fences_in_flight_max);
-        (now >= max).then_some((now, max))
     }
 
     /// The intent with this token, and its plan.

@@ -3,6 +3,7 @@
 //! Why it exists: some failovers are only wanted while somebody is there who can look after them, others only at night. What
 //! it never does: ask for the time. Days are written as in systemd.time(7).
 
+use crate::waiting::Waiting;
 use crate::words::{Millis, Wall};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -114,6 +115,16 @@ impl Hour {
         match self {
             Hour::Any => None,
             Hour::Inside { since, .. } | Hour::Outside { since, .. } => Some(*since),
+        }
+    }
+
+    /// Why nothing happens, with when that may change.
+    pub(crate) fn excuse(&self, why: Waiting) -> Waiting {
+        match self {
+            Hour::Any | Hour::Inside { .. } => why,
+            Hour::Outside { begins, .. } => {
+                Waiting::OutsideWindow { begins: *begins, meanwhile: Box::new(why) }
+            }
         }
     }
 

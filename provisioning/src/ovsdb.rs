@@ -33,6 +33,9 @@ const LINKS_MAX: usize = 16;
 /// Key in `external_ids` of a port: the newest token that was written (R8).
 const TOKEN_KEY: &str = "ha-token";
 
+/// `vlan_mode` of a port that passes one VLAN, untagged (ovs-vswitchd.conf.db(5)).
+const ACCESS: &str = "access";
+
 /// How the database is reached, and where fenced nodes go.
 #[derive(Clone, Debug)]
 pub struct Settings<'a> {
@@ -74,10 +77,10 @@ struct Port {
 }
 
 /// How a port is to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Setting {
+    /// The one VLAN that it gives access to.
     tag: u16,
-    trunks: BTreeSet<u16>,
     /// Parked ports do not even reach each other.
     protected: bool,
 }
@@ -166,15 +169,11 @@ impl Ovsdb {
     /// The port of a wish, and how it is to be. Volumes and boot sources are no switch's work.
     fn wanted<'w>(&self, wish: &'w Wish) -> Result<(&'w str, Setting), ProviderError> {
         match wish {
-            Wish::PortClosed { port } => {
-                Ok((port, Setting { tag: self.park_vlan, trunks: BTreeSet::new(), protected: true }))
-            }
+            Wish::PortClosed { port } => Ok((port, Setting { tag: self.park_vlan, protected: true })),
             Wish::PortOpen { vlan, .. } if *vlan == self.park_vlan => Err(ProviderError::Configuration(
                 format!("{wish}: that is the park VLAN, in which nothing but closed ports may be"),
             )),
-            Wish::PortOpen { port, vlan, mac: _ } => {
-                Ok((port, Setting { tag: *vlan, trunks: BTreeSet::new(), protected: false }))
-            }
+            Wish::PortOpen { port, vlan, mac: _ } => Ok((port, Setting { tag: *vlan, protected: false })),
             Wish::Revoked { .. } | Wish::Attached { .. } | Wish::Boots { .. } => {
                 Err(ProviderError::Configuration(format!("a switch cannot {wish}")))
             }
@@ -229,11 +228,10 @@ fn change(name: &str, port: &Port, wanted: &Setting, token: LogIndex, doing: &st
     let ids = |ids: &BTreeMap<String, String>| json!(["map", ids.iter().collect::<Vec<_>>()]);
     let mut next = port.external_ids.clone();
     next.insert(TOKEN_KEY.to_owned(), token.0.to_string());
-    let mode = if wanted.trunks.is_empty() { "access" } else { "native-untagged" };
     let row = json!({
         "tag": wanted.tag,
-        "trunks": ["set", wanted.trunks],
-        "vlan_mode": mode,
+        "trunks": ["set", []],
+        "vlan_mode": ACCESS,
         "protected": wanted.protected,
         "external_ids": ids(&next),
     });
@@ -262,11 +260,10 @@ impl Port {
     }
 
     fn is(&self, wanted: &Setting) -> bool {
-        let mode = if wanted.trunks.is_empty() { "access" } else { "native-untagged" };
         self.tag == Some(wanted.tag)
-            && self.trunks == wanted.trunks
+            && self.trunks.is_empty()
             && self.protected == wanted.protected
-            && self.mode.as_deref() == Some(mode)
+            && self.mode.as_deref() == Some(ACCESS)
     }
 
     fn token(&self) -> LogIndex {

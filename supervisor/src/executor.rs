@@ -5,7 +5,7 @@
 
 use crate::clock;
 use crate::outside::Outside;
-use fencing::PowerDriver;
+use fencing::{Act, PowerDriver};
 use policies::{
     Action, Check, ClusterState, Effect, Finding, Identity, LeaderEpoch, Millis, Node, Outcome, Permit,
     Power, ProviderId, Refusal, Seen,
@@ -67,17 +67,9 @@ pub struct Job<O: Outside> {
 }
 
 enum Tool<O: Outside> {
-    Power { driver: Arc<O::Power>, identity: Identity, wish: PowerWish },
+    Power { driver: Arc<O::Power>, identity: Identity, act: Act },
+    Diagnosis { driver: Arc<O::Power> },
     Provider { provider: O::Provider, initiator: Option<String> },
-}
-
-/// What is wanted of a node's power.
-#[derive(Clone, Copy)]
-enum PowerWish {
-    Off,
-    ShutDown,
-    On,
-    Diagnose,
 }
 
 impl<O: Outside> Executor<O> {
@@ -105,14 +97,12 @@ impl<O: Outside> Executor<O> {
         let lease = &job.lease;
         match job.tool {
             Err(refusal) => Outcome::Refused(refusal),
-            Ok(Tool::Power { driver, identity, wish }) => match wish {
-                PowerWish::Off => fencing::fence(&*driver, &identity, lease, deadline).await,
-                PowerWish::ShutDown => fencing::shut_down(&*driver, &identity, lease, deadline).await,
-                PowerWish::On => fencing::power_on(&*driver, &identity, lease, deadline).await,
-                PowerWish::Diagnose => match driver.diagnose(deadline).await {
-                    Ok(lines) => Outcome::Done(Seen::Diagnosed(lines.into())),
-                    Err(error) => Outcome::Refused(error.into()),
-                },
+            Ok(Tool::Power { driver, identity, act }) => {
+                fencing::carry_out(&*driver, act, &identity, lease, deadline).await
+            }
+            Ok(Tool::Diagnosis { driver }) => match driver.diagnose(deadline).await {
+                Ok(lines) => Outcome::Done(Seen::Diagnosed(lines.into())),
+                Err(error) => Outcome::Refused(error.into()),
             },
             Ok(Tool::Provider { provider, initiator }) => {
                 provisioning::carry_out(&provider, &job.effect, initiator.as_deref(), lease, deadline).await
@@ -160,15 +150,15 @@ impl<O: Outside> Executor<O> {
         let record = state.nodes.get(action.node());
         let node = record.map(|record| &record.node);
         let node = node.ok_or_else(|| Refusal::NotConfigured(format!("node {}", action.node())))?;
-        let power = |level, wish| {
+        let power = |level, act| {
             let driver = self.outside.power(node, level)?;
-            Ok(Tool::Power { driver, identity: node.identity.clone(), wish })
+            Ok(Tool::Power { driver, identity: node.identity.clone(), act })
         };
         match action {
-            Action::Diagnose { .. } => power(0, PowerWish::Diagnose),
-            Action::ShutDown { .. } => power(0, PowerWish::ShutDown),
-            Action::PowerOff { level, .. } => power(*level, PowerWish::Off),
-            Action::PowerOn { .. } => power(0, PowerWish::On),
+            Action::Diagnose { .. } => Ok(Tool::Diagnosis { driver: self.outside.power(node, 0)? }),
+            Action::ShutDown { .. } => power(0, Act::SoftOff),
+            Action::PowerOff { level, .. } => power(*level, Act::Off),
+            Action::PowerOn { .. } => power(0, Act::On),
             Action::Revoke { provider, .. }
             | Action::ClosePort { provider, .. }
             | Action::Attach { provider, .. }

@@ -15,7 +15,9 @@ use crate::seal::{Seal, Secret};
 use crate::{clock, probe};
 use ha_agent::key::Key;
 use policies::watch::Limits;
-use policies::{BootId, Command, Engine, Input, LogIndex, MemberId, NodeId, Output, Proposal, Report, View};
+use policies::{
+    BootId, Command, Engine, Input, LogIndex, MemberId, Millis, NodeId, Output, Proposal, Report, View,
+};
 use raft_store::{Store, StoreEvent, Tape};
 use std::sync::Arc;
 use std::time::Duration;
@@ -295,7 +297,7 @@ impl<O: Outside> Loop<O> {
                     Err(error) => tracing::error!(%error, "write a report"),
                 }
             }
-            Output::Watch { node, limits } => self.watch(node, limits),
+            Output::Watch { node, limits, pause } => self.watch(node, limits, pause),
             Output::Unwatch { node } => {
                 self.poll.forget(&node);
                 self.recorder.unwatched(clock::now(), &node);
@@ -341,13 +343,10 @@ impl<O: Outside> Loop<O> {
         }
     }
 
-    fn watch(&mut self, node: NodeId, limits: Limits) {
+    fn watch(&mut self, node: NodeId, limits: Limits, pause: Millis) {
         let Some(record) = self.engine.state().nodes.get(&node) else { return };
         let Some(sealed) = &record.node.agent_key else {
             self.tell_ears(ingest::Command::Forget { node: node.clone() });
-            let policy = self.engine.state().policy_of_node(&node);
-            let pause =
-                policy.map_or(limits.suspect_after, |(_, record)| record.policy.detection.probe_pause());
             return self.poll.enroll(node, limits, pause, clock::mono());
         };
         self.poll.forget(&node);

@@ -169,7 +169,11 @@ impl Engine {
         }
         for (node, watched) in &wanted {
             if self.watched.get(node) != Some(watched) {
-                outputs.push(Output::Watch { node: node.clone(), limits: watched.limits });
+                outputs.push(Output::Watch {
+                    node: node.clone(),
+                    limits: watched.limits,
+                    pause: watched.pause,
+                });
             }
         }
         for node in self.watched.keys().filter(|node| !wanted.contains_key(*node)) {

@@ -281,7 +281,7 @@ impl World {
             Output::Check(check) => self.checks.push((id, check)),
             Output::ReadPower { node } => self.after(30, Event::PowerRead { to: id, node }),
             Output::Broadcast(report) => self.broadcast(id, report),
-            Output::Watch { node, limits } => {
+            Output::Watch { node, limits, pause: _ } => {
                 let now = self.clock(id).mono;
                 if let Some(member) = self.members.get_mut(&id) {
                     let slot = member.slots.iter().position(|other| *other == node);

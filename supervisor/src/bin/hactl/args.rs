@@ -290,17 +290,7 @@ pub(crate) enum NodeVerb {
     #[command(
         after_help = "Example:\n  hactl node delete node-3 --reason 'sent back, RMA-4711'\n  hactl node delete node-3 --reason scrapped --yes node-3 --force"
     )]
-    Delete {
-        /// The node.
-        name: String,
-        /// Why; kept for ever.
-        #[arg(long)]
-        reason: String,
-        #[command(flatten)]
-        yes: Yes,
-        #[command(flatten)]
-        force: Force,
-    },
+    Delete(NodeDelete),
     /// Move what a node carries to a spare, politely: its system is asked to shut down, then it is fenced. Cordons it.
     #[command(
         after_help = "Example:\n  hactl node drain node-3 --reason 'new DIMMs' --wait\n  hactl node drain node-3 --reason 'new DIMMs' --shutdown 10m --yes node-3"
@@ -326,15 +316,31 @@ pub(crate) enum NodeVerb {
     #[command(
         after_help = "Example:\n  hactl node release node-3 --reason 'disk replaced, memory tested' --wait"
     )]
-    Release {
-        /// The node.
-        name: String,
-        /// Why it may run again.
-        #[arg(long)]
-        reason: String,
-        #[command(flatten)]
-        wait: Wait,
-    },
+    Release(NodeRelease),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeDelete {
+    /// The node.
+    pub(crate) name: String,
+    /// Why; kept for ever.
+    #[arg(long)]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) yes: Yes,
+    #[command(flatten)]
+    pub(crate) force: Force,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeRelease {
+    /// The node.
+    pub(crate) name: String,
+    /// Why it may run again.
+    #[arg(long)]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
 }
 
 /// On or off.
@@ -406,28 +412,10 @@ pub(crate) enum SpareVerb {
     #[command(
         after_help = "Example:\n  hactl spare remove node-9 --reason 'sent back, RMA-4711' --yes node-9"
     )]
-    Remove {
-        /// The node.
-        name: String,
-        /// Why; kept for ever.
-        #[arg(long)]
-        reason: String,
-        #[command(flatten)]
-        yes: Yes,
-        #[command(flatten)]
-        force: Force,
-    },
+    Remove(NodeDelete),
     /// Let a quarantined node become a spare again, as `node release` does.
     #[command(after_help = "Example:\n  hactl spare release node-9 --reason 'disk replaced' --wait")]
-    Release {
-        /// The node.
-        name: String,
-        /// Why it may run again.
-        #[arg(long)]
-        reason: String,
-        #[command(flatten)]
-        wait: Wait,
-    },
+    Release(NodeRelease),
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,8 @@
 //! Carries out one verb: a request, an answer, a screen.
 
 use crate::args::{
-    Cli, DebugVerb, FailoverVerb, InstanceVerb, MemberVerb, NodeVerb, OnOff, Verb, Wait, Watch, Yes,
+    Cli, DebugVerb, FailoverVerb, InstanceVerb, MemberVerb, NodeDelete, NodeRelease, NodeVerb, OnOff, Verb,
+    Watch,
 };
 use crate::feed::Feed;
 use crate::output::{Printer, Reader};
@@ -256,10 +257,8 @@ impl Session {
                     | NodeState::Cleaning { .. } => Ok(ExitCode::SUCCESS),
                 }
             }
-            NodeVerb::Delete { name, reason, yes, force } => {
-                self.delete_node(&name, reason, yes, force.force).await
-            }
-            NodeVerb::Release { name, reason, wait } => self.release(&name, reason, wait).await,
+            NodeVerb::Delete(delete) => self.delete_node(delete).await,
+            NodeVerb::Release(release) => self.release(release).await,
         }
     }
 
@@ -268,15 +267,17 @@ impl Session {
         self.print(&committed, render::committed)
     }
 
-    pub(crate) async fn release(&self, name: &str, reason: String, wait: Wait) -> Done {
-        self.commit(&format!("/v1/nodes/{}/release", segment(name)), &Reason { reason }).await?;
-        self.wait_for_release(wait.wait, name).await
+    pub(crate) async fn release(&self, NodeRelease { name, reason, wait }: NodeRelease) -> Done {
+        self.commit(&format!("/v1/nodes/{}/release", segment(&name)), &Reason { reason }).await?;
+        self.wait_for_release(wait.wait, &name).await
     }
 
-    pub(crate) async fn delete_node(&self, name: &str, reason: String, yes: Yes, force: bool) -> Done {
-        self.confirm_node(name, yes, "It will not be watched, fenced or counted on any more").await?;
-        let path = format!("/v1/nodes/{}", segment(name));
-        let committed: Committed = self.order_gated(Method::DELETE, &path, &Reason { reason }, force).await?;
+    pub(crate) async fn delete_node(&self, delete: NodeDelete) -> Done {
+        let NodeDelete { name, reason, yes, force } = delete;
+        self.confirm_node(&name, yes, "It will not be watched, fenced or counted on any more").await?;
+        let path = format!("/v1/nodes/{}", segment(&name));
+        let committed: Committed =
+            self.order_gated(Method::DELETE, &path, &Reason { reason }, force.force).await?;
         self.print(&committed, render::committed)
     }
 

@@ -25,10 +25,8 @@ impl Session {
                 self.show_or_watch(watch, "/v1/spares", screen).await
             }
             SpareVerb::Add(add) => self.add_spare(*add).await,
-            SpareVerb::Remove { name, reason, yes, force } => {
-                self.delete_node(&name, reason, yes, force.force).await
-            }
-            SpareVerb::Release { name, reason, wait } => self.release(&name, reason, wait).await,
+            SpareVerb::Remove(remove) => self.delete_node(remove).await,
+            SpareVerb::Release(release) => self.release(release).await,
         }
     }
 
