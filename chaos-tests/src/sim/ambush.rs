@@ -7,13 +7,14 @@
 use super::array::Manner;
 use super::dice::Dice;
 use super::fault::{Blow, Fault, Moment, Order};
-use super::script::{BEGIN, END, Script, down, member, node, two_members};
+use super::machine::Mood;
+use super::script::{BEGIN, END, Script, down, member, node, node_names, two_members};
 
 /// Draws one; the time is when it begins, in ms.
 type Ambush = fn(&mut Dice, &Script, u64) -> Vec<(u64, Fault)>;
 
 /// Those that are in it more often find what is else found seldom.
-const AMBUSHES: [Ambush; 10] = [
+const AMBUSHES: [Ambush; 12] = [
     struck_in_the_act,
     struck_in_the_act,
     struck_in_the_act,
@@ -23,6 +24,8 @@ const AMBUSHES: [Ambush; 10] = [
     contradicted,
     echoes,
     late_opinion,
+    late_opinion,
+    spares_refuse,
     bad_disk,
 ];
 
@@ -89,20 +92,37 @@ fn echoes(dice: &mut Dice, _: &Script, at: u64) -> Vec<(u64, Fault)> {
     vec![(at, echo), (at + dice.between(0, 1_000), hurry)]
 }
 
-/// A member is cut off from a node and from the others, and recovers; what it wrote in between arrives when another
-/// member does not hear that node.
+/// A member is cut off from the others, then finds a node silent, and is stopped just after it has written so. When the
+/// way is free again, its kernel delivers what it wrote; by then it would hear the node, and another member does not.
 fn late_opinion(dice: &mut Dice, script: &Script, at: u64) -> Vec<(u64, Fault)> {
     let (early, late) = two_members(dice, script);
     let node = node(dice, script);
-    let apart = dice.between(3_500, 8_000);
-    // Long enough to ask the node's kernel, and over so early that everybody may know.
-    let deaf = dice.between(1_000, apart - 2_200);
-    let other = at + apart - dice.between(700, 1_500);
+    // Before it can tell that the node is silent: what it wrote until then says that it lives.
+    let cut = dice.between(300, 700);
+    // Long enough to ask the node's kernel.
+    let deaf = dice.between(1_500, 2_000);
+    // So long that what it wrote is too old, and so short that TCP still tries.
+    let free = dice.between(4_000, 4_400);
     vec![
-        (at, Fault::Isolate { member: early, length: apart }),
-        (at + 50, Fault::Deaf { node: node.clone(), member: early, length: deaf }),
-        (other, Fault::Deaf { node, member: late, length: 4_000 }),
+        (at, Fault::Deaf { node: node.clone(), member: early, length: deaf }),
+        (at + cut, Fault::Isolate { member: early, length: free - cut }),
+        (at + deaf - dice.between(0, 100), Fault::Pause { member: early, length: 6_000 }),
+        (at + free - dice.between(0, 800), Fault::Deaf { node, member: late, length: 5_000 }),
     ]
+}
+
+/// The BMCs of the spares refuse, commands are doubled, and operators wait for nothing: a spare that was given up is
+/// released while it may yet be switched on.
+fn spares_refuse(dice: &mut Dice, script: &Script, at: u64) -> Vec<(u64, Fault)> {
+    let length = dice.between(9_000, 15_000);
+    let echo = Fault::Echo { in_thousand: dice.between(500, 1_000), length: 20_000 };
+    let evacuate = Order::Evacuate(dice.between(0, script.instances - 1));
+    let mut faults =
+        vec![(at, echo), (at, Fault::Order(evacuate)), (at, Fault::Order(Order::Hurry { length: 20_000 }))];
+    let names = node_names(script.instances, script.spares);
+    let spares = names.into_iter().skip(usize::try_from(script.instances).unwrap_or(0));
+    faults.extend(spares.map(|node| (at, Fault::Bmc { node, mood: Mood::Refuses, length })));
+    faults
 }
 
 /// A disk does not keep what it should. Seldom: its member is mostly lost for the rest of the run.
