@@ -14,6 +14,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod apply;
+mod assign;
 mod brake;
 pub mod capability;
 pub mod command;

@@ -194,7 +194,7 @@ fn with(mut lines: Vec<String>, more: impl IntoIterator<Item = String>) -> Vec<S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::answers::Facts;
+    use crate::api::facts::Facts;
     use crate::render::tests::{Story, members, mid_failover, name, status_of};
     use policies::*;
 

@@ -3,7 +3,8 @@
 //! Why it exists: everything that an operator orders must be in the log with who ordered it and why. What it never
 //! does: change anything itself, or leave half of a request done.
 
-use super::answers::{Committed, Described, compare, duplicate};
+use super::answers::{Committed, Described};
+use super::compare::{compare, duplicate};
 use super::gate::{Force, propose_gated};
 use super::read::parse;
 use super::{ApiState, Code, Problem};

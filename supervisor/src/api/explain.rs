@@ -4,7 +4,7 @@
 //! waits for. Pure functions of the committed state and of the leader's view. What it never does: judge anew; it only
 //! prints what was recorded.
 
-use crate::api::answers::Facts;
+use crate::api::facts::Facts;
 use policies::{
     Decision, Evidence, InstanceId, Intent, NodeId, NodeRecord, Order, Outcome, Plan, PlanId, Power, Seen,
     Waiting, Wall,

@@ -6,8 +6,10 @@
 
 pub mod answers;
 mod change;
+pub mod compare;
 mod events;
 pub mod explain;
+pub mod facts;
 mod flight;
 mod gate;
 mod members;

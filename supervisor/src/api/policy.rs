@@ -3,8 +3,9 @@
 //! Why it exists: a policy decides whom this program may switch off, so each version has an author and a reason, and can
 //! be tried before it counts. What it never does: know which values are good; the document itself does.
 
-use super::answers::{Committed, Facts, PolicyDetail};
+use super::answers::{Committed, PolicyDetail};
 use super::change::{Body, checked};
+use super::facts::Facts;
 use super::gate::{Force, propose_gated};
 use super::read::{facts, parse};
 use super::{ApiState, Code, Problem};

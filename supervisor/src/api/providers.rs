@@ -4,7 +4,7 @@
 //! show a token, sealed or not.
 
 use super::ApiState;
-use super::answers::Facts;
+use super::facts::Facts;
 use super::read::facts;
 use axum::Json;
 use axum::extract::State;

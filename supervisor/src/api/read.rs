@@ -1,9 +1,10 @@
 //! Requests that read. Each is one pure function of [`Facts`].
 
 use super::answers::{
-    self, Facts, FailoverDetail, FailoverLine, InstanceDetail, InstanceLine, NodeDetail, NodeLine, Status,
+    self, FailoverDetail, FailoverLine, InstanceDetail, InstanceLine, NodeDetail, NodeLine, Status,
 };
 use super::explain::{Explanation, explain};
+use super::facts::Facts;
 use super::{ApiState, Code, Local, Problem, members};
 use crate::clock;
 use crate::metrics::Scene;

@@ -3,7 +3,7 @@
 //! Why it exists: spares are looked after as a stock, and `node list` tells of each only what it tells of every node. What
 //! it never does: choose one, or change one; adding and removing are those of nodes.
 
-use super::answers::Facts;
+use super::facts::Facts;
 use super::read::facts;
 use super::{ApiState, Problem};
 use axum::Json;

@@ -1,9 +1,8 @@
 //! Lists: one line for each thing, the same columns always. `-o wide` has more of them, before the last ones.
 
 use super::{Screen, Tone, or_dash, table, time};
-use crate::api::answers::{
-    FailoverLine, InstanceLine, MemberLine, Members, NodeLine, PolicyDetail, state_word,
-};
+use crate::api::answers::{FailoverLine, InstanceLine, MemberLine, Members, NodeLine, PolicyDetail};
+use crate::api::facts::state_word;
 use crate::context::ContextDetail;
 use policies::{After, Millis, NodeState, Verdict};
 use std::collections::BTreeMap;

@@ -3,7 +3,8 @@
 //! What it never does: hide trouble for lack of space. What does not fit is counted, and the history gives way first.
 
 use super::{Screen, Tone, status, table, time};
-use crate::api::answers::{FailoverLine, NodeLine, Status, state_word};
+use crate::api::answers::{FailoverLine, NodeLine, Status};
+use crate::api::facts::state_word;
 use policies::{Event, Verdict, Wall};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;

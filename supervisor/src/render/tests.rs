@@ -2,8 +2,9 @@
 //! `testdata/`. `UPDATE_EXPECT=1 cargo test -p supervisor` rewrites them; read the difference.
 
 use super::*;
-use crate::api::answers::{self, Attention, Committed, Described, Facts, MemberLine, Members, Status};
+use crate::api::answers::{self, Attention, Committed, Described, MemberLine, Members, Status};
 use crate::api::explain::explain;
+use crate::api::facts::Facts;
 use policies::*;
 use std::path::Path;
 
@@ -585,7 +586,7 @@ fn answers_to_orders() {
     let mut documents = documents();
     documents.nodes[1].probe.tcp = None;
     documents.nodes.push(node_described(4));
-    let objects = crate::api::answers::compare(&story.state, &mut documents);
+    let objects = crate::api::compare::compare(&story.state, &mut documents);
     assert_eq!(documents.nodes.len(), 2);
     golden("apply", &described(&Described { objects, index: Some(index) }, &screen()));
 }
