@@ -223,6 +223,8 @@ pub enum Seen {
 pub enum Refusal {
     /// The lease of this leadership is over or too short (R5).
     LeaseEnded,
+    /// The failover no longer wanted it when it was about to be sent.
+    Withdrawn,
     /// The BMC is another machine's.
     WrongIdentity {
         /// From the inventory.
@@ -255,6 +257,7 @@ impl Refusal {
     pub(crate) fn is_unsent(&self) -> bool {
         match self {
             Refusal::LeaseEnded
+            | Refusal::Withdrawn
             | Refusal::WrongIdentity { .. }
             | Refusal::NotAdmitted(_)
             | Refusal::Unreachable(_)
@@ -268,6 +271,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refusal::LeaseEnded => write!(f, "the leader's lease ended before the command could be sent"),
+            Refusal::Withdrawn => write!(f, "the failover no longer wanted it when it was about to be sent"),
             Refusal::WrongIdentity { expected, found } => {
                 write!(f, "the BMC is another machine's: inventory says {expected}, BMC says {found}")
             }

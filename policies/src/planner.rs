@@ -442,7 +442,7 @@ impl<'a> Desk<'a> {
         for plan in self.state.plans.values() {
             let Some(record) = self.state.policy_even_if_deleted(&plan.decision.policy.0) else { continue };
             for intent in plan.intents.iter().filter(|intent| concerns(plan, intent)) {
-                let open = plan_reruns(plan, intent);
+                let open = intent.end.is_none() && plan.phase == intent.action.phase();
                 if open || !self.memory.is_drained(intent, self.leader, &record.policy, self.now) {
                     return Some(Waiting::Draining { older: intent.action.to_string(), token: intent.token });
                 }
@@ -478,20 +478,6 @@ impl<'a> Desk<'a> {
             (_, _, _) => {}
         }
     }
-}
-
-/// True if a running plan would still carry this open intent out.
-fn plan_reruns(plan: &Plan, intent: &Intent) -> bool {
-    let phase = match intent.action {
-        Action::ShutDown { .. } => Phase::Stopping,
-        Action::Diagnose { .. }
-        | Action::PowerOff { .. }
-        | Action::Revoke { .. }
-        | Action::ClosePort { .. } => Phase::Fencing,
-        Action::Attach { .. } | Action::OpenPort { .. } | Action::SetBoot { .. } => Phase::Moving,
-        Action::PowerOn { .. } => Phase::Starting,
-    };
-    intent.end.is_none() && plan.phase == phase
 }
 
 /// The pause before the next try of a step: longer after each, for a device that is dead for days must not fill the log.

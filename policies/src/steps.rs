@@ -1,10 +1,25 @@
 //! Which actions belong to which phase of a plan: a function of the committed state, for the planner that proposes
 //! them and for `apply` that checks them.
 
-use crate::effect::Action;
+use crate::effect::{Action, Bearing, Effect};
 use crate::plan::{Cause, Phase, Plan, isolation};
 use crate::state::{ClusterState, InstanceRecord};
 use crate::words::NodeId;
+
+impl Action {
+    /// The phase of a plan in which it is carried out.
+    pub(crate) fn phase(&self) -> Phase {
+        match self {
+            Action::ShutDown { .. } => Phase::Stopping,
+            Action::Diagnose { .. }
+            | Action::PowerOff { .. }
+            | Action::Revoke { .. }
+            | Action::ClosePort { .. } => Phase::Fencing,
+            Action::Attach { .. } | Action::OpenPort { .. } | Action::SetBoot { .. } => Phase::Moving,
+            Action::PowerOn { .. } => Phase::Starting,
+        }
+    }
+}
 
 impl ClusterState {
     /// The instance whose volumes and networks the old node may still touch: the one that moves, or, for a plan that
@@ -76,6 +91,18 @@ impl ClusterState {
     /// What starts the spare.
     pub fn start_action(&self, plan: &Plan) -> Option<Action> {
         plan.decision.spare.as_ref().map(|node| Action::PowerOn { node: node.clone() })
+    }
+
+    /// True if an effect that is about to be sent is still wanted. One that was held up, by a slow device or a stopped
+    /// process, may find that its failover has gone on: then it must give nothing to a node that has been given up since,
+    /// nor ask politely one that is being fenced. What cuts a node off does no harm late, for the point of no return is
+    /// behind it (R6).
+    pub fn wants(&self, effect: &Effect) -> bool {
+        let Some(plan) = self.plans.get(&effect.plan) else { return false };
+        match (&effect.action, effect.action.bearing()) {
+            (Action::ShutDown { .. }, _) | (_, Bearing::Gives) => plan.phase == effect.action.phase(),
+            (_, Bearing::Takes | Bearing::Reads) => true,
+        }
     }
 
     /// The actions of the plan's present phase.

@@ -1,7 +1,8 @@
 //! Carries effects out: finds the device, asks the lease, and reports one of three outcomes.
 //!
-//! Why it exists: only the executor changes the world, and only with leave: the lease is asked when an effect starts
-//! and again right before each write to a device, after the last await (R5). What it never does: choose, retry, undo.
+//! Why it exists: only the executor changes the world, and only with leave: whether this member surely leads, and whether
+//! the failover still wants it, is asked when an effect starts and again right before each write to a device, after the
+//! last await (R5). What it never does: choose, retry, undo.
 
 use crate::clock;
 use crate::outside::Outside;
@@ -28,21 +29,27 @@ const LOOK_MAX: Duration = Duration::from_secs(2);
 /// behind it. Shorter: a storage controller that thinks for seconds seems to be away.
 const CHECK_MAX: Duration = Duration::from_secs(5);
 
-/// Leave to send, as long as this member surely leads, and under the same leadership that wanted the effect: a task that
-/// was held up while another member led must not send when this member leads again. The store knows better than the
-/// engine which leadership that is: the engine may not have heard of it yet.
+/// Leave to send one effect, as long as this member surely leads, and under the same leadership that wanted the effect: a
+/// task that was held up while another member led must not send when this member leads again. The store knows better than
+/// the engine which leadership that is, and whether the failover still wants the effect: the engine may not have heard of
+/// it yet.
 struct Lease {
     store: Store,
     leads: Arc<AtomicU64>,
     leader: u64,
+    effect: Effect,
 }
 
 impl Permit for Lease {
     fn check(&self) -> Result<(), Refusal> {
         let same = self.leader != NOT_LEADING && self.leads.load(Ordering::SeqCst) == self.leader;
         match self.store.lease_end_of(LeaderEpoch(self.leader)) {
-            Some(end) if same && clock::mono() + SEND_MAX < end => Ok(()),
-            Some(_) | None => Err(Refusal::LeaseEnded),
+            Some(end) if same && clock::mono() + SEND_MAX < end => {}
+            Some(_) | None => return Err(Refusal::LeaseEnded),
+        }
+        match self.store.read(|state| state.wants(&self.effect)) {
+            true => Ok(()),
+            false => Err(Refusal::Withdrawn),
         }
     }
 }
@@ -60,7 +67,6 @@ pub struct Executor<O> {
 
 /// An effect with everything that carrying it out needs, taken from the state when it was decided.
 pub struct Job<O: Outside> {
-    effect: Effect,
     lease: Lease,
     tool: Result<Tool<O>, Refusal>,
     limit: Duration,
@@ -82,8 +88,8 @@ impl<O: Outside> Executor<O> {
     pub fn prepare(&self, state: &ClusterState, effect: Effect, limit: Millis) -> Job<O> {
         let tool = self.tool(state, &effect.action);
         let (store, leads) = (self.store.clone(), Arc::clone(&self.leads));
-        let lease = Lease { store, leader: leads.load(Ordering::SeqCst), leads };
-        Job { effect, lease, tool, limit: Duration::from_millis(limit.0) }
+        let lease = Lease { store, leader: leads.load(Ordering::SeqCst), leads, effect };
+        Job { lease, tool, limit: Duration::from_millis(limit.0) }
     }
 
     /// Says under which leadership effects are wanted from now on; those of an earlier one are no longer sent.
@@ -105,7 +111,7 @@ impl<O: Outside> Executor<O> {
                 Err(error) => Outcome::Refused(error.into()),
             },
             Ok(Tool::Provider { provider, initiator }) => {
-                provisioning::carry_out(&provider, &job.effect, initiator.as_deref(), lease, deadline).await
+                provisioning::carry_out(&provider, &lease.effect, initiator.as_deref(), lease, deadline).await
             }
         }
     }

@@ -10,11 +10,14 @@ use super::fault::{Blow, Fault, Moment, Order};
 use super::machine::Mood;
 use super::script::{BEGIN, END, Script, down, member, node, node_names, two_members};
 
+/// The boot service among the providers' devices.
+const BOOT: usize = 2;
+
 /// Draws one; the time is when it begins, in ms.
 type Ambush = fn(&mut Dice, &Script, u64) -> Vec<(u64, Fault)>;
 
 /// Those that are in it more often find what is else found seldom.
-const AMBUSHES: [Ambush; 12] = [
+const AMBUSHES: [Ambush; 13] = [
     struck_in_the_act,
     struck_in_the_act,
     struck_in_the_act,
@@ -26,6 +29,7 @@ const AMBUSHES: [Ambush; 12] = [
     late_opinion,
     late_opinion,
     spares_refuse,
+    given_up_while_asking,
     bad_disk,
 ];
 
@@ -123,6 +127,17 @@ fn spares_refuse(dice: &mut Dice, script: &Script, at: u64) -> Vec<(u64, Fault)>
     let spares = names.into_iter().skip(usize::try_from(script.instances).unwrap_or(0));
     faults.extend(spares.map(|node| (at, Fault::Bmc { node, mood: Mood::Refuses, length })));
     faults
+}
+
+/// The boot service is away, then slow: a spare is given up while the last command for it still waits for an answer.
+fn given_up_while_asking(dice: &mut Dice, script: &Script, at: u64) -> Vec<(u64, Fault)> {
+    let away = dice.between(4_000, 9_000);
+    let evacuate = Order::Evacuate(dice.between(0, script.instances - 1));
+    vec![
+        (at, Fault::Order(evacuate)),
+        (at, Fault::Provider { device: BOOT, manner: Manner::Away, length: away }),
+        (at + away + 1, Fault::Provider { device: BOOT, manner: Manner::Slow(3_000), length: 4_000 }),
+    ]
 }
 
 /// A disk does not keep what it should. Seldom: its member is mostly lost for the rest of the run.

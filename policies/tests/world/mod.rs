@@ -57,7 +57,7 @@ enum Event {
         report: Report,
     },
     /// The device obeys.
-    Strike(Effect),
+    Strike(MemberId, Effect),
     Ended {
         to: MemberId,
         life: u64,
@@ -325,7 +325,8 @@ impl World {
                 self.feed(to, Input::PowerRead { node, power });
             }
             Event::Report { to, report } => self.feed(to, Input::Report(report)),
-            Event::Strike(effect) => self.strike(&effect),
+            Event::Strike(to, effect) if self.wants(to, &effect) => self.strike(&effect),
+            Event::Strike(..) => {}
             Event::Ended { to, life, effect, outcome } => self.ended(to, life, &effect, outcome),
             Event::Booted(node, life) => {
                 let epoch = self.truth.instances.values().find(|record| record.node == node);
@@ -385,10 +386,16 @@ impl World {
         let ending = scripted.map_or_else(usual, |(_, ending)| ending.clone());
         let (time, outcome) = ending.resolve(&effect, limit);
         if matches!(outcome, Outcome::Done(_)) {
-            self.after(time, Event::Strike(effect.clone()));
+            self.after(time, Event::Strike(id, effect.clone()));
         }
         let life = self.members.get(&id).map_or(0, |member| member.life);
         self.after(time, Event::Ended { to: id, life, effect, outcome });
+    }
+
+    /// What the member that sends it would be told by its executor.
+    fn wants(&self, sender: MemberId, effect: &Effect) -> bool {
+        let sender = self.members.get(&sender);
+        sender.is_none_or(|member| !member.up || member.engine.state().wants(effect))
     }
 
     fn strike(&mut self, effect: &Effect) {
@@ -406,6 +413,10 @@ impl World {
         if self.members.get(&to).is_none_or(|member| !member.up || member.life != life) {
             return;
         }
+        let outcome = match outcome {
+            Outcome::Done(_) if !self.wants(to, effect) => Outcome::Refused(Refusal::Withdrawn),
+            outcome => outcome,
+        };
         let end = match &outcome {
             Outcome::Done(_) => "done".to_owned(),
             Outcome::Refused(refusal) => format!("refused [{}] {refusal}", variant(refusal)),
