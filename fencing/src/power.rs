@@ -147,10 +147,10 @@ impl Driver {
     /// [`Refusal::NotConfigured`] if the description cannot work, naming the field.
     pub fn from(device: &FenceDevice, password: &[u8], port: &Arc<ipmi::Port>) -> Result<Driver, Refusal> {
         match device {
-            FenceDevice::Ipmi { address, user, password: _sealed, cipher_suite } => {
+            FenceDevice::Ipmi { address, user, password: _sealed, cipher_suite, boot_device } => {
                 let settings = ipmi::Settings::new(address, user, password, *cipher_suite);
                 let settings = settings.map_err(|wrong| Refusal::NotConfigured(wrong.to_string()))?;
-                Ok(Driver::Ipmi(ipmi::Bmc::new(settings, port)))
+                Ok(Driver::Ipmi(ipmi::Bmc::new(settings.with_boot_device(*boot_device), port)))
             }
         }
     }

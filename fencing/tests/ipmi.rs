@@ -9,7 +9,7 @@ use fencing::ipmi::commands::{ChassisControl, GetSystemGuid};
 use fencing::ipmi::crypto::{Key, Suite};
 use fencing::ipmi::{Bmc, Port, Settings};
 use fencing::{Act, Driver, DriverError, PowerDriver, fence};
-use policies::{FenceDevice, Identity, Outcome, Power, Refusal, Sealed, Seen};
+use policies::{BootDevice, FenceDevice, Identity, Outcome, Power, Refusal, Sealed, Seen};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::{FakeBmc, PASSWORD, USER};
@@ -262,6 +262,42 @@ async fn a_command_that_does_more_the_second_time_is_sent_once() {
     assert_eq!(bmc.state().controls, [5]);
 }
 
+/// Boot options and chassis controls that have arrived.
+fn seen(bmc: &FakeBmc) -> (Vec<(usize, Vec<u8>)>, Vec<u8>) {
+    let state = bmc.state();
+    (state.boots.clone(), state.controls.clone())
+}
+
+#[tokio::test]
+async fn a_node_is_switched_on_only_after_its_boot_device_was_set() {
+    let bmc = FakeBmc::start(Mood::AlreadyOff).await;
+    let driver = Bmc::new(settings(&bmc).with_boot_device(Some(BootDevice::PxeUefi)), &Port::new());
+    driver.act(Act::On, &Lease::endless(), within(5000)).await.unwrap();
+    // IPMI 2.0 table 28-14: parameter 5; valid, this start only, UEFI; PXE.
+    let boots = vec![(0, vec![5, 0xa0, 0x04, 0, 0, 0])];
+    assert_eq!(seen(&bmc), (boots.clone(), vec![1]));
+    driver.act(Act::Off, &Lease::endless(), within(5000)).await.unwrap();
+    assert_eq!(seen(&bmc), (boots, vec![1, 0]));
+    // The permit is asked for each of the two.
+    let refused = driver.act(Act::On, &Lease::of(1), within(5000)).await;
+    assert!(matches!(refused, Err(DriverError::NotPermitted(Refusal::LeaseEnded))), "{refused:?}");
+    let (boots, controls) = seen(&bmc);
+    assert_eq!((boots.len(), controls), (2, vec![1, 0]));
+}
+
+#[tokio::test]
+async fn without_its_boot_device_a_node_stays_off_and_that_is_certain() {
+    for (completion, time, expected) in [(Some(0xc1), 5000, "0xc1"), (None, 300, "no answer")] {
+        let bmc = FakeBmc::start(Mood::AlreadyOff).await;
+        bmc.state().boot_completion = completion;
+        let driver = Bmc::new(settings(&bmc).with_boot_device(Some(BootDevice::Pxe)), &Port::new());
+        driver.look(within(5000)).await.unwrap();
+        let error = driver.act(Act::On, &Lease::endless(), within(time)).await.unwrap_err();
+        assert!(!error.may_have_happened() && error.to_string().contains(expected), "{error}");
+        assert_eq!(bmc.state().controls, []);
+    }
+}
+
 #[tokio::test]
 async fn requests_to_one_bmc_wait_for_each_other() {
     let bmc = FakeBmc::start(Mood::Obeys).await;
@@ -285,6 +321,7 @@ async fn a_driver_is_built_from_the_inventory() {
         user: USER.to_owned(),
         password: Sealed(String::new()),
         cipher_suite,
+        boot_device: None,
     };
     for suite in [0, 1, 2, 6, 15, 16, 18, 255] {
         let refused = Driver::from(&device(suite), PASSWORD, &Port::new()).err();

@@ -47,6 +47,7 @@ case \"$1 $2\" in
   if [ \"$power\" = stopping ]; then echo 0 >\"$directory/power\"; power=1; fi
   echo \"power:$power\" ;;
 'get boot') printf 'boot:default\\n' ;;
+'set boot') echo \"$3\" >\"$directory/boot\" ;;
 'set power') echo \"$3\" >\"$directory/power\" ;;
 'set shutdown') echo stopping >\"$directory/power\" ;;
 esac
@@ -112,7 +113,11 @@ impl Sim {
     }
 
     fn power_file(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("power")).unwrap().trim().to_owned()
+        self.file("power")
+    }
+
+    fn file(&self, name: &str) -> String {
+        std::fs::read_to_string(self.directory.path().join(name)).unwrap().trim().to_owned()
     }
 }
 
@@ -175,6 +180,18 @@ async fn a_node_is_fenced_confirmed_and_switched_on_again() {
     assert!(matches!(again, Outcome::Done(Seen::OffTwice { already: true, .. })), "{again:?}");
     let on = power_on(&bmc, &identity, &Lease::endless(), within(20)).await;
     assert_eq!((on, sim.power_file().as_str()), (Outcome::Done(Seen::On), "1"));
+}
+
+#[tokio::test]
+async fn a_node_is_switched_on_from_the_network_if_it_is_described_so() {
+    let sim = Sim::start().await;
+    let settings = sim.settings(PASSWORD).with_boot_device(Some(policies::BootDevice::Pxe));
+    let bmc = Bmc::new(settings, &Port::new());
+    let identity = bmc.look(within(10)).await.unwrap().identity;
+    bmc.tell(ChassisControl::Off, &Lease::endless(), within(10)).await.unwrap();
+    let on = power_on(&bmc, &identity, &Lease::endless(), within(20)).await;
+    assert_eq!((on, sim.power_file().as_str()), (Outcome::Done(Seen::On), "1"));
+    assert_eq!(sim.file("boot"), "pxe");
 }
 
 #[tokio::test]

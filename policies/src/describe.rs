@@ -13,6 +13,8 @@ use std::sync::Arc;
 const TEXT_MAX: usize = 1024;
 /// Longest serial number. SMBIOS strings have at most 64 bytes in most firmware; printed ones are shorter.
 const SERIAL_MAX: usize = 64;
+/// Images of one boot service. Bounds the snapshot: at 1 kB each, 1 MB.
+const IMAGES_MAX: usize = 1000;
 /// Volumes, networks, ports, levels or labels of one object.
 const LIST_MAX: usize = 64;
 
@@ -199,6 +201,9 @@ impl ClusterState {
             if let Some(serial) = &record.node.identity.serial {
                 claim(format!("serial number {}", serial.to_ascii_uppercase()), who.clone())?;
             }
+            for mac in &record.node.boot_macs {
+                claim(format!("boot MAC {mac}"), who.clone())?;
+            }
             if let Some(initiator) = &record.node.initiator {
                 claim(format!("initiator {initiator}"), who)?;
             }
@@ -219,6 +224,22 @@ fn check_provider(provider: &Provider) -> Result<(), Rejected> {
         |why: &str| Rejected::BadValue { what: format!("provider/{}", provider.name), why: why.to_owned() };
     match &provider.kind {
         ProviderKind::Rack { .. } => Ok(()),
+        ProviderKind::Boot { urls, images } => {
+            if !(1..=LIST_MAX).contains(&urls.len()) {
+                return Err(bad(&format!("urls has to name 1 to {LIST_MAX} members' boot services")));
+            }
+            if let Some(url) = urls.iter().find(|url| url.target() != "/") {
+                return Err(bad(&format!("url {url}: leave out the path, write http://host:port")));
+            }
+            if images.len() > IMAGES_MAX || images.keys().any(|name| name.len() > TEXT_MAX) {
+                return Err(bad(&format!(
+                    "more than {IMAGES_MAX} images, or a name of more than {TEXT_MAX} bytes"
+                )));
+            }
+            images.iter().try_for_each(|(name, image)| {
+                image.check().map_err(|why| bad(&format!("image {name}: {why}")))
+            })
+        }
         ProviderKind::Exec { settings, .. } => {
             let long = |(key, value): (&String, &String)| key.len() > TEXT_MAX || value.len() > TEXT_MAX;
             match settings.len() > LIST_MAX || settings.iter().any(long) {
@@ -253,7 +274,7 @@ fn check_node(node: &Node) -> Result<(), Rejected> {
         return bad(why);
     }
     let lists = [node.domains.len(), node.labels.len(), node.fencing.len(), node.ports.len()];
-    if lists.into_iter().any(|length| length > LIST_MAX) {
+    if lists.into_iter().chain([node.boot_macs.len()]).any(|length| length > LIST_MAX) {
         return bad(format!("a list has more than {LIST_MAX} items"));
     }
     for FenceDevice::Ipmi { cipher_suite, .. } in &node.fencing {

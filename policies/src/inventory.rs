@@ -2,10 +2,14 @@
 
 use crate::capability::Capabilities;
 use crate::http_url::HttpUrl;
+use crate::image::Image;
+use crate::mac::Mac;
 use crate::requirement::Requirements;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 /// A physical server as the operator described it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +32,9 @@ pub struct Node {
     /// Switch ports its NICs hang on; port `i` carries network `i` of an instance.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<SwitchPort>,
+    /// Burned-in addresses of the network cards that it starts from, by which the boot service knows it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub boot_macs: Vec<Mac>,
     /// The name by which storage knows this node (IQN, host id).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initiator: Option<String>,
@@ -78,11 +85,53 @@ pub enum FenceDevice {
         /// Cipher suite: 17 (default) or 3. Never changed silently.
         #[serde(default = "suite_17")]
         cipher_suite: u8,
+        /// What the BMC is told, before each power-on, to let the node start from; absent: as its firmware is set.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        boot_device: Option<BootDevice>,
     },
+}
+
+/// What a node starts from, and whether its firmware starts it as UEFI or as a PC's BIOS does (IPMI 2.0 table 28-14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BootDevice {
+    /// The network, BIOS.
+    Pxe,
+    /// The network, UEFI.
+    PxeUefi,
+    /// The first disk, BIOS.
+    Disk,
+    /// The first disk, UEFI.
+    DiskUefi,
 }
 
 fn suite_17() -> u8 {
     17
+}
+
+impl fmt::Display for BootDevice {
+    /// As in a document.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BootDevice::Pxe => "pxe",
+            BootDevice::PxeUefi => "pxe-uefi",
+            BootDevice::Disk => "disk",
+            BootDevice::DiskUefi => "disk-uefi",
+        })
+    }
+}
+
+/// Why a text is no boot device.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("write pxe, pxe-uefi, disk or disk-uefi")]
+pub struct BadBootDevice;
+
+impl FromStr for BootDevice {
+    type Err = BadBootDevice;
+    fn from_str(text: &str) -> Result<Self, BadBootDevice> {
+        let all = [BootDevice::Pxe, BootDevice::PxeUefi, BootDevice::Disk, BootDevice::DiskUefi];
+        all.into_iter().find(|device| device.to_string() == text).ok_or(BadBootDevice)
+    }
 }
 
 /// A switch port under a network provider.
@@ -164,13 +213,18 @@ impl Instance {
             policy: _,
             tenant: _,
             labels: _,
-            volumes: _,
+            volumes,
             networks,
-            boot: _,
+            boot,
             needs,
             requires,
         } = self;
-        networks.len() == other.networks.len() && *needs == other.needs && *requires == other.requires
+        let booted_by = |boot: &Option<Boot>| boot.as_ref().map(|boot| boot.provider.clone());
+        networks.len() == other.networks.len()
+            && volumes.is_empty() == other.volumes.is_empty()
+            && booted_by(boot) == booted_by(&other.boot)
+            && *needs == other.needs
+            && *requires == other.requires
     }
 }
 
@@ -234,6 +288,13 @@ pub enum ProviderKind {
         /// For `ssl`.
         tls: Option<OvsdbTls>,
     },
+    /// The members' own boot service (`docs/drivers/boot.md`).
+    Boot {
+        /// Where nodes reach it: `http://host:port` of each member.
+        urls: Vec<HttpUrl>,
+        /// What it serves, by name.
+        images: BTreeMap<String, Image>,
+    },
     /// A site's own program, run for each question (`docs/drivers/exec.md`).
     Exec {
         /// Its name in each member's directory of programs.
@@ -274,6 +335,11 @@ enum ProviderDocument {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         tls: Option<OvsdbTls>,
     },
+    Boot {
+        name: ProviderId,
+        urls: Vec<HttpUrl>,
+        images: BTreeMap<String, Image>,
+    },
     Exec {
         name: ProviderId,
         program: ProgramName,
@@ -290,6 +356,7 @@ impl ProviderKind {
         match self {
             ProviderKind::Rack { token, .. } => Some(token),
             ProviderKind::Ovsdb { tls, .. } => tls.as_ref().map(|tls| &tls.key),
+            ProviderKind::Boot { .. } => None,
             ProviderKind::Exec { secret, .. } => secret.as_ref(),
         }
     }
@@ -299,6 +366,7 @@ impl ProviderKind {
         match self {
             ProviderKind::Rack { token, .. } => Some(token),
             ProviderKind::Ovsdb { tls, .. } => tls.as_mut().map(|tls| &mut tls.key),
+            ProviderKind::Boot { .. } => None,
             ProviderKind::Exec { secret, .. } => secret.as_mut(),
         }
     }
@@ -312,6 +380,9 @@ impl From<ProviderDocument> for Provider {
             }
             ProviderDocument::Ovsdb { name, url, park_vlan, tls } => {
                 Provider { name, kind: ProviderKind::Ovsdb { url, park_vlan, tls } }
+            }
+            ProviderDocument::Boot { name, urls, images } => {
+                Provider { name, kind: ProviderKind::Boot { urls, images } }
             }
             ProviderDocument::Exec { name, program, settings, secret } => {
                 Provider { name, kind: ProviderKind::Exec { program, settings, secret } }
@@ -327,6 +398,7 @@ impl From<Provider> for ProviderDocument {
             ProviderKind::Ovsdb { url, park_vlan, tls } => {
                 ProviderDocument::Ovsdb { name, url, park_vlan, tls }
             }
+            ProviderKind::Boot { urls, images } => ProviderDocument::Boot { name, urls, images },
             ProviderKind::Exec { program, settings, secret } => {
                 ProviderDocument::Exec { name, program, settings, secret }
             }

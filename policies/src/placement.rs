@@ -2,7 +2,7 @@
 
 use crate::capability::Capabilities;
 use crate::concession::{Concession, Rung, given_up};
-use crate::inventory::Instance;
+use crate::inventory::{Instance, Provider, ProviderKind};
 use crate::memory::LastPower;
 use crate::observation::Power;
 use crate::plan::Verdict;
@@ -11,6 +11,7 @@ use crate::readiness::{Finding, Trouble, ports_out};
 use crate::state::{ClusterState, NodeRecord, NodeState};
 use crate::words::*;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// Spares beside the chosen one that a decision names. Bounds its entry in the log.
 const RUNNERS_UP_MAX: usize = 10;
@@ -37,6 +38,8 @@ pub(crate) struct Candidate<'a> {
     mismatch: Option<String>,
     /// Ports that certainly do not work, by their place.
     ports_out: Vec<(usize, Finding)>,
+    /// The back ends, each of which knows nodes by something else.
+    providers: &'a BTreeMap<ProviderId, Provider>,
     /// The moment of the choice, for what counts only for a time.
     now: Wall,
 }
@@ -65,6 +68,7 @@ pub(crate) fn candidates<'a>(
         capabilities: record.capabilities(),
         mismatch: record.mismatch(),
         ports_out: ports_out(&record.node, trouble),
+        providers: &state.providers,
         now,
     };
     spares.map(candidate).collect()
@@ -74,7 +78,7 @@ pub(crate) fn candidates<'a>(
 type Need = fn(&Instance, &Spares, &Candidate) -> Option<String>;
 
 /// Every need, in the order in which a misfit is reported.
-const NEEDS: [Need; 13] = [
+const NEEDS: [Need; 15] = [
     cordoned,
     maintenance,
     not_ordered,
@@ -84,6 +88,8 @@ const NEEDS: [Need; 13] = [
     is_off,
     ports,
     ports_work,
+    initiator,
+    boot_mac,
     labels,
     pool,
     as_declared,
@@ -143,6 +149,18 @@ fn ports_work(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<Stri
     };
     let (at, finding) = spare.ports_out.iter().find(counts)?;
     spare.record.node.ports.get(*at).map(|port| format!("port {}: {finding}", port.port))
+}
+
+fn initiator(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
+    let missing = !instance.volumes.is_empty() && spare.record.node.initiator.is_none();
+    missing.then(|| "it has no initiator, by which storage would know it".to_owned())
+}
+
+fn boot_mac(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
+    let provider = spare.providers.get(&instance.boot.as_ref()?.provider)?;
+    let asks_by_mac = matches!(provider.kind, ProviderKind::Boot { .. });
+    let missing = asks_by_mac && spare.record.node.boot_macs.is_empty();
+    missing.then(|| format!("it has no boot_macs, by which {} would know it", provider.name))
 }
 
 fn labels(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
@@ -268,4 +286,31 @@ pub(crate) fn preference<'a>(wish: &Wish, spare: &Candidate<'a>) -> (usize, &'a 
     let (from, spare) = (&wish.from.node, &spare.record.node);
     let shared = from.domains.iter().filter(|(kind, name)| spare.domains.get(*kind) == Some(*name));
     (shared.count(), &spare.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::Volume;
+    use crate::policy::Policy;
+    use crate::role::tests::{DOCUMENTS, described};
+
+    #[test]
+    fn a_spare_that_storage_or_the_boot_service_would_not_know_is_passed_over() {
+        let state = described(&DOCUMENTS.replace("\"52:54:00:00:00:02\"", "")).unwrap();
+        let mut instance = state.instances.values().next().unwrap().instance.as_ref().clone();
+        let spares = Policy::presets().remove(0).1.spares;
+        let [spare] =
+            candidates(&state, |_| LastPower::NeverAsked, &|_| None, Wall(1)).try_into().ok().unwrap();
+        assert_eq!(
+            boot_mac(&instance, &spares, &spare).as_deref(),
+            Some("it has no boot_macs, by which pxe would know it")
+        );
+        assert_eq!(initiator(&instance, &spares, &spare), None, "there are no volumes");
+        instance.boot = None;
+        assert_eq!(boot_mac(&instance, &spares, &spare), None);
+        let provider = "array".parse().unwrap();
+        instance.volumes = vec![Volume { provider, volume: "root".parse().unwrap() }];
+        assert!(initiator(&instance, &spares, &spare).is_some());
+    }
 }

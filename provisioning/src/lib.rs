@@ -6,9 +6,11 @@
 //! when the wished-for state was read back, as refused only when it certainly did not happen, and else as unknown.
 //! What it never does: it decides nothing, retries no change on its own, and undoes nothing.
 
+pub mod boot;
 mod carry_out;
 mod check;
 pub mod exec;
+pub mod ipxe;
 pub mod ovsdb;
 pub mod rack;
 mod wish;
@@ -30,6 +32,8 @@ pub enum Backend {
     Rack(rack::Rack),
     /// A switch with an OVSDB database.
     Ovsdb(ovsdb::Ovsdb),
+    /// The members' own boot service.
+    Boot(boot::Boot),
     /// A site's own program.
     Exec(exec::Exec),
 }
@@ -156,6 +160,9 @@ impl Backend {
                 };
                 Ok(Backend::Ovsdb(ovsdb::Ovsdb::new(&settings)?))
             }
+            ProviderKind::Boot { urls, images } => {
+                Ok(Backend::Boot(boot::Boot::new(urls, images.keys().cloned().collect())?))
+            }
             ProviderKind::Exec { program, settings, secret: _ } => {
                 Ok(Backend::Exec(exec::Exec::new(program, settings, secret, programs)?))
             }
@@ -168,6 +175,7 @@ impl Provider for Backend {
         match self {
             Backend::Rack(rack) => rack.look(wish, deadline).await,
             Backend::Ovsdb(ovsdb) => ovsdb.look(wish, deadline).await,
+            Backend::Boot(boot) => boot.look(wish, deadline).await,
             Backend::Exec(exec) => exec.look(wish, deadline).await,
         }
     }
@@ -176,6 +184,7 @@ impl Provider for Backend {
         match self {
             Backend::Rack(rack) => rack.check(check, deadline).await,
             Backend::Ovsdb(ovsdb) => ovsdb.check(check, deadline).await,
+            Backend::Boot(boot) => boot.check(check, deadline).await,
             Backend::Exec(exec) => exec.check(check, deadline).await,
         }
     }
@@ -190,6 +199,7 @@ impl Provider for Backend {
         match self {
             Backend::Rack(rack) => rack.act(wish, token, permit, deadline).await,
             Backend::Ovsdb(ovsdb) => ovsdb.act(wish, token, permit, deadline).await,
+            Backend::Boot(boot) => boot.act(wish),
             Backend::Exec(exec) => exec.act(wish, token, permit, deadline).await,
         }
     }

@@ -326,7 +326,7 @@ impl Rack {
     }
 }
 
-fn parse<T: DeserializeOwned>(doing: &str, body: &[u8]) -> Result<T, ProviderError> {
+pub(crate) fn parse<T: DeserializeOwned>(doing: &str, body: &[u8]) -> Result<T, ProviderError> {
     serde_json::from_slice(body)
         .map_err(|error| ProviderError::Garbled { doing: doing.to_owned(), why: error.to_string() })
 }
@@ -405,7 +405,11 @@ async fn accepted(
 }
 
 /// Reads an answer, at most [`ANSWER_MAX`] bytes of it.
-async fn body(doing: &str, mut response: Response, deadline: Instant) -> Result<Vec<u8>, ProviderError> {
+pub(crate) async fn body(
+    doing: &str,
+    mut response: Response,
+    deadline: Instant,
+) -> Result<Vec<u8>, ProviderError> {
     let mut body = Vec::new();
     loop {
         match timeout_at(deadline, response.chunk()).await {

@@ -180,6 +180,9 @@ pub struct Member {
     /// Where it listens for heartbeats, if not at `heartbeat_addr`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat_listen: Option<SocketAddr>,
+    /// Where it serves nodes that start (plain HTTP, `docs/drivers/boot.md`); absent: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_listen: Option<SocketAddr>,
 }
 
 fn one_domain() -> String {

@@ -14,6 +14,7 @@ use crate::outside::Devices;
 use crate::runtime::{Runtime, Stopped};
 use crate::seal::{Seal, SealError};
 use crate::tls::{Credentials, TlsError};
+use futures::future::OptionFuture;
 use policies::View;
 use raft_store::{BootstrapError, Flight, OpenError, Store, StoreEvent, Timing, Tls};
 use std::net::SocketAddr;
@@ -95,11 +96,11 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
     let (flight, tape) = Flight::open(home.flight(), config.flight.keep, config.flight.bytes_max);
     let ingest = Ingest::bind(hears, heard.clone()).map_err(DaemonError::Ingest)?.recording(tape.clone());
     let serves = config.member.api_socket().map_err(address)?;
-    let listener = TcpListener::bind(serves).await.map_err(|source| DaemonError::Listen {
-        address: serves,
-        what: "the API",
-        source,
-    })?;
+    let listener = listen(serves, "the API").await?;
+    let boots = match config.member.boot_listen {
+        Some(boots) => Some(listen(boots, "nodes that start").await?),
+        None => None,
+    };
     let (store, events) = open_store(home, &config, &credentials).await?;
     tracing::info!(member = %config.me(), api = %serves, heartbeats = %hears, "this member runs");
 
@@ -116,8 +117,12 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
         config: Arc::new(config.clone()),
     };
     let tls = credentials.api_server().map_err(DaemonError::Tls)?;
-    let api = api::serve(listener, tls, config.api, api::router(state), stop.clone());
-    let api = tokio::spawn(api);
+    let boot =
+        boots.map(|boots| api::serve(boots, None, config.api, api::boot_router(state.clone()), stop.clone()));
+    let api = api::serve(listener, Some(tls), config.api, api::router(state), stop.clone());
+    let api = tokio::spawn(async move {
+        tokio::join!(api, OptionFuture::from(boot));
+    });
     if let Err(error) = notify::ready() {
         tracing::warn!(%error, "tell systemd that we are ready");
     }
@@ -155,6 +160,10 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
         Err(error) => return ended.and(Err(Stopped::Task(error))).map_err(DaemonError::Stopped),
     }
     ended.map_err(DaemonError::Stopped)
+}
+
+async fn listen(address: SocketAddr, what: &'static str) -> Result<TcpListener, DaemonError> {
+    TcpListener::bind(address).await.map_err(|source| DaemonError::Listen { address, what, source })
 }
 
 /// Before the store, whose lock keeps the next process away: it would take files that are still open for damaged ones.

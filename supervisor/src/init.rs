@@ -113,6 +113,7 @@ impl Addresses {
             member_listen: everywhere(&self.member),
             api_listen: everywhere(&self.api),
             heartbeat_listen: everywhere(&self.heartbeat),
+            boot_listen: None,
             member_addr: self.member,
             api_addr: self.api,
             heartbeat_addr: self.heartbeat,

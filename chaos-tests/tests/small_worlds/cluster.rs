@@ -88,7 +88,9 @@ fn document(rules: &Rules) -> String {
     for name in (0..rules.nodes()).map(node) {
         let device =
             format!("{{ driver = \"ipmi\", address = \"{name}:1\", user = \"u\", password = \"p\" }}");
-        text += &format!("[[node]]\nname = \"{name}\"\nagent_key = \"k\"\nfencing = [{device}]\n");
+        text += &format!(
+            "[[node]]\nname = \"{name}\"\ninitiator = \"iqn.{name}\"\nagent_key = \"k\"\nfencing = [{device}]\n"
+        );
         if rules.ports {
             text += &format!("ports = [{{ provider = \"p\", port = \"{name}\" }}]\n");
         }

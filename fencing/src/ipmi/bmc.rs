@@ -6,7 +6,9 @@
 //! something without asking the permit right before the write.
 
 use super::codec::{self, LanMessage};
-use super::commands::{ChassisControl, GetChassisStatus, GetSelRecord, Read, SelRecord, Write};
+use super::commands::{
+    ChassisControl, GetChassisStatus, GetSelRecord, Read, SelRecord, SetBootDevice, Write,
+};
 use super::crypto::{Key, SECRET_MAX, Suite, USER_MAX, UserName};
 use super::diagnosis::{self, GAP_MAX, Lines, RECORDS_MAX};
 use super::live::{Failed, Live};
@@ -18,7 +20,7 @@ use crate::power::{Act, DriverError, Look, PowerDriver};
 use ipmi_rs_core::app::GetDeviceId;
 use ipmi_rs_core::connection::{CompletionErrorCode, IpmiCommand, Message};
 use ipmi_rs_core::storage::sel::GetSelInfo;
-use policies::{Identity, Permit};
+use policies::{BootDevice, Identity, Permit};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -66,6 +68,8 @@ pub enum Privilege {
 pub struct Settings {
     address: String,
     login: Login,
+    /// What the node is to start from at each power-on.
+    boot_device: Option<BootDevice>,
 }
 
 /// Why settings cannot work.
@@ -109,7 +113,7 @@ impl Settings {
             suite: Suite::from_number(cipher_suite).ok_or(BadSettings::CipherSuite(cipher_suite))?,
             privilege: privilege_number(Privilege::Operator),
         };
-        Ok(Settings { address: address.to_owned(), login })
+        Ok(Settings { address: address.to_owned(), login, boot_device: None })
     }
 
     /// The same with the BMC's own key K_g.
@@ -119,6 +123,11 @@ impl Settings {
     pub fn with_k_g(mut self, k_g: &[u8]) -> Result<Settings, BadSettings> {
         self.login.k_g = Some(Key::from_secret(k_g).ok_or(BadSettings::Kg)?);
         Ok(self)
+    }
+
+    /// The same with what the node is to start from at each power-on; `None`: as its firmware is set.
+    pub fn with_boot_device(self, boot_device: Option<BootDevice>) -> Settings {
+        Settings { boot_device, ..self }
     }
 
     /// The same with another privilege level.
@@ -303,6 +312,10 @@ impl PowerDriver for Bmc {
             Act::Off => ChassisControl::Off,
             Act::SoftOff => ChassisControl::Soft,
         };
+        if let (Act::On, Some(device)) = (act, self.0.settings.boot_device) {
+            let told = self.tell(SetBootDevice::from(device), permit, deadline).await;
+            told.map_err(before_power)?;
+        }
         self.tell(control, permit, deadline).await
     }
 
@@ -314,6 +327,18 @@ impl PowerDriver for Bmc {
             Ok(()) => {}
         }
         Ok(lines.into_inner())
+    }
+}
+
+/// The same where whether the boot device was set does not matter, for the power command after it was certainly not sent.
+fn before_power(error: DriverError) -> DriverError {
+    match error {
+        DriverError::NoAnswer { .. } => DriverError::Unreachable { what: error.to_string(), source: None },
+        DriverError::Unclear(why) => DriverError::Refused(why),
+        DriverError::NotPermitted(_)
+        | DriverError::Unreachable { .. }
+        | DriverError::NotAdmitted(_)
+        | DriverError::Refused(_) => error,
     }
 }
 

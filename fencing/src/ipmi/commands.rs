@@ -171,6 +171,19 @@ pub struct SetBootDevice {
     pub uefi: bool,
 }
 
+impl From<policies::BootDevice> for SetBootDevice {
+    /// For the next start only: what we did not switch on starts as its firmware is set.
+    fn from(described: policies::BootDevice) -> SetBootDevice {
+        let (device, uefi) = match described {
+            policies::BootDevice::Pxe => (BootDevice::Pxe, false),
+            policies::BootDevice::PxeUefi => (BootDevice::Pxe, true),
+            policies::BootDevice::Disk => (BootDevice::Disk, false),
+            policies::BootDevice::DiskUefi => (BootDevice::Disk, true),
+        };
+        SetBootDevice { device, persistent: false, uefi }
+    }
+}
+
 /// Parameter selector of the boot flags (IPMI 2.0 table 28-14).
 const BOOT_FLAGS: u8 = 5;
 

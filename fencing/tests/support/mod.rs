@@ -35,6 +35,10 @@ pub(crate) struct State {
     pub(crate) opens: u32,
     /// Every Chassis Control byte that arrived.
     pub(crate) controls: Vec<u8>,
+    /// The data of every Set System Boot Options that arrived, with the number of Chassis Controls before it.
+    pub(crate) boots: Vec<(usize, Vec<u8>)>,
+    /// What it answers to them; `None`: nothing.
+    pub(crate) boot_completion: Option<u8>,
     pub(crate) device_ids: u32,
     pub(crate) statuses: u32,
     pub(crate) off: bool,
@@ -84,6 +88,8 @@ impl FakeBmc {
             sessions: HashMap::new(),
             opens: 0,
             controls: vec![],
+            boots: vec![],
+            boot_completion: Some(0),
             device_ids: 0,
             statuses: 0,
             off: mood == Mood::AlreadyOff,
@@ -337,6 +343,10 @@ impl State {
                 answer(0, &[&next[..], &self.log[place]].concat())
             }
             (0x00, 0x02) => self.control(session, &request.data),
+            (0x00, 0x08) => {
+                self.boots.push((self.controls.len(), request.data.clone()));
+                self.boot_completion.and_then(|completion| answer(completion, &[]))
+            }
             (0x06, 0x01) => {
                 self.device_ids += 1;
                 answer(0, &[0x20, 1, 2, 3, 2, 0x9f, 0x91, 0x12, 0, 2, 0x0f])

@@ -84,6 +84,7 @@ fn only_a_name(name: NodeId) -> Node {
         labels: BTreeMap::new(),
         fencing: vec![],
         ports: vec![],
+        boot_macs: vec![],
         initiator: None,
         probe: Probe::default(),
         agent_key: None,

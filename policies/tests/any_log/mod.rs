@@ -181,6 +181,7 @@ fn node(name_: &str, ports: usize) -> Node {
         user: "ha".to_owned(),
         password: Sealed("sealed".to_owned()),
         cipher_suite: 17,
+        boot_device: None,
     };
     Node {
         name: name(name_),
@@ -189,7 +190,8 @@ fn node(name_: &str, ports: usize) -> Node {
         labels: Default::default(),
         fencing: (1..=2).map(device).collect(),
         ports: (0..ports).map(port).collect(),
-        initiator: None,
+        boot_macs: vec![],
+        initiator: Some(format!("iqn.{name_}")),
         probe: Probe::default(),
         agent_key: None,
         capabilities: Default::default(),

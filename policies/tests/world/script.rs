@@ -163,6 +163,7 @@ fn node(name: NodeId, options: &mut BTreeMap<&str, &str>) -> Result<Node, String
         user: "ha".to_owned(),
         password: Sealed("sealed".to_owned()),
         cipher_suite: 17,
+        boot_device: None,
     });
     let port = |i| Ok(SwitchPort { provider: parse("rack")?, port: format!("{name}-{i}") });
     let agent_key = options.remove("agentless").is_none().then(|| Sealed("sealed".to_owned()));
@@ -176,13 +177,14 @@ fn node(name: NodeId, options: &mut BTreeMap<&str, &str>) -> Result<Node, String
     let domains = domains.map(|(key, value)| ((*key).into(), (*value).into())).collect();
     let capabilities = Capabilities::default();
     Ok(Node {
+        initiator: Some(format!("iqn.{name}")),
         name,
         identity,
         domains,
         labels,
         fencing,
         ports,
-        initiator: None,
+        boot_macs: vec![],
         probe,
         agent_key,
         capabilities,

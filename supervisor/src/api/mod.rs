@@ -5,6 +5,7 @@
 //! stands behind without saying so.
 
 pub mod answers;
+mod boot;
 mod change;
 pub mod compare;
 mod events;
@@ -21,6 +22,7 @@ mod read;
 mod serve;
 mod spares;
 
+pub use boot::boot_router;
 pub(crate) use change::read_json;
 pub use change::{Applying, Draining, Limited, Reason, Switch};
 pub use members::{NewMember, Transfer};

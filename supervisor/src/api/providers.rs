@@ -54,6 +54,9 @@ impl Facts<'_> {
             let (word, address) = match kind {
                 ProviderKind::Rack { url, .. } => ("rack", place(url)),
                 ProviderKind::Ovsdb { url, .. } => ("ovsdb", place(url)),
+                ProviderKind::Boot { urls, .. } => {
+                    ("boot", urls.iter().map(|url| url.authority()).collect::<Vec<_>>().join(" "))
+                }
                 ProviderKind::Exec { program, .. } => ("exec", program.to_string()),
             };
             ProviderLine {

@@ -1,4 +1,4 @@
-//! Accepts HTTPS connections and hands their requests to the router.
+//! Accepts connections, of HTTPS or of plain HTTP, and hands their requests to a router.
 //!
 //! Why it exists: `axum::serve` knows neither TLS nor limits. Here each connection has a place among
 //! `connections_max`, a time limit for its handshake and for each request's headers, and the name in its client
@@ -13,6 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -30,15 +31,15 @@ pub struct Peer {
 /// How long requests under way may take after the daemon was told to stop.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// Serves until `stop` becomes true or its sender is gone; then lets requests under way end.
+/// Serves HTTPS, or without `tls` plain HTTP, until `stop` becomes true or its sender is gone; then lets requests under way end.
 pub async fn serve(
     listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
+    tls: Option<Arc<rustls::ServerConfig>>,
     limits: Api,
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) {
-    let acceptor = TlsAcceptor::from(tls);
+    let acceptor = tls.map(TlsAcceptor::from);
     let places = Arc::new(Semaphore::new(limits.connections_max));
     let mut connections = JoinSet::new();
     loop {
@@ -87,16 +88,20 @@ async fn accept(
 async fn connection(
     stream: TcpStream,
     address: SocketAddr,
-    acceptor: TlsAcceptor,
+    acceptor: Option<TlsAcceptor>,
     limits: Api,
     router: Router,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) {
     let header_time = Duration::from_millis(limits.header_time_max.0);
     // Small answers must not wait for an acknowledgement (Nagle); that it cannot be set only costs time.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%address, %error, "set TCP_NODELAY");
     }
+    let Some(acceptor) = acceptor else {
+        let peer = Peer { caller: None, address };
+        return requests(stream, peer, header_time, router, stop).await;
+    };
     let handshake = acceptor.accept(stream).into_fallible();
     let stream = match tokio::time::timeout(header_time, handshake).await {
         Ok(Ok(stream)) => stream,
@@ -108,6 +113,18 @@ async fn connection(
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let peer = Peer { caller: certificate.and_then(caller_of_certificate), address };
+    requests(stream, peer, header_time, router, stop).await;
+}
+
+/// Answers the requests of one connection until it ends, or those under way if the daemon is told to stop.
+async fn requests(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    header_time: Duration,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
+    let address = peer.address;
     let service = TowerToHyperService::new(router.layer(Extension(peer)));
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(header_time);

@@ -104,8 +104,9 @@ pub fn node(detail: &NodeDetail, screen: &Screen) -> String {
         sheet.line("Serial", serial.clone());
     }
     let levels = described.fencing.iter().enumerate().map(|(level, device)| match device {
-        FenceDevice::Ipmi { address, user, cipher_suite, .. } => {
-            format!("level {}: IPMI at {address} as {user}, cipher suite {cipher_suite}", level + 1)
+        FenceDevice::Ipmi { address, user, cipher_suite, boot_device, password: _ } => {
+            let boots = boot_device.map_or(String::new(), |device| format!(", powers on from {device}"));
+            format!("level {}: IPMI at {address} as {user}, cipher suite {cipher_suite}{boots}", level + 1)
         }
     });
     let levels: Vec<String> = levels.collect();
@@ -114,6 +115,10 @@ pub fn node(detail: &NodeDetail, screen: &Screen) -> String {
     sheet.lines("Ports", described.ports.iter().map(|port| format!("{} at {}", port.port, port.provider)));
     sheet.lines("Checked", detail.checks.iter().map(|checked| super::checked(checked, screen)));
     sheet.line("Initiator", or_dash(described.initiator.clone()));
+    if !described.boot_macs.is_empty() {
+        let macs: Vec<String> = described.boot_macs.iter().map(ToString::to_string).collect();
+        sheet.line("Boots by", macs.join(" "));
+    }
     sheet.lines(
         "Probe",
         described

@@ -29,8 +29,11 @@ pub(crate) struct Daemon {
     pub(crate) home: Home,
     pub(crate) config: Arc<Config>,
     pub(crate) store: Store,
+    /// Where its boot service listens: of all loopback addresses, QEMU's user network reaches this one.
+    pub(crate) boot: SocketAddr,
     stop: watch::Sender<bool>,
     serving: tokio::task::JoinHandle<()>,
+    booting: tokio::task::JoinHandle<()>,
     pub(crate) flight: Flight,
     pub(crate) tape: Tape,
     _view: watch::Sender<Arc<View>>,
@@ -96,15 +99,31 @@ impl Daemon {
         };
         let listen: SocketAddr = config.member.api_socket().unwrap();
         let listener = tokio::net::TcpListener::bind(listen).await.unwrap();
+        let boot_router = api::boot_router(state.clone());
         let router = api::router(state);
         let serving = tokio::spawn(api::serve(
             listener,
-            credentials.api_server().unwrap(),
+            Some(credentials.api_server().unwrap()),
             config.api,
             router,
-            stopped,
+            stopped.clone(),
         ));
-        Daemon { home, config, store, stop, serving, flight, tape, _view: view_sender, _events: events }
+        let boot_listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let boot = boot_listener.local_addr().unwrap();
+        let booting = tokio::spawn(api::serve(boot_listener, None, config.api, boot_router, stopped));
+        Daemon {
+            home,
+            config,
+            store,
+            boot,
+            stop,
+            serving,
+            booting,
+            flight,
+            tape,
+            _view: view_sender,
+            _events: events,
+        }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -118,6 +137,7 @@ impl Daemon {
     pub(crate) async fn end(self) {
         self.stop.send_replace(true);
         self.serving.await.unwrap();
+        self.booting.await.unwrap();
         self.flight.close();
         self.store.shutdown().await;
     }

@@ -1,6 +1,7 @@
 //! The verbs of `hactl`, their arguments and their help.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use policies::{BootDevice, Mac};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -446,6 +447,12 @@ pub(crate) struct SpareAdd {
     /// The name by which storage knows it.
     #[arg(long, value_name = "IQN")]
     pub(crate) initiator: Option<String>,
+    /// Burned-in address of a network card that it starts from, for the boot service; may be repeated.
+    #[arg(long, value_name = "MAC")]
+    pub(crate) boot_mac: Vec<Mac>,
+    /// What its BMC lets it start from at each power-on: pxe, pxe-uefi, disk, disk-uefi.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) boot_device: Option<BootDevice>,
     /// What its kernel answers to when it runs.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) probe_tcp: Option<String>,

@@ -85,6 +85,7 @@ fn node(add: &SpareAdd, password: &str) -> Result<Node, Failure> {
         user: add.user.clone(),
         password: Sealed(password.to_owned()),
         cipher_suite: add.cipher_suite,
+        boot_device: add.boot_device,
     };
     Ok(Node {
         name,
@@ -93,6 +94,7 @@ fn node(add: &SpareAdd, password: &str) -> Result<Node, Failure> {
         labels: pairs("--label", &add.label)?,
         fencing: vec![device],
         ports: add.port.iter().map(port).collect::<Result<_, Failure>>()?,
+        boot_macs: add.boot_mac.clone(),
         initiator: add.initiator.clone(),
         probe: Probe { tcp: add.probe_tcp.clone(), ..Probe::default() },
         agent_key: None,
