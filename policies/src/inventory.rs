@@ -243,6 +243,15 @@ pub enum ProviderKind {
         /// What it is told that nobody else may know, sealed.
         secret: Option<Sealed>,
     },
+    /// A storage host on which `ha-storage` runs beside tgt (`docs/drivers/iscsi.md`).
+    Iscsi {
+        /// `https://host:port`; `http` on loopback only.
+        url: String,
+        /// The authority that signed its certificate, PEM; for `https`.
+        ca: Option<String>,
+        /// Bearer token, sealed.
+        token: Sealed,
+    },
 }
 
 /// How an OVSDB server is told who we are, and who it must be.
@@ -282,6 +291,13 @@ enum ProviderDocument {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         secret: Option<Sealed>,
     },
+    Iscsi {
+        name: ProviderId,
+        url: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ca: Option<String>,
+        token: Sealed,
+    },
 }
 
 impl ProviderKind {
@@ -291,6 +307,7 @@ impl ProviderKind {
             ProviderKind::Rack { token, .. } => Some(token),
             ProviderKind::Ovsdb { tls, .. } => tls.as_ref().map(|tls| &tls.key),
             ProviderKind::Exec { secret, .. } => secret.as_ref(),
+            ProviderKind::Iscsi { token, .. } => Some(token),
         }
     }
 
@@ -300,6 +317,7 @@ impl ProviderKind {
             ProviderKind::Rack { token, .. } => Some(token),
             ProviderKind::Ovsdb { tls, .. } => tls.as_mut().map(|tls| &mut tls.key),
             ProviderKind::Exec { secret, .. } => secret.as_mut(),
+            ProviderKind::Iscsi { token, .. } => Some(token),
         }
     }
 }
@@ -316,6 +334,9 @@ impl From<ProviderDocument> for Provider {
             ProviderDocument::Exec { name, program, settings, secret } => {
                 Provider { name, kind: ProviderKind::Exec { program, settings, secret } }
             }
+            ProviderDocument::Iscsi { name, url, ca, token } => {
+                Provider { name, kind: ProviderKind::Iscsi { url, ca, token } }
+            }
         }
     }
 }
@@ -330,6 +351,7 @@ impl From<Provider> for ProviderDocument {
             ProviderKind::Exec { program, settings, secret } => {
                 ProviderDocument::Exec { name, program, settings, secret }
             }
+            ProviderKind::Iscsi { url, ca, token } => ProviderDocument::Iscsi { name, url, ca, token },
         }
     }
 }

@@ -9,8 +9,10 @@
 mod carry_out;
 mod check;
 pub mod exec;
+pub mod iscsi;
 pub mod ovsdb;
 pub mod rack;
+pub mod storage;
 mod wish;
 
 pub use carry_out::carry_out;
@@ -32,6 +34,8 @@ pub enum Backend {
     Ovsdb(ovsdb::Ovsdb),
     /// A site's own program.
     Exec(exec::Exec),
+    /// A storage host with tgt.
+    Iscsi(iscsi::Iscsi),
 }
 
 /// Whoever keeps volumes, networks or boot sources and can be asked for a state of them.
@@ -159,6 +163,9 @@ impl Backend {
             ProviderKind::Exec { program, settings, secret: _ } => {
                 Ok(Backend::Exec(exec::Exec::new(program, settings, secret, programs)?))
             }
+            ProviderKind::Iscsi { url, ca, token: _ } => {
+                Ok(Backend::Iscsi(iscsi::Iscsi::new(url, ca.as_deref(), secret)?))
+            }
         }
     }
 }
@@ -169,6 +176,7 @@ impl Provider for Backend {
             Backend::Rack(rack) => rack.look(wish, deadline).await,
             Backend::Ovsdb(ovsdb) => ovsdb.look(wish, deadline).await,
             Backend::Exec(exec) => exec.look(wish, deadline).await,
+            Backend::Iscsi(iscsi) => iscsi.look(wish, deadline).await,
         }
     }
 
@@ -177,6 +185,7 @@ impl Provider for Backend {
             Backend::Rack(rack) => rack.check(check, deadline).await,
             Backend::Ovsdb(ovsdb) => ovsdb.check(check, deadline).await,
             Backend::Exec(exec) => exec.check(check, deadline).await,
+            Backend::Iscsi(iscsi) => iscsi.check(check, deadline).await,
         }
     }
 
@@ -191,6 +200,7 @@ impl Provider for Backend {
             Backend::Rack(rack) => rack.act(wish, token, permit, deadline).await,
             Backend::Ovsdb(ovsdb) => ovsdb.act(wish, token, permit, deadline).await,
             Backend::Exec(exec) => exec.act(wish, token, permit, deadline).await,
+            Backend::Iscsi(iscsi) => iscsi.act(wish, token, permit, deadline).await,
         }
     }
 }

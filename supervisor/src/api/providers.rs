@@ -55,6 +55,7 @@ impl Facts<'_> {
                 ProviderKind::Rack { url, .. } => ("rack", place(url)),
                 ProviderKind::Ovsdb { url, .. } => ("ovsdb", place(url)),
                 ProviderKind::Exec { program, .. } => ("exec", program.to_string()),
+                ProviderKind::Iscsi { url, .. } => ("iscsi", place(url)),
             };
             ProviderLine {
                 name: name.clone(),

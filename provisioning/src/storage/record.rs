@@ -1,0 +1,144 @@
+//! What is wished for each volume, on disk.
+//!
+//! Why it exists: tgt forgets everything; the holder of a volume and the newest token seen must outlive it and us.
+//! What it never does: a record that cannot be read is an error, never "nobody, no token".
+
+use policies::{LogIndex, VolumeId};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{Error, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Longest record that is read, in bytes.
+const RECORD_MAX: u64 = 16 * 1024;
+
+/// The wish for one volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Record {
+    /// Who may use it.
+    pub(super) holder: Option<String>,
+    /// The newest token seen.
+    pub(super) newest: LogIndex,
+    /// The target at tgt that may carry rights.
+    pub(super) target: Generation,
+}
+
+/// Which of tgt's targets for a volume may carry rights. A target that somebody lost is given up whole, since a login that had
+/// begun before the right was taken is checked no more; its number is never used again, so such a login finds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Generation {
+    /// The target of this number.
+    Current(u32),
+    /// None; numbers up to this one were used.
+    Spent(u32),
+}
+
+impl Default for Generation {
+    fn default() -> Self {
+        Generation::Spent(0)
+    }
+}
+
+impl Generation {
+    /// The greatest number used.
+    pub(super) fn last(self) -> u32 {
+        match self {
+            Generation::Current(tid) | Generation::Spent(tid) => tid,
+        }
+    }
+}
+
+/// A record could not be read or kept.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} {}", path.display())]
+pub struct RecordError {
+    doing: &'static str,
+    path: PathBuf,
+    source: Error,
+}
+
+/// The directory of records; locked, for two daemons would each give rights of their own.
+#[derive(Debug)]
+pub(super) struct Store {
+    directory: PathBuf,
+    _lock: File,
+}
+
+impl Store {
+    pub(super) fn open(directory: &Path) -> Result<Store, RecordError> {
+        let path = directory.join("lock");
+        let error = |doing, path: &Path| {
+            let path = path.to_owned();
+            move |source| RecordError { doing, path, source }
+        };
+        fs::create_dir_all(directory).map_err(error("make", directory))?;
+        let lock = File::create(&path).map_err(error("open", &path))?;
+        lock.try_lock().map_err(|source| RecordError {
+            doing: "lock (does another ha-storage run?)",
+            path,
+            source: source.into(),
+        })?;
+        Ok(Store { directory: directory.to_owned(), _lock: lock })
+    }
+
+    /// Absent: it was never changed.
+    pub(super) fn read(&self, volume: &VolumeId) -> Result<Option<Record>, RecordError> {
+        let path = self.path(volume);
+        let read = || {
+            let mut text = Vec::new();
+            let file = match File::open(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                file => file?,
+            };
+            file.take(RECORD_MAX).read_to_end(&mut text)?;
+            serde_json::from_slice(&text).map(Some).map_err(|error| Error::new(ErrorKind::InvalidData, error))
+        };
+        read().map_err(|source| RecordError { doing: "read", path: path.clone(), source })
+    }
+
+    /// Once this returns the record outlives a loss of power (rename(2), fsync(2) of file and directory).
+    pub(super) fn keep(&self, volume: &VolumeId, record: &Record) -> Result<(), RecordError> {
+        let path = self.path(volume);
+        let keep = || {
+            let new = path.with_extension("new");
+            let mut file = File::create(&new)?;
+            file.write_all(&serde_json::to_vec(record)?)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            File::open(&self.directory)?.sync_all()
+        };
+        keep().map_err(|source| RecordError { doing: "write", path: path.clone(), source })
+    }
+
+    fn path(&self, volume: &VolumeId) -> PathBuf {
+        self.directory.join(format!("{volume}.json"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_kept_and_a_broken_one_is_no_empty_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let volume: VolumeId = "v1".parse().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        assert_eq!(store.read(&volume).unwrap(), None);
+        let record = Record {
+            holder: Some("iqn.n1".to_owned()),
+            newest: LogIndex(7),
+            target: Generation::Current(3),
+        };
+        store.keep(&volume, &record).unwrap();
+        assert_eq!(store.read(&volume).unwrap(), Some(record));
+        for broken in ["", "{", "{}", r#"{"holder":null,"newest":1,"target":{"current":1},"x":1}"#] {
+            fs::write(directory.path().join("v1.json"), broken).unwrap();
+            assert!(store.read(&volume).is_err(), "{broken}");
+        }
+        let second = Store::open(directory.path()).unwrap_err();
+        assert!(second.to_string().contains("does another ha-storage run?"), "{second}");
+    }
+}
