@@ -13,6 +13,8 @@ use zeroize::Zeroizing;
 const FILE_MAX: u64 = 1024 * 1024;
 /// Longest iSCSI name, in bytes (RFC 7143 §4.2.7.2).
 const NAME_MAX: usize = 223;
+/// Longest name of a volume, in bytes: tgt's `SCSI_SN_LEN`, for it becomes the disk's serial number.
+const VOLUME_NAME_MAX: usize = 36;
 /// Shortest CHAP secret, in bytes (RFC 7143 §9.2.1: 96 bits).
 const CHAP_SECRET_MIN: usize = 12;
 /// Shortest bearer token, in bytes.
@@ -178,6 +180,9 @@ impl Config {
         }
         let (mut names, mut targets, mut backings) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for VolumeConfig { name, target, backing, .. } in &self.volumes {
+            if name.as_str().len() > VOLUME_NAME_MAX {
+                return bad(format!("volume {name}: a name has {VOLUME_NAME_MAX} characters at most here"));
+            }
             if !is_iscsi_name(target) {
                 return bad(format!("volume {name}: {target:?} is no iSCSI name"));
             }

@@ -259,6 +259,7 @@ impl Keeper {
                 let (volume, found) = (volume.name.clone(), lun.path.clone());
                 return Err(KeeperError::OtherBacking { volume, found });
             }
+            Some(lun) if lun.serial != volume.name.as_str() => return Ok(Step::NameLun(tid)),
             Some(_) => {}
         }
         match (holder, account) {
@@ -290,6 +291,7 @@ impl Keeper {
                 tgt.make_target(tid, volume).await
             }
             Step::MakeLun(tid) => tgt.make_lun(*tid, volume).await,
+            Step::NameLun(tid) => tgt.name_lun(*tid, volume).await,
             Step::DeleteTarget(tid) => tgt.delete_target(*tid).await,
             Step::Unbind(tid, rule) => tgt.unbind(*tid, rule).await,
             Step::UnbindAccount(tid, user) => tgt.unbind_account(*tid, user).await,
@@ -363,6 +365,7 @@ impl Book {
 enum Step {
     MakeTarget,
     MakeLun(u32),
+    NameLun(u32),
     DeleteTarget(u32),
     Unbind(u32, String),
     UnbindAccount(u32, String),
@@ -379,6 +382,7 @@ impl std::fmt::Display for Step {
         match self {
             Step::MakeTarget => write!(f, "make its target"),
             Step::MakeLun(tid) => write!(f, "make the logical unit of target {tid}"),
+            Step::NameLun(tid) => write!(f, "name the logical unit of target {tid}"),
             Step::DeleteTarget(tid) => write!(f, "give up target {tid}"),
             Step::Unbind(tid, rule) => write!(f, "take the right to target {tid} from {rule}"),
             Step::UnbindAccount(tid, user) => write!(f, "take account {user} from target {tid}"),

@@ -45,6 +45,8 @@ pub struct Lun {
     pub number: u64,
     /// Device or file behind it; tgt says `None` for its controller.
     pub path: String,
+    /// Its serial number.
+    pub serial: String,
 }
 
 /// The text is not what tgt prints.
@@ -181,6 +183,10 @@ fn add_lun(luns: &mut Vec<Lun>, depth: usize, text: &str) -> Option<()> {
             luns.last_mut()?.path = path.to_owned();
             Some(())
         }
+        (12, ("SCSI SN", serial)) => {
+            luns.last_mut()?.serial = serial.to_owned();
+            Some(())
+        }
         (12, _) => luns.last().map(|_| ()),
         _ => None,
     }
@@ -226,6 +232,7 @@ mod tests {
         let [controller, disk] = target.luns.as_slice() else { panic!("{:?}", target.luns) };
         assert_eq!((controller.number, controller.path.as_str()), (0, "None"));
         assert_eq!((disk.number, disk.path.as_str()), (1, "/srv/v1.img"));
+        assert_eq!(disk.serial, "beaf11");
         assert_eq!((target.accounts, target.rules), (vec!["u1".to_owned()], vec!["iqn.n1".to_owned()]));
         let free = targets(FREE).unwrap().remove(0);
         assert!(free.sessions.is_empty() && free.rules.is_empty());

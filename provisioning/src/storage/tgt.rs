@@ -87,8 +87,7 @@ impl Tgt {
         self.done(&doing, &["--mode", "target", "--op", "new", "--tid", &tid, "-T", &volume.target]).await
     }
 
-    /// Its logical unit. Its id and serial number come from the volume's name, not from tgt's numbers, so that nodes see the
-    /// same disk after a restart.
+    /// Its logical unit.
     pub(super) async fn make_lun(&self, tid: u32, volume: &VolumeConfig) -> Result<(), TgtError> {
         let doing = format!("make the logical unit of volume {}", volume.name);
         let (tid, lun, path) = (tid.to_string(), LUN.to_string(), volume.backing.to_string_lossy());
@@ -100,7 +99,14 @@ impl Tgt {
         let mut words = vec!["--mode", "logicalunit", "--op", "new", "--tid", &tid, "--lun", &lun];
         words.extend_from_slice(store);
         words.extend(["-b", &path]);
-        self.done(&doing, &words).await?;
+        self.done(&doing, &words).await
+    }
+
+    /// Gives it the volume's name as id and serial number. tgt's own come from its numbers, and nodes would see another disk
+    /// after each restart.
+    pub(super) async fn name_lun(&self, tid: u32, volume: &VolumeConfig) -> Result<(), TgtError> {
+        let doing = format!("name the logical unit of volume {}", volume.name);
+        let (tid, lun) = (tid.to_string(), LUN.to_string());
         let ids = format!("scsi_id={0},scsi_sn={0}", volume.name);
         let words = ["--mode", "logicalunit", "--op", "update", "--tid", &tid, "--lun", &lun, "--params", &ids];
         self.done(&doing, &words).await
