@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use provisioning::storage::{Config, Keeper, Tgt, serve};
+use provisioning::storage::{self, Config, Keeper, Tgt};
 use std::io::Write;
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
@@ -57,7 +57,7 @@ async fn main() -> Result<()> {
 }
 
 async fn check(config: &Config) -> Result<()> {
-    config.check_files().context("read the files that the configuration names")?;
+    storage::check(config).context("read the files that the configuration names")?;
     let targets = Tgt::new(config).targets().await.context("ask tgtd")?;
     let (volumes, initiators) = (config.volumes.len(), config.initiators.len());
     writeln!(
@@ -78,7 +78,5 @@ async fn run(config: Config) -> Result<()> {
         }
     };
     let keeper = Keeper::open(config.clone()).context("read what is wished for")?;
-    tracing::info!(listen = %config.listen, volumes = config.volumes.len(), "serving");
-    serve(&config, keeper, stop).await?;
-    Ok(())
+    storage::serve(&config, keeper, stop).await.context("serve")
 }

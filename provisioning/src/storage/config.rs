@@ -1,15 +1,19 @@
 //! The configuration of `ha-storage`.
 //!
-//! What it never does: it shows no secret; tokens and CHAP secrets are in files of their own.
+//! Why it exists: what an administrator writes is parsed once, here, and refused with the place and the reason.
+//! What it never does: it holds or shows no secret; those are in files of their own that nobody else may read.
 
 use policies::VolumeId;
 use serde::Deserialize;
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
-/// Longest configuration, key or token that is read, in bytes.
+/// Longest configuration, key or token that is read, in bytes. A thousand volumes have a fifth of it.
 const FILE_MAX: u64 = 1024 * 1024;
 /// Longest iSCSI name, in bytes (RFC 7143 §4.2.7.2).
 const NAME_MAX: usize = 223;
@@ -17,7 +21,7 @@ const NAME_MAX: usize = 223;
 const VOLUME_NAME_MAX: usize = 36;
 /// Shortest CHAP secret, in bytes (RFC 7143 §9.2.1: 96 bits).
 const CHAP_SECRET_MIN: usize = 12;
-/// Shortest bearer token, in bytes.
+/// Shortest bearer token, in bytes: 96 bits of base64.
 const TOKEN_MIN: usize = 16;
 /// Longest of either, in bytes; tgt cuts longer ones off.
 const SECRET_MAX: usize = 255;
@@ -141,23 +145,24 @@ impl Config {
         secret(&self.token_file, TOKEN_MIN)
     }
 
-    /// Reads every file that is named, as a first use would.
-    ///
-    /// # Errors
-    /// [`ConfigError`] if one is not there or not what it should be.
-    pub fn check_files(&self) -> Result<(), ConfigError> {
-        self.token()?;
-        for path in self.certificate.iter().chain(&self.key) {
-            read(path)?;
+    /// The secret of a CHAP account.
+    pub(super) fn chap_secret(&self, user: &str) -> Result<Zeroizing<String>, ConfigError> {
+        let is_his = |initiator: &&Initiator| initiator.chap_user.as_deref() == Some(user);
+        match self.initiators.iter().find(is_his).and_then(|his| his.chap_secret_file.as_ref()) {
+            Some(path) => secret(path, CHAP_SECRET_MIN),
+            None => Err(ConfigError::Value(format!("no [[initiator]] has the chap_user {user}"))),
         }
-        for initiator in &self.initiators {
-            initiator.chap()?;
-        }
-        for VolumeConfig { backing, .. } in &self.volumes {
-            std::fs::metadata(backing)
-                .map_err(|source| ConfigError::Read { path: backing.clone(), source })?;
-        }
-        Ok(())
+    }
+
+    /// Reads every CHAP secret, so that one that is missing is not found out in a failover.
+    pub(super) fn check_secrets(&self) -> Result<(), ConfigError> {
+        let mut users = self.initiators.iter().filter_map(|initiator| initiator.chap_user.as_ref());
+        users.try_for_each(|user| self.chap_secret(user).map(drop))
+    }
+
+    /// Whether there is something behind every volume.
+    pub(super) fn check_backings(&self) -> Result<(), ConfigError> {
+        self.volumes.iter().try_for_each(|volume| open(&volume.backing).map(drop))
     }
 
     pub(super) fn initiator(&self, name: &str) -> Option<&Initiator> {
@@ -218,36 +223,39 @@ impl Config {
     }
 }
 
-impl Initiator {
-    /// Its CHAP account and secret.
-    pub(super) fn chap(&self) -> Result<Option<(&str, Zeroizing<String>)>, ConfigError> {
-        match (&self.chap_user, &self.chap_secret_file) {
-            (Some(user), Some(path)) => Ok(Some((user, secret(path, CHAP_SECRET_MIN)?))),
-            (None, _) | (_, None) => Ok(None),
-        }
-    }
-}
-
 /// A name by which tgt's access list can name an initiator (RFC 7143 §4.2.7): nothing that it takes for an address or `ALL`.
-pub(super) fn is_iscsi_name(name: &str) -> bool {
+fn is_iscsi_name(name: &str) -> bool {
     let begins = ["iqn.", "eui.", "naa."].iter().any(|begin| name.starts_with(begin));
     begins
         && name.len() <= NAME_MAX
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.:".contains(&b))
 }
 
+fn open(path: &Path) -> Result<File, ConfigError> {
+    File::open(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+}
+
 /// A text file of bounded length.
 pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, ConfigError> {
-    use std::io::Read;
     let mut text = Zeroizing::new(String::new());
-    let file = std::fs::File::open(path);
-    file.and_then(|file| file.take(FILE_MAX).read_to_string(&mut text))
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    Ok(text)
+    let length = open(path)?.take(FILE_MAX + 1).read_to_string(&mut text);
+    match length.map_err(|source| ConfigError::Read { path: path.to_owned(), source })? as u64 > FILE_MAX {
+        true => Err(ConfigError::Value(format!("{}: it is longer than {FILE_MAX} bytes", path.display()))),
+        false => Ok(text),
+    }
+}
+
+/// The same for a file that nobody but its owner may use.
+pub(super) fn read_private(path: &Path) -> Result<Zeroizing<String>, ConfigError> {
+    let metadata = open(path)?.metadata();
+    match metadata.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?.mode() & 0o077 {
+        0 => read(path),
+        _ => Err(ConfigError::Value(format!("{}: others can use it; `chmod 600` it", path.display()))),
+    }
 }
 
 fn secret(path: &Path, min: usize) -> Result<Zeroizing<String>, ConfigError> {
-    let secret = Zeroizing::new(read(path)?.trim().to_owned());
+    let secret = Zeroizing::new(read_private(path)?.trim().to_owned());
     let is_plain = secret.bytes().all(|b| b.is_ascii_graphic() && b != b',');
     match is_plain && (min..=SECRET_MAX).contains(&secret.len()) {
         true => Ok(secret),
@@ -295,7 +303,29 @@ mod tests {
             let why = check(&GOOD.replace(old, new)).unwrap_err();
             assert!(why.contains(says), "{why}");
         }
-        let twice = GOOD.replace("[[initiator]]", "[[initiator]]\nname = \"iqn.2026-01.lab:n1\"\n[[initiator]]");
+        let twice =
+            GOOD.replace("[[initiator]]", "[[initiator]]\nname = \"iqn.2026-01.lab:n1\"\n[[initiator]]");
         assert!(check(&twice).unwrap_err().contains("another's"));
+    }
+
+    #[test]
+    fn a_secret_is_read_from_a_file_of_ones_own_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        let read = |mode: u32, text: &str| {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            secret(&path, CHAP_SECRET_MIN).map(|secret| secret.to_string()).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(0o600, "twelve-chars\n").as_deref(), Ok("twelve-chars"));
+        for (mode, text, says) in [
+            (0o640, "twelve-chars\n", "others can use it"),
+            (0o600, "eleven-char\n", "one line of 12 to"),
+            (0o600, "twelve-chars\nand more", "without spaces"),
+        ] {
+            let why = read(mode, text).unwrap_err();
+            assert!(why.contains(says) && !why.contains("twelve"), "{why}");
+        }
     }
 }

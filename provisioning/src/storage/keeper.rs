@@ -1,24 +1,26 @@
 //! Holds what is wished for, and makes tgt agree with it.
 //!
-//! What this is: one lock around the records and every change of tgt; [`Keeper::change`] for members, [`Keeper::tend`] for
-//! the clock. Why it exists: tgt's rights must at all times be a subset of what is on disk, also when tgtd or we were killed
-//! between any two steps. What it never does: it binds nobody but the recorded holder, and to no target but the recorded one.
+//! What this is: one lock around the records and every change of tgt; [`Keeper::look`] and [`Keeper::change`] for members,
+//! [`Keeper::tend`] for the clock. Each makes tgt agree first, so nobody is ever told of a state that is about to change.
+//! Why it exists: tgt's rights must at all times be a subset of what is on disk, also when tgtd or we were killed between any
+//! two steps. All can be cut short anywhere: there is no state but the record and tgt, and [`Keeper::tend`] goes on.
+//! What it never does: it binds nobody but the recorded holder, and to no target but the recorded one.
 
-use super::config::{Config, ConfigError, VolumeConfig, is_iscsi_name};
+use super::config::{Config, ConfigError, Initiator, VolumeConfig};
 use super::record::{Generation, Record, RecordError, Store};
 use super::show::Target;
 use super::tgt::{LUN, Tgt, TgtError};
 use crate::rack::{Conflict, NotThere, VolumeChange, VolumeState};
 use policies::VolumeId;
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// Longest time in which tgt is made to agree, for one volume; its steps take milliseconds. Then the member is told that
-/// nobody knows, and the next [`Keeper::tend`] goes on.
-const AGREE_MAX: Duration = Duration::from_secs(10);
-/// Pause between two readings while a session ends.
+/// Longest time in which a step is begun to make tgt agree, for one volume. Steps take milliseconds; only a session that ends
+/// once the disk has answered takes longer. Then the member is told that nobody knows, and the next [`Keeper::tend`] goes on.
+/// Longer would make other volumes wait behind a disk that hangs, shorter would give up slow ones.
+const AGREE_MAX: Duration = Duration::from_secs(5);
+/// Pause before a step is tried again, while a session ends.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// All volumes of this host.
@@ -26,13 +28,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub struct Keeper {
     config: Config,
     tgt: Tgt,
-    book: Mutex<Book>,
-}
-
-#[derive(Debug)]
-struct Book {
-    store: Store,
-    records: BTreeMap<VolumeId, Record>,
+    /// Whoever has it is the only one to change tgt: a target's number must not become another volume's between a reading and
+    /// the step that follows.
+    store: Mutex<Store>,
 }
 
 /// tgt could not be made to agree, or does not say.
@@ -58,28 +56,44 @@ pub enum KeeperError {
         source: ConfigError,
     },
     /// The holder is not in the configuration any more.
-    #[error("volume {volume}: its holder {holder} is no [[initiator]] of the configuration")]
+    #[error(
+        "volume {volume}: its holder {holder} is no [[initiator]] of the configuration; put it back, or revoke it"
+    )]
     Unknown {
         /// Which.
         volume: VolumeId,
         /// Who.
         holder: String,
     },
-    /// The target offers something else.
-    #[error("volume {volume}: its target offers {found}; stop ha-storage, delete the target, start again")]
+    /// Its target offers something else.
+    #[error(
+        "volume {volume}: its target {tid} offers {found}; `tgtadm --lld iscsi --mode target --op delete --tid {tid}`"
+    )]
     OtherBacking {
         /// Which.
         volume: VolumeId,
+        /// The target.
+        tid: u32,
         /// Its backing.
         found: String,
     },
+    /// Something else offers it, too, so nobody can tell who may use it.
+    #[error("volume {volume}: {target} (target {tid}) offers its backing, too; delete that with tgtadm")]
+    OtherTarget {
+        /// Which.
+        volume: VolumeId,
+        /// The other target, or its own with another logical unit.
+        target: String,
+        /// tgt's number for it.
+        tid: u32,
+    },
     /// It still does not agree.
-    #[error("volume {volume}: tgt does not come to what is wished for; last: {last}")]
+    #[error("volume {volume}: tgt does not come to what is wished for within {AGREE_MAX:?}; next: {next}")]
     Late {
         /// Which.
         volume: VolumeId,
-        /// The step that was last tried.
-        last: String,
+        /// What there is still to do.
+        next: String,
     },
 }
 
@@ -107,49 +121,43 @@ impl Keeper {
     /// [`RecordError`] if one cannot be read: without it nobody may be given anything.
     pub fn open(config: Config) -> Result<Keeper, RecordError> {
         let store = Store::open(&config.state)?;
-        let record = |volume: &VolumeConfig| {
-            Ok((volume.name.clone(), store.read(&volume.name)?.unwrap_or_default()))
-        };
-        let records = config.volumes.iter().map(record).collect::<Result<_, RecordError>>()?;
-        Ok(Keeper { tgt: Tgt::new(&config), config, book: Mutex::new(Book { store, records }) })
+        store.last()?;
+        Ok(Keeper { tgt: Tgt::new(&config), config, store: Mutex::new(store) })
     }
 
     /// Makes tgt agree for every volume; what went wrong with each.
     pub async fn tend(&self) -> Vec<KeeperError> {
-        let mut book = self.book.lock().await;
         let mut errors = vec![];
         for volume in &self.config.volumes {
-            errors.extend(self.agree(&mut book, volume).await.err());
+            // Locked for each anew: a member waits for one volume, not for all.
+            let store = self.store.lock().await;
+            errors.extend(self.agree(&store, volume).await.err());
         }
         errors
     }
 
-    /// What tgt says of a volume now.
+    /// What tgt says of a volume, once it agrees.
     ///
     /// # Errors
-    /// [`ChangeError::NotThere`] if there is none, [`ChangeError::Unknown`] if tgt does not say.
+    /// [`ChangeError::NotThere`] if there is none, [`ChangeError::Unknown`] if tgt does not say or does not agree.
     pub async fn look(&self, name: &str) -> Result<VolumeState, ChangeError> {
         let volume = self.volume(name)?;
-        let book = self.book.lock().await;
-        let targets = self.targets(volume).await.map_err(ChangeError::Unknown)?;
-        let newest = book.records.get(&volume.name).cloned().unwrap_or_default().newest;
-        let target = targets.iter().find(|target| target.name == volume.target);
-        Ok(VolumeState { newest, ..target.map(|target| self.read(target)).unwrap_or_default() })
+        let store = self.store.lock().await;
+        self.agree(&store, volume).await.map_err(ChangeError::Unknown)
     }
 
-    /// Writes the wish down, then makes tgt agree with it, then returns. Must not be cancelled: run it in a task of its own.
+    /// Writes the wish down, then makes tgt agree with it.
     ///
     /// # Errors
     /// [`ChangeError`].
     pub async fn change(&self, name: &str, change: &VolumeChange) -> Result<(), ChangeError> {
         let volume = self.volume(name)?;
-        let mut book = self.book.lock().await;
-        let record = book.records.get(&volume.name).cloned().unwrap_or_default();
-        let next = self.wish(&record, change)?;
-        if next != record {
-            book.keep(volume, next).map_err(ChangeError::Unknown)?;
-        }
-        self.agree(&mut book, volume).await.map_err(ChangeError::Unknown)
+        let store = self.store.lock().await;
+        let unknown = |error| ChangeError::Unknown(KeeperError::Record(error));
+        let next = self.wish(store.read(&volume.name).map_err(unknown)?, change)?;
+        // Also if nothing is new: the last time may have failed after the file was in place, before it was on the disk.
+        store.keep(&volume.name, &next).map_err(unknown)?;
+        self.agree(&store, volume).await.map(drop).map_err(ChangeError::Unknown)
     }
 
     fn volume(&self, name: &str) -> Result<&VolumeConfig, ChangeError> {
@@ -158,223 +166,219 @@ impl Keeper {
     }
 
     /// The record after the change.
-    fn wish(&self, record: &Record, change: &VolumeChange) -> Result<Record, ChangeError> {
+    fn wish(&self, record: Record, change: &VolumeChange) -> Result<Record, ChangeError> {
         let (VolumeChange::Attach { initiator, token } | VolumeChange::Revoke { initiator, token }) = change;
         if *token < record.newest {
             return Err(ChangeError::Conflict(Conflict::TokenTooOld { newest: record.newest }));
         }
-        let mut next = Record { newest: *token, ..record.clone() };
+        let record = Record { newest: *token, ..record };
+        let is_holder = record.holder.as_ref() == Some(initiator);
         match (change, &record.holder) {
-            (VolumeChange::Attach { .. }, Some(holder)) if holder != initiator => {
-                return Err(ChangeError::Conflict(Conflict::HeldByOther { holder: holder.clone() }));
+            (VolumeChange::Attach { .. }, Some(holder)) if !is_holder => {
+                Err(ChangeError::Conflict(Conflict::HeldByOther { holder: holder.clone() }))
             }
-            (VolumeChange::Attach { .. }, Some(_) | None) => {
-                if self.config.initiator(initiator).is_none() {
-                    let why = format!("{initiator} is no [[initiator]] of the configuration");
-                    return Err(ChangeError::BadWords(why));
-                }
-                next.holder = Some(initiator.clone());
+            (VolumeChange::Attach { .. }, _) if self.config.initiator(initiator).is_none() => {
+                Err(ChangeError::BadWords(format!("{initiator} is no [[initiator]] of the configuration")))
             }
-            (VolumeChange::Revoke { .. }, holder) => {
-                if !is_iscsi_name(initiator) {
-                    return Err(ChangeError::BadWords(format!("{initiator:?} is no iSCSI name")));
-                }
-                if holder.as_ref() == Some(initiator) {
-                    next.holder = None;
-                    next.target = Generation::Spent(record.target.last());
-                }
+            (VolumeChange::Attach { .. }, _) => Ok(Record { holder: Some(initiator.clone()), ..record }),
+            (VolumeChange::Revoke { .. }, _) if is_holder => {
+                Ok(Record { holder: None, target: Generation::Spent(record.target.last()), ..record })
             }
+            (VolumeChange::Revoke { .. }, _) => Ok(record),
         }
-        Ok(next)
     }
 
-    async fn targets(&self, volume: &VolumeConfig) -> Result<Vec<Target>, KeeperError> {
-        self.tgt.targets().await.map_err(|source| KeeperError::Tgt { volume: volume.name.clone(), source })
-    }
-
-    /// One step at a time, each followed by a new reading, until a reading is as wished.
-    async fn agree(&self, book: &mut Book, volume: &VolumeConfig) -> Result<(), KeeperError> {
+    /// One step at a time, each followed by a new reading, until there is nothing to do: what that reading says.
+    async fn agree(&self, store: &Store, volume: &VolumeConfig) -> Result<VolumeState, KeeperError> {
         let end = Instant::now() + AGREE_MAX;
         let mut last = None;
         loop {
-            let targets = self.targets(volume).await?;
-            let record = book.records.get(&volume.name).cloned().unwrap_or_default();
+            let record = store.read(&volume.name).map_err(KeeperError::Record)?;
+            let targets = self.tgt.targets().await.map_err(|source| KeeperError::tgt(volume, source))?;
             let target = targets.iter().find(|target| target.name == volume.target);
-            let step = self.step(volume, &record, target)?;
-            if let Step::Done = step {
-                return Ok(());
-            }
+            let Some(step) = self.step(volume, &record, &targets, target)? else {
+                return Ok(state(&record, target));
+            };
             if Instant::now() >= end {
-                let last = last.unwrap_or_else(|| step.to_string());
-                return Err(KeeperError::Late { volume: volume.name.clone(), last });
+                return Err(KeeperError::Late { volume: volume.name.clone(), next: step.to_string() });
             }
-            let waits = matches!(step, Step::Wait);
-            // A step may fail because the world has moved on meanwhile (a session that ended by itself); the next reading says
-            // what there is to do now.
-            if let Err(error) = self.go(book, volume, &record, &targets, &step).await? {
-                last = Some(policies::causes(&error));
-                tokio::time::sleep(PAUSE).await;
-            } else if waits {
-                tokio::time::sleep(PAUSE).await;
+            match last.as_ref() == Some(&step) {
+                true => tokio::time::sleep(PAUSE).await,
+                false => tracing::info!(volume = %volume.name, "{step}"),
             }
+            match self.go(store, volume, &record, &targets, &step).await {
+                // Who has to go may have gone by himself; the next reading tells.
+                Err(KeeperError::Tgt { .. }) if step.takes() && Instant::now() < end => {}
+                gone => gone?,
+            }
+            last = Some(step);
         }
     }
 
-    /// What to do next. Taking comes before giving; who has lost a right loses the whole target.
+    /// What to do next; none: tgt agrees. Taking comes before giving, and nothing stands in the way of taking. A target is one
+    /// holder's: it is made for him and given up with his right.
     fn step(
         &self,
         volume: &VolumeConfig,
         record: &Record,
+        targets: &[Target],
         target: Option<&Target>,
-    ) -> Result<Step, KeeperError> {
-        let Some(target) = target else { return Ok(Step::MakeTarget) };
-        let tid = target.tid;
-        let is_ours = record.target == Generation::Current(tid);
-        let holder = record.holder.as_deref().filter(|_| is_ours);
-        let account = holder.and_then(|name| self.config.initiator(name)).and_then(|i| i.chap_user.as_deref());
-        if let Some(rule) = target.rules.iter().find(|rule| Some(rule.as_str()) != holder) {
-            return Ok(Step::Unbind(tid, rule.clone()));
+    ) -> Result<Option<Step>, KeeperError> {
+        let holder = record.holder.as_deref();
+        let Some(target) = target else {
+            alone(volume, targets)?;
+            return Ok(holder.map(|_| Step::MakeTarget));
+        };
+        let owner = holder.filter(|_| record.target == Generation::Current(target.tid));
+        if let Some(step) = put_out(target, owner) {
+            return Ok(Some(step));
         }
-        let is_open = account.is_some_and(|account| !target.accounts.iter().any(|name| name == account));
-        if let (true, Some(rule)) = (is_open, target.rules.first()) {
-            // Somebody took the account away: without it the name alone would do.
-            return Ok(Step::Unbind(tid, rule.clone()));
-        }
-        let mut strangers = target.sessions.iter().filter(|session| Some(session.initiator.as_str()) != holder);
-        if let Some(stranger) = strangers.next() {
-            return Ok(match stranger.connections.first() {
-                Some(cid) => Step::EndConnection(tid, stranger.sid, *cid),
-                None => Step::Wait,
-            });
-        }
-        if let Some(stranger) = target.accounts.iter().find(|name| Some(name.as_str()) != account) {
-            return Ok(Step::UnbindAccount(tid, stranger.clone()));
-        }
-        if !is_ours {
-            return Ok(Step::DeleteTarget(tid));
-        }
-        match target.luns.iter().find(|lun| lun.number == LUN) {
-            None => return Ok(Step::MakeLun(tid)),
-            Some(lun) if volume.backing.to_str() != Some(&lun.path) => {
-                let (volume, found) = (volume.name.clone(), lun.path.clone());
-                return Err(KeeperError::OtherBacking { volume, found });
-            }
-            Some(lun) if lun.serial != volume.name.as_str() => return Ok(Step::NameLun(tid)),
-            Some(_) => {}
-        }
-        match (holder, account) {
-            (None, _) => Ok(Step::Done),
-            (Some(_), Some(account)) if is_open => Ok(Step::BindAccount(tid, account.to_owned())),
-            (Some(_), _) if !target.rules.is_empty() => Ok(Step::Done),
-            (Some(holder), _) if self.config.initiator(holder).is_none() => {
-                Err(KeeperError::Unknown { volume: volume.name.clone(), holder: holder.to_owned() })
-            }
-            (Some(holder), _) => Ok(Step::Bind(tid, holder.to_owned())),
+        let Some(owner) = owner else { return Ok(Some(Step::DeleteTarget(target.tid))) };
+        alone(volume, targets)?;
+        match self.config.initiator(owner) {
+            Some(initiator) => furnish(volume, target, initiator),
+            None => Err(KeeperError::Unknown { volume: volume.name.clone(), holder: owner.to_owned() }),
         }
     }
 
     async fn go(
         &self,
-        book: &mut Book,
+        store: &Store,
         volume: &VolumeConfig,
         record: &Record,
         targets: &[Target],
         step: &Step,
-    ) -> Result<Result<(), TgtError>, KeeperError> {
-        tracing::info!(volume = %volume.name, "{step}");
+    ) -> Result<(), KeeperError> {
         let tgt = &self.tgt;
-        Ok(match step {
+        let gone = match step {
             Step::MakeTarget => {
-                let used = book.records.values().map(|record| record.target.last());
-                let tid = used.chain(targets.iter().map(|target| target.tid)).max().unwrap_or(0) + 1;
-                book.keep(volume, Record { target: Generation::Current(tid), ..record.clone() })?;
+                let last = store.last().map_err(KeeperError::Record)?;
+                let tid = targets.iter().map(|target| target.tid).fold(last, u32::max).saturating_add(1);
+                let next = Record { target: Generation::Current(tid), ..record.clone() };
+                store.keep(&volume.name, &next).map_err(KeeperError::Record)?;
                 tgt.make_target(tid, volume).await
             }
             Step::MakeLun(tid) => tgt.make_lun(*tid, volume).await,
             Step::NameLun(tid) => tgt.name_lun(*tid, volume).await,
-            Step::DeleteTarget(tid) => tgt.delete_target(*tid).await,
-            Step::Unbind(tid, rule) => tgt.unbind(*tid, rule).await,
-            Step::UnbindAccount(tid, user) => tgt.unbind_account(*tid, user).await,
-            Step::EndConnection(tid, sid, cid) => tgt.end_connection(*tid, *sid, *cid).await,
-            Step::BindAccount(tid, user) => {
-                let made = match self.tgt.accounts().await {
-                    Ok(accounts) if accounts.contains(user) => Ok(()),
-                    Ok(_) => self.make_account(volume, record, user).await?,
-                    Err(error) => Err(error),
-                };
-                match made {
-                    Ok(()) => tgt.bind_account(*tid, user).await,
-                    Err(error) => Err(error),
-                }
-            }
+            Step::BindAccount(tid, user) => return self.bind_account(volume, *tid, user).await,
             Step::Bind(tid, holder) => tgt.bind(*tid, holder).await,
-            Step::Wait | Step::Done => Ok(()),
-        })
+            Step::Unbind(tid, rule) => tgt.unbind(*tid, rule).await,
+            Step::EndConnection(tid, sid, cid) => tgt.end_connection(*tid, *sid, *cid).await,
+            Step::Wait => Ok(()),
+            Step::UnbindAccount(tid, user) => tgt.unbind_account(*tid, user).await,
+            Step::DeleteTarget(tid) => tgt.delete_target(*tid).await,
+        };
+        gone.map_err(|source| KeeperError::tgt(volume, source))
     }
 
-    async fn make_account(
-        &self,
-        volume: &VolumeConfig,
-        record: &Record,
-        user: &str,
-    ) -> Result<Result<(), TgtError>, KeeperError> {
-        let initiator = record.holder.as_deref().and_then(|holder| self.config.initiator(holder));
-        let chap = initiator.map_or(Ok(None), |initiator| initiator.chap());
-        let chap = chap.map_err(|source| KeeperError::Secret { volume: volume.name.clone(), source })?;
-        match chap {
-            Some((_, secret)) => Ok(self.tgt.make_account(user, &secret).await),
-            None => Ok(Ok(())),
+    /// tgt keeps accounts beside its targets; a new tgtd has none.
+    async fn bind_account(&self, volume: &VolumeConfig, tid: u32, user: &str) -> Result<(), KeeperError> {
+        let tgt = |source| KeeperError::tgt(volume, source);
+        if !self.tgt.accounts().await.map_err(tgt)?.iter().any(|account| account == user) {
+            let secret = self.config.chap_secret(user);
+            let secret =
+                secret.map_err(|source| KeeperError::Secret { volume: volume.name.clone(), source })?;
+            self.tgt.make_account(user, &secret).await.map_err(tgt)?;
         }
-    }
-
-    /// A right that is only half there, or that asks for no secret where there is one, is said with words that are no
-    /// initiator's name: it is neither attached nor revoked.
-    fn read(&self, target: &Target) -> VolumeState {
-        let mut holders: BTreeSet<String> = target.rules.iter().cloned().collect();
-        for initiator in &self.config.initiators {
-            let Some(user) = &initiator.chap_user else { continue };
-            let is_named = target.rules.contains(&initiator.name);
-            match (is_named, target.accounts.contains(user)) {
-                (true, true) | (false, false) => {}
-                (true, false) => drop(holders.insert(format!("{} without account", initiator.name))),
-                (false, true) => {
-                    holders.extend([initiator.name.clone(), format!("account {user} without name")]);
-                }
-            }
-        }
-        let sessions: BTreeSet<String> = target.sessions.iter().map(|session| session.initiator.clone()).collect();
-        VolumeState {
-            holders: holders.into_iter().collect(),
-            sessions: sessions.into_iter().collect(),
-            ..VolumeState::default()
-        }
+        self.tgt.bind_account(tid, user).await.map_err(tgt)
     }
 }
 
-impl Book {
-    /// On disk first, then in memory.
-    fn keep(&mut self, volume: &VolumeConfig, record: Record) -> Result<(), KeeperError> {
-        self.store.keep(&volume.name, &record).map_err(KeeperError::Record)?;
-        self.records.insert(volume.name.clone(), record);
-        Ok(())
+/// What a reading says. Sessions are named as often as they are.
+fn state(record: &Record, target: Option<&Target>) -> VolumeState {
+    let (holders, sessions) = match target {
+        Some(target) => (target.rules.clone(), target.sessions.iter().map(|s| s.initiator.clone()).collect()),
+        None => (vec![], vec![]),
+    };
+    VolumeState { holders, sessions, newest: record.newest }
+}
+
+/// Refuses a volume whose backing is offered a second time, for instance by the target that it had in an older configuration.
+fn alone(volume: &VolumeConfig, targets: &[Target]) -> Result<(), KeeperError> {
+    let luns = targets.iter().flat_map(|target| target.luns.iter().map(move |lun| (target, lun)));
+    let mut others = luns.filter(|(target, lun)| (&target.name, lun.number) != (&volume.target, LUN));
+    match others.find(|(_, lun)| volume.backing.to_str() == Some(&lun.path)) {
+        None => Ok(()),
+        Some((target, _)) => Err(KeeperError::OtherTarget {
+            volume: volume.name.clone(),
+            target: target.name.clone(),
+            tid: target.tid,
+        }),
     }
 }
 
-/// One change of tgt.
+/// The next step to rid a target of everybody but its owner: first nobody can log in any more, then nobody is logged in.
+fn put_out(target: &Target, owner: Option<&str>) -> Option<Step> {
+    let tid = target.tid;
+    if let Some(rule) = target.rules.iter().find(|rule| Some(rule.as_str()) != owner) {
+        return Some(Step::Unbind(tid, rule.clone()));
+    }
+    let stranger = target.sessions.iter().find(|session| Some(session.initiator.as_str()) != owner)?;
+    Some(match stranger.connections.first() {
+        Some(cid) => Step::EndConnection(tid, stranger.sid, *cid),
+        None => Step::Wait,
+    })
+}
+
+/// The next step until a target offers its volume to its owner: the name comes last, for without an account in front of it the
+/// name alone would do.
+fn furnish(volume: &VolumeConfig, target: &Target, owner: &Initiator) -> Result<Option<Step>, KeeperError> {
+    let tid = target.tid;
+    let account = owner.chap_user.as_ref().filter(|user| !target.accounts.contains(user));
+    if let (Some(_), Some(rule)) = (account, target.rules.first()) {
+        return Ok(Some(Step::Unbind(tid, rule.clone())));
+    }
+    if let Some(stranger) = target.accounts.iter().find(|user| Some(*user) != owner.chap_user.as_ref()) {
+        return Ok(Some(Step::UnbindAccount(tid, stranger.clone())));
+    }
+    match target.luns.iter().find(|lun| lun.number == LUN) {
+        None => return Ok(Some(Step::MakeLun(tid))),
+        Some(lun) if volume.backing.to_str() != Some(&lun.path) => {
+            let (volume, found) = (volume.name.clone(), lun.path.clone());
+            return Err(KeeperError::OtherBacking { volume, tid, found });
+        }
+        Some(lun) if lun.serial != volume.name.as_str() => return Ok(Some(Step::NameLun(tid))),
+        Some(_) => {}
+    }
+    Ok(match account {
+        Some(account) => Some(Step::BindAccount(tid, account.clone())),
+        None if target.rules.is_empty() => Some(Step::Bind(tid, owner.name.clone())),
+        None => None,
+    })
+}
+
+impl KeeperError {
+    fn tgt(volume: &VolumeConfig, source: TgtError) -> KeeperError {
+        KeeperError::Tgt { volume: volume.name.clone(), source }
+    }
+}
+
+/// One change of tgt; targets, sessions and connections by tgt's numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     MakeTarget,
     MakeLun(u32),
     NameLun(u32),
-    DeleteTarget(u32),
-    Unbind(u32, String),
-    UnbindAccount(u32, String),
-    EndConnection(u32, u64, u32),
     BindAccount(u32, String),
     Bind(u32, String),
-    /// A session without a connection is about to end.
+    Unbind(u32, String),
+    EndConnection(u32, u64, u32),
+    /// A session without a connection is about to end: the disk still has a command of it.
     Wait,
-    Done,
+    UnbindAccount(u32, String),
+    DeleteTarget(u32),
+}
+
+impl Step {
+    /// Whether it takes something, which may have gone already.
+    fn takes(&self) -> bool {
+        match self {
+            Step::Unbind(..) | Step::EndConnection(..) | Step::Wait => true,
+            Step::UnbindAccount(..) | Step::DeleteTarget(_) => true,
+            Step::MakeTarget | Step::MakeLun(_) | Step::NameLun(_) => false,
+            Step::BindAccount(..) | Step::Bind(..) => false,
+        }
+    }
 }
 
 impl std::fmt::Display for Step {
@@ -383,16 +387,15 @@ impl std::fmt::Display for Step {
             Step::MakeTarget => write!(f, "make its target"),
             Step::MakeLun(tid) => write!(f, "make the logical unit of target {tid}"),
             Step::NameLun(tid) => write!(f, "name the logical unit of target {tid}"),
-            Step::DeleteTarget(tid) => write!(f, "give up target {tid}"),
+            Step::BindAccount(tid, user) => write!(f, "ask for account {user} at target {tid}"),
+            Step::Bind(tid, holder) => write!(f, "give the right to target {tid} to {holder}"),
             Step::Unbind(tid, rule) => write!(f, "take the right to target {tid} from {rule}"),
-            Step::UnbindAccount(tid, user) => write!(f, "take account {user} from target {tid}"),
             Step::EndConnection(tid, sid, cid) => {
                 write!(f, "end connection {cid} of session {sid} with target {tid}")
             }
-            Step::BindAccount(tid, user) => write!(f, "ask for account {user} at target {tid}"),
-            Step::Bind(tid, holder) => write!(f, "give the right to target {tid} to {holder}"),
             Step::Wait => write!(f, "wait for a session to end"),
-            Step::Done => write!(f, "nothing to do"),
+            Step::UnbindAccount(tid, user) => write!(f, "take account {user} from target {tid}"),
+            Step::DeleteTarget(tid) => write!(f, "give up target {tid}"),
         }
     }
 }

@@ -15,5 +15,5 @@ mod tgt;
 pub use config::{Config, ConfigError, Initiator, VolumeConfig};
 pub use keeper::{ChangeError, Keeper, KeeperError};
 pub use record::RecordError;
-pub use serve::{ServeError, serve};
+pub use serve::{ServeError, check, serve};
 pub use tgt::{Tgt, TgtError};

@@ -1,7 +1,7 @@
 //! What is wished for each volume, on disk.
 //!
 //! Why it exists: tgt forgets everything; the holder of a volume and the newest token seen must outlive it and us.
-//! What it never does: a record that cannot be read is an error, never "nobody, no token".
+//! What it never does: it keeps nothing in memory, and takes a record that cannot be read for "nobody, no token".
 
 use policies::{LogIndex, VolumeId};
 use serde::{Deserialize, Serialize};
@@ -67,35 +67,51 @@ pub(super) struct Store {
 }
 
 impl Store {
+    /// Makes the directory if it is not there; the one above it must be.
     pub(super) fn open(directory: &Path) -> Result<Store, RecordError> {
-        let path = directory.join("lock");
+        let lock = directory.join("lock");
         let error = |doing, path: &Path| {
             let path = path.to_owned();
             move |source| RecordError { doing, path, source }
         };
-        fs::create_dir_all(directory).map_err(error("make", directory))?;
-        let lock = File::create(&path).map_err(error("open", &path))?;
-        lock.try_lock().map_err(|source| RecordError {
-            doing: "lock (does another ha-storage run?)",
-            path,
-            source: source.into(),
-        })?;
-        Ok(Store { directory: directory.to_owned(), _lock: lock })
+        match fs::create_dir(directory) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            // Without this a loss of power could take the directory with all records in it.
+            made => made.and_then(|()| File::open(directory.join(".."))?.sync_all()),
+        }
+        .map_err(error("make", directory))?;
+        let file = File::create(&lock).map_err(error("open", &lock))?;
+        let locked = file.try_lock().map_err(Error::from);
+        locked.map_err(error("lock (does another ha-storage run?)", &lock))?;
+        Ok(Store { directory: directory.to_owned(), _lock: file })
     }
 
-    /// Absent: it was never changed.
-    pub(super) fn read(&self, volume: &VolumeId) -> Result<Option<Record>, RecordError> {
+    /// Nobody and no token if it was never changed.
+    pub(super) fn read(&self, volume: &VolumeId) -> Result<Record, RecordError> {
         let path = self.path(volume);
-        let read = || {
-            let mut text = Vec::new();
-            let file = match File::open(&path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-                file => file?,
-            };
-            file.take(RECORD_MAX).read_to_end(&mut text)?;
-            serde_json::from_slice(&text).map(Some).map_err(|error| Error::new(ErrorKind::InvalidData, error))
+        match read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Record::default()),
+            read => read.map_err(|source| RecordError { doing: "read", path, source }),
+        }
+    }
+
+    /// The greatest number that any volume's target has had, also of volumes that are configured no more.
+    pub(super) fn last(&self) -> Result<u32, RecordError> {
+        let last = || {
+            let mut last = 0;
+            for entry in fs::read_dir(&self.directory)? {
+                let path = entry?.path();
+                if path.extension().is_some_and(|extension| extension == "json") {
+                    last = last.max(read(&path)?.target.last());
+                }
+            }
+            Ok(last)
         };
-        read().map_err(|source| RecordError { doing: "read", path: path.clone(), source })
+        last().map_err(|source| RecordError {
+            doing: "read the records in",
+            path: self.directory.clone(),
+            source,
+        })
     }
 
     /// Once this returns the record outlives a loss of power (rename(2), fsync(2) of file and directory).
@@ -117,6 +133,12 @@ impl Store {
     }
 }
 
+fn read(path: &Path) -> Result<Record, Error> {
+    let mut text = Vec::new();
+    File::open(path)?.take(RECORD_MAX).read_to_end(&mut text)?;
+    serde_json::from_slice(&text).map_err(|error| Error::new(ErrorKind::InvalidData, error))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,17 +148,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let volume: VolumeId = "v1".parse().unwrap();
         let store = Store::open(directory.path()).unwrap();
-        assert_eq!(store.read(&volume).unwrap(), None);
-        let record = Record {
-            holder: Some("iqn.n1".to_owned()),
-            newest: LogIndex(7),
-            target: Generation::Current(3),
-        };
+        assert_eq!(store.read(&volume).unwrap(), Record::default());
+        let record =
+            Record { holder: Some("iqn.n1".to_owned()), newest: LogIndex(7), target: Generation::Current(3) };
+        assert_eq!(store.last().unwrap(), 0);
         store.keep(&volume, &record).unwrap();
-        assert_eq!(store.read(&volume).unwrap(), Some(record));
+        assert_eq!((store.read(&volume).unwrap(), store.last().unwrap()), (record, 3));
         for broken in ["", "{", "{}", r#"{"holder":null,"newest":1,"target":{"current":1},"x":1}"#] {
             fs::write(directory.path().join("v1.json"), broken).unwrap();
-            assert!(store.read(&volume).is_err(), "{broken}");
+            assert!(store.read(&volume).is_err() && store.last().is_err(), "{broken}");
         }
         let second = Store::open(directory.path()).unwrap_err();
         assert!(second.to_string().contains("does another ha-storage run?"), "{second}");

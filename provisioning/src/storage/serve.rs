@@ -1,9 +1,9 @@
 //! Speaks with the members: HTTPS, a bearer token, the rack's words for volumes.
 //!
 //! Why it exists: the look and the change of a volume, and nothing else, leave the storage host.
-//! What it never does: it answers nobody without the token, and takes "cannot tell" for no answer of either kind (503).
+//! What it never does: it answers nobody without the token, and says nothing of a volume of which tgt says nothing (503).
 
-use super::config::{Config, ConfigError, read};
+use super::config::{Config, ConfigError, read, read_private};
 use super::keeper::{ChangeError, Keeper};
 use crate::rack::VolumeChange;
 use axum::body::Bytes;
@@ -19,6 +19,7 @@ use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use subtle::ConstantTimeEq;
@@ -43,11 +44,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// It cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// A file.
-    #[error("prepare to serve")]
-    Config(#[source] ConfigError),
+    /// A file that the configuration names.
+    #[error(transparent)]
+    Config(ConfigError),
     /// Certificate or key.
-    #[error("set up TLS")]
+    #[error("set up TLS with `certificate` and `key`")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The address.
     #[error("listen on {address}")]
@@ -65,7 +66,22 @@ struct Api {
     token: Arc<Zeroizing<String>>,
 }
 
-/// Makes tgt agree, then serves until `stop` resolves; tgt keeps what it has then.
+/// Reads every file that the configuration names, as [`serve`] does, and looks for the volumes' backings.
+///
+/// # Errors
+/// [`ServeError`] that says which and why.
+pub fn check(config: &Config) -> Result<(), ServeError> {
+    prepare(config)?;
+    config.check_backings().map_err(ServeError::Config)
+}
+
+fn prepare(config: &Config) -> Result<(Zeroizing<String>, Option<TlsAcceptor>), ServeError> {
+    let token = config.token().map_err(ServeError::Config)?;
+    config.check_secrets().map_err(ServeError::Config)?;
+    Ok((token, acceptor(config)?))
+}
+
+/// Serves, and has tgt agree again and again, until `stop` resolves; tgt keeps what it has then.
 ///
 /// # Errors
 /// [`ServeError`] if it cannot begin.
@@ -74,17 +90,18 @@ pub async fn serve(
     keeper: Keeper,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let token = Arc::new(config.token().map_err(ServeError::Config)?);
-    let tls = acceptor(config)?;
+    let (token, tls) = prepare(config)?;
     let keeper = Arc::new(keeper);
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| ServeError::Listen { address: config.listen, source })?;
-    let router = router(Api { keeper: Arc::clone(&keeper), token });
-    let mut tasks = JoinSet::new();
-    tasks.spawn(tend(keeper));
+    tracing::info!(listen = %config.listen, volumes = config.volumes.len(), "serving");
+    let router = router(Api { keeper: Arc::clone(&keeper), token: Arc::new(token) });
+    let mut connections = JoinSet::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    tokio::pin!(stop);
+    // Not a task: if it ever panicked the process has to end, for nobody would give the holder his rights back.
+    let tending = tend(&keeper);
+    tokio::pin!(stop, tending);
     loop {
         let accept = async {
             let place = Arc::clone(&places).acquire_owned().await;
@@ -92,15 +109,16 @@ pub async fn serve(
         };
         tokio::select! {
             () = &mut stop => return Ok(()),
-            Some(ended) = tasks.join_next() => {
+            never = &mut tending => match never {},
+            Some(ended) = connections.join_next() => {
                 if let Err(error) = ended {
-                    tracing::error!(%error, "a task of ours has panicked");
+                    tracing::error!(%error, "a connection has panicked");
                 }
             }
             (place, accepted) = accept => match accepted {
                 Ok((stream, address)) => {
                     let (tls, router) = (tls.clone(), router.clone());
-                    tasks.spawn(async move {
+                    connections.spawn(async move {
                         connection(stream, tls, router).await;
                         tracing::debug!(%address, "connection ended");
                         drop(place);
@@ -115,8 +133,8 @@ pub async fn serve(
     }
 }
 
-/// Has tgt agree again and again: tgtd may have been restarted, or somebody else has changed a target of ours.
-async fn tend(keeper: Arc<Keeper>) {
+/// tgtd may have been restarted, or somebody else has changed a target of ours.
+async fn tend(keeper: &Keeper) -> Infallible {
     let mut every = tokio::time::interval(TEND_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut before = vec![];
@@ -124,7 +142,9 @@ async fn tend(keeper: Arc<Keeper>) {
         every.tick().await;
         let errors: Vec<String> = keeper.tend().await.iter().map(|error| policies::causes(error)).collect();
         if errors != before {
-            errors.iter().for_each(|error| tracing::warn!(error, "tgt does not agree with what is wished for"));
+            errors
+                .iter()
+                .for_each(|error| tracing::warn!(error, "tgt does not agree with what is wished for"));
             if errors.is_empty() {
                 tracing::info!("tgt agrees with what is wished for");
             }
@@ -135,8 +155,8 @@ async fn tend(keeper: Arc<Keeper>) {
 
 fn acceptor(config: &Config) -> Result<Option<TlsAcceptor>, ServeError> {
     let (Some(certificate), Some(key)) = (&config.certificate, &config.key) else { return Ok(None) };
-    let (chain, key) =
-        (read(certificate).map_err(ServeError::Config)?, read(key).map_err(ServeError::Config)?);
+    let chain = read(certificate).map_err(ServeError::Config)?;
+    let key = read_private(key).map_err(ServeError::Config)?;
     let build = || -> Result<ServerConfig, Box<dyn std::error::Error + Send + Sync>> {
         let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
@@ -201,15 +221,9 @@ async fn change(State(api): State<Api>, Path(name): Path<String>, body: Bytes) -
         Ok(change) => change,
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
-    // A task of its own, for it must go on if the member hangs up.
-    let changing = tokio::spawn(async move { api.keeper.change(&name, &change).await });
-    match changing.await {
-        Ok(Ok(())) => StatusCode::OK.into_response(),
-        Ok(Err(error)) => refuse(&error),
-        Err(error) => {
-            tracing::error!(%error, "a change has panicked");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
+    match api.keeper.change(&name, &change).await {
+        Ok(()) => StatusCode::OK.into_response(),
+        Err(error) => refuse(&error),
     }
 }
 
@@ -218,10 +232,6 @@ fn refuse(error: &ChangeError) -> Response {
         ChangeError::NotThere(not_there) => (StatusCode::NOT_FOUND, Json(not_there)).into_response(),
         ChangeError::Conflict(conflict) => (StatusCode::CONFLICT, Json(conflict)).into_response(),
         ChangeError::BadWords(why) => (StatusCode::UNPROCESSABLE_ENTITY, why.clone()).into_response(),
-        ChangeError::Unknown(why) => {
-            let why = policies::causes(why);
-            tracing::warn!(error = why, "a question was not answered");
-            (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
-        }
+        ChangeError::Unknown(why) => (StatusCode::SERVICE_UNAVAILABLE, policies::causes(why)).into_response(),
     }
 }

@@ -108,7 +108,8 @@ impl Tgt {
         let doing = format!("name the logical unit of volume {}", volume.name);
         let (tid, lun) = (tid.to_string(), LUN.to_string());
         let ids = format!("scsi_id={0},scsi_sn={0}", volume.name);
-        let words = ["--mode", "logicalunit", "--op", "update", "--tid", &tid, "--lun", &lun, "--params", &ids];
+        let words =
+            ["--mode", "logicalunit", "--op", "update", "--tid", &tid, "--lun", &lun, "--params", &ids];
         self.done(&doing, &words).await
     }
 
@@ -182,8 +183,7 @@ impl Tgt {
         let (output, complaint) = (child.stdout.take(), child.stderr.take());
         let length = u64::try_from(show::TEXT_MAX).unwrap_or(u64::MAX).saturating_add(1);
         let ended = async {
-            let (output, complaint) =
-                tokio::try_join!(hear(output, length), hear(complaint, COMPLAINT_MAX))?;
+            let (output, complaint) = tokio::try_join!(hear(output, length), hear(complaint, COMPLAINT_MAX))?;
             Ok((output, complaint, child.wait().await?))
         };
         let ended = tokio::time::timeout(CALL_MAX, ended).await;
