@@ -464,9 +464,10 @@ async fn killed_between_any_two_steps_the_daemon_goes_on() {
         host.daemon = Some(daemon);
         fs::remove_file(host.path("left")).unwrap();
         if is_killed {
-            let (rules, holder) = (host.rights().0, host.holder());
+            let ((rules, accounts), holder) = (host.rights(), host.holder());
             let may = if holder.is_empty() { vec![was.clone()] } else { holder };
             assert!(rules.is_empty() || rules == may, "before change {kills}: {rules:?} {may:?}");
+            assert!(rules.is_empty() || accounts.len() == 1, "before change {kills}: a name is not enough");
             host.start_daemon();
             wait_for("tgt agrees", || host.rights().0 == host.holder());
             done(host.carry(&revoke(), &was, token + 2).await);
