@@ -36,6 +36,9 @@ pub struct Keeper {
 /// tgt could not be made to agree, or does not say.
 #[derive(Debug, thiserror::Error)]
 pub enum KeeperError {
+    /// tgt, of no volume.
+    #[error("tgtd does not say what it has")]
+    Silent(#[source] TgtError),
     /// tgt.
     #[error("volume {volume}")]
     Tgt {
@@ -131,7 +134,12 @@ impl Keeper {
         for volume in &self.config.volumes {
             // Locked for each anew: a member waits for one volume, not for all.
             let store = self.store.lock().await;
-            errors.extend(self.agree(&store, volume).await.err());
+            match self.agree(&store, volume).await {
+                Ok(_) => {}
+                // It would say no more of the others.
+                Err(error @ KeeperError::Silent(_)) => return vec![error],
+                Err(error) => errors.push(error),
+            }
         }
         errors
     }
@@ -194,7 +202,7 @@ impl Keeper {
         let mut last = None;
         loop {
             let record = store.read(&volume.name).map_err(KeeperError::Record)?;
-            let targets = self.tgt.targets().await.map_err(|source| KeeperError::tgt(volume, source))?;
+            let targets = self.tgt.targets().await.map_err(KeeperError::Silent)?;
             let target = targets.iter().find(|target| target.name == volume.target);
             let Some(step) = self.step(volume, &record, &targets, target)? else {
                 return Ok(state(&record, target));
@@ -202,14 +210,16 @@ impl Keeper {
             if Instant::now() >= end {
                 return Err(KeeperError::Late { volume: volume.name.clone(), next: step.to_string() });
             }
-            match last.as_ref() == Some(&step) {
-                true => tokio::time::sleep(PAUSE).await,
-                false => tracing::info!(volume = %volume.name, "{step}"),
+            let is_again = last.as_ref() == Some(&step);
+            if is_again {
+                tokio::time::sleep(PAUSE).await;
             }
             match self.go(store, volume, &record, &targets, &step).await {
+                Ok(()) if is_again => {}
+                Ok(()) => tracing::info!(volume = %volume.name, "{step}"),
                 // Who has to go may have gone by himself; the next reading tells.
                 Err(KeeperError::Tgt { .. }) if step.takes() && Instant::now() < end => {}
-                gone => gone?,
+                Err(error) => return Err(error),
             }
             last = Some(step);
         }

@@ -97,21 +97,16 @@ impl Store {
 
     /// The greatest number that any volume's target has had, also of volumes that are configured no more.
     pub(super) fn last(&self) -> Result<u32, RecordError> {
-        let last = || {
-            let mut last = 0;
-            for entry in fs::read_dir(&self.directory)? {
-                let path = entry?.path();
-                if path.extension().is_some_and(|extension| extension == "json") {
-                    last = last.max(read(&path)?.target.last());
-                }
+        let listed = |source| RecordError { doing: "list", path: self.directory.clone(), source };
+        let mut last = 0;
+        for entry in fs::read_dir(&self.directory).map_err(listed)? {
+            let path = entry.map_err(listed)?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                let record = read(&path).map_err(|source| RecordError { doing: "read", path, source })?;
+                last = last.max(record.target.last());
             }
-            Ok(last)
-        };
-        last().map_err(|source| RecordError {
-            doing: "read the records in",
-            path: self.directory.clone(),
-            source,
-        })
+        }
+        Ok(last)
     }
 
     /// Once this returns the record outlives a loss of power (rename(2), fsync(2) of file and directory).

@@ -206,13 +206,15 @@ pub fn accounts(text: &str) -> Result<Vec<String>, ShowError> {
     if text.len() > TEXT_MAX {
         return Err(ShowError::TooLong);
     }
-    let name = |(index, line): (usize, &str)| match index {
-        0 => (line == "Account list:").then(String::new),
-        _ => line.strip_prefix("    ").and_then(word),
-    };
-    let lines = text.lines().enumerate();
-    let names = lines.map(|line| name(line).ok_or(ShowError::Line { line: line.0 + 1 }));
-    Ok(names.collect::<Result<Vec<_>, _>>()?.into_iter().skip(1).collect())
+    let mut lines = (1..).zip(text.lines());
+    match lines.next() {
+        // Without any account tgt prints nothing at all.
+        None => Ok(vec![]),
+        Some((_, "Account list:")) => lines
+            .map(|(line, text)| text.strip_prefix("    ").and_then(word).ok_or(ShowError::Line { line }))
+            .collect(),
+        Some((line, _)) => Err(ShowError::Line { line }),
+    }
 }
 
 #[cfg(test)]
@@ -251,12 +253,34 @@ mod tests {
         assert_eq!(targets(&"x".repeat(TEXT_MAX + 1)), Err(ShowError::TooLong));
     }
 
-    /// An alias is what the initiator likes it to be.
+    #[test]
+    fn a_line_that_is_lost_hides_nobody() {
+        let whole = targets(BUSY).unwrap().remove(0);
+        for (lost, line) in BUSY.lines().enumerate() {
+            let rest = BUSY.lines().enumerate().filter(|(at, _)| *at != lost);
+            let rest: Vec<&str> = rest.map(|(_, line)| line).collect();
+            if let Ok(read) = targets(&rest.join("\n")) {
+                let names = |target: &Target| -> Vec<String> {
+                    target.sessions.iter().map(|session| session.initiator.clone()).collect()
+                };
+                assert_eq!(names(&read[0]), names(&whole), "{line}");
+                assert!(read[0].rules == whole.rules || line.trim() == "iqn.n1", "{line}");
+            }
+        }
+    }
+
+    /// An alias is what the initiator likes it to be, but its name comes before it.
     #[test]
     fn an_alias_with_line_breaks_hides_nobody() {
         let alias = "x\n    LUN information:\n    Account information:\n    ACL information:";
         let forged = BUSY.replace("alias: none", &format!("alias: {alias}"));
         assert!(matches!(targets(&forged), Err(ShowError::Line { .. })));
+        let system =
+            "\nTarget 9: iqn.x\n    System information:\n    I_T nexus information:\n        I_T nexus: 7";
+        let forged = BUSY
+            .replace("alias: none", &format!("alias: {alias}{system}\n            Initiator: y alias: z"));
+        let read = targets(&forged).unwrap();
+        assert_eq!((read.len(), read[0].sessions[0].initiator.as_str()), (2, "iqn.n1"));
     }
 
     #[test]
@@ -265,5 +289,6 @@ mod tests {
         assert_eq!(names, Ok(vec!["u2".to_owned(), "u1".to_owned()]));
         assert_eq!(accounts("Account list:\n  u2\n"), Err(ShowError::Line { line: 2 }));
         assert_eq!(accounts("Accounts:\n"), Err(ShowError::Line { line: 1 }));
+        assert_eq!(accounts(""), Ok(vec![]));
     }
 }
