@@ -14,6 +14,7 @@ use policies::{
     Action, Check, Effect, Finding, LogIndex, Outcome, Permit, PlanId, ProviderKind, Refusal, Sealed, Seen,
     Volume,
 };
+use provisioning::storage::Config;
 use provisioning::storage::show::{self, Target};
 use provisioning::{Backend, carry_out, check};
 use std::fs;
@@ -545,4 +546,16 @@ async fn the_daemon_ends_politely_and_says_beforehand_what_is_wrong() {
     assert!(checked(&host).contains("ask tgtd"), "{}", checked(&host));
     fs::set_permissions(host.path("chap-n1"), fs::Permissions::from_mode(0o644)).unwrap();
     assert!(checked(&host).contains("chap-n1: others can use it; `chmod 600` it"), "{}", checked(&host));
+}
+
+#[test]
+fn the_example_of_the_help_text_is_a_configuration() {
+    let help = Command::new(env!("CARGO_BIN_EXE_ha-storage")).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let (_, example) = help.split_once("ha-storage.toml:\n").unwrap();
+    let (example, _) = example.split_once("ha-storage check").unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&file, example).unwrap();
+    let config = Config::load(file.path()).unwrap();
+    assert_eq!((config.volumes.len(), config.initiators.len()), (1, 1));
 }

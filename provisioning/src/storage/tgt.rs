@@ -82,15 +82,16 @@ impl Tgt {
 
     /// A target, to which nobody has a right. It has no logical unit yet.
     pub(super) async fn make_target(&self, tid: u32, volume: &VolumeConfig) -> Result<(), TgtError> {
-        let doing = format!("make target {tid} of volume {}", volume.name);
+        let doing = format!("make target {tid}");
         let tid = tid.to_string();
         self.done(&doing, &["--mode", "target", "--op", "new", "--tid", &tid, "-T", &volume.target]).await
     }
 
     /// Its logical unit.
     pub(super) async fn make_lun(&self, tid: u32, volume: &VolumeConfig) -> Result<(), TgtError> {
-        let doing = format!("make the logical unit of volume {}", volume.name);
-        let (tid, lun, path) = (tid.to_string(), LUN.to_string(), volume.backing.to_string_lossy());
+        let path = volume.backing.to_string_lossy();
+        let doing = format!("make the logical unit of target {tid} from {path} (is it there?)");
+        let (tid, lun) = (tid.to_string(), LUN.to_string());
         let store: &[&str] = match volume.backing_type {
             BackingType::Direct => &["--bstype", "rdwr", "--bsoflags", "direct"],
             BackingType::Cached => &["--bstype", "rdwr"],
@@ -105,7 +106,7 @@ impl Tgt {
     /// Gives it the volume's name as id and serial number. tgt's own come from its numbers, and nodes would see another disk
     /// after each restart.
     pub(super) async fn name_lun(&self, tid: u32, volume: &VolumeConfig) -> Result<(), TgtError> {
-        let doing = format!("name the logical unit of volume {}", volume.name);
+        let doing = format!("name the logical unit of target {tid}");
         let (tid, lun) = (tid.to_string(), LUN.to_string());
         let ids = format!("scsi_id={0},scsi_sn={0}", volume.name);
         let words =
