@@ -249,6 +249,14 @@ fn check_provider(provider: &Provider) -> Result<(), Rejected> {
                 false => Ok(()),
             }
         }
+        ProviderKind::Iscsi { url, ca, .. } => match (url.split_once("://"), ca) {
+            (Some(("https", _)), Some(_)) | (Some(("http", _)), None) => Ok(()),
+            (Some(("https", _)), None) => Err(bad("url is https://, which needs `ca`")),
+            (Some(("http", _)), Some(_)) => {
+                Err(bad("url is http://, which uses no `ca`; did you mean https://?"))
+            }
+            (_, _) => Err(bad("url has to be https://host:port")),
+        },
         ProviderKind::Ovsdb { park_vlan, .. } if !(1..=4094).contains(park_vlan) => {
             Err(bad("park_vlan is not one of 1 to 4094"))
         }

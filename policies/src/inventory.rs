@@ -304,6 +304,15 @@ pub enum ProviderKind {
         /// What it is told that nobody else may know, sealed.
         secret: Option<Sealed>,
     },
+    /// A storage host on which `ha-storage` runs beside tgt (`docs/drivers/iscsi.md`).
+    Iscsi {
+        /// `https://host:port`; `http` on loopback only.
+        url: String,
+        /// The authority that signed its certificate, PEM; for `https`.
+        ca: Option<String>,
+        /// Bearer token, sealed.
+        token: Sealed,
+    },
 }
 
 /// How an OVSDB server is told who we are, and who it must be.
@@ -348,9 +357,27 @@ enum ProviderDocument {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         secret: Option<Sealed>,
     },
+    Iscsi {
+        name: ProviderId,
+        url: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ca: Option<String>,
+        token: Sealed,
+    },
 }
 
 impl ProviderKind {
+    /// Where nodes reach the boot service and what it serves, if it is one.
+    pub fn boot_service(&self) -> Option<(&[HttpUrl], &BTreeMap<String, Image>)> {
+        match self {
+            ProviderKind::Boot { urls, images } => Some((urls, images)),
+            ProviderKind::Rack { .. }
+            | ProviderKind::Ovsdb { .. }
+            | ProviderKind::Exec { .. }
+            | ProviderKind::Iscsi { .. } => None,
+        }
+    }
+
     /// Its secret, if it has one.
     pub fn secret(&self) -> Option<&Sealed> {
         match self {
@@ -358,6 +385,7 @@ impl ProviderKind {
             ProviderKind::Ovsdb { tls, .. } => tls.as_ref().map(|tls| &tls.key),
             ProviderKind::Boot { .. } => None,
             ProviderKind::Exec { secret, .. } => secret.as_ref(),
+            ProviderKind::Iscsi { token, .. } => Some(token),
         }
     }
 
@@ -368,6 +396,7 @@ impl ProviderKind {
             ProviderKind::Ovsdb { tls, .. } => tls.as_mut().map(|tls| &mut tls.key),
             ProviderKind::Boot { .. } => None,
             ProviderKind::Exec { secret, .. } => secret.as_mut(),
+            ProviderKind::Iscsi { token, .. } => Some(token),
         }
     }
 }
@@ -387,6 +416,9 @@ impl From<ProviderDocument> for Provider {
             ProviderDocument::Exec { name, program, settings, secret } => {
                 Provider { name, kind: ProviderKind::Exec { program, settings, secret } }
             }
+            ProviderDocument::Iscsi { name, url, ca, token } => {
+                Provider { name, kind: ProviderKind::Iscsi { url, ca, token } }
+            }
         }
     }
 }
@@ -402,6 +434,7 @@ impl From<Provider> for ProviderDocument {
             ProviderKind::Exec { program, settings, secret } => {
                 ProviderDocument::Exec { name, program, settings, secret }
             }
+            ProviderKind::Iscsi { url, ca, token } => ProviderDocument::Iscsi { name, url, ca, token },
         }
     }
 }

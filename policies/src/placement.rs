@@ -2,7 +2,7 @@
 
 use crate::capability::Capabilities;
 use crate::concession::{Concession, Rung, given_up};
-use crate::inventory::{Instance, Provider, ProviderKind};
+use crate::inventory::{Instance, Provider};
 use crate::memory::LastPower;
 use crate::observation::Power;
 use crate::plan::Verdict;
@@ -158,8 +158,7 @@ fn initiator(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<Strin
 
 fn boot_mac(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
     let provider = spare.providers.get(&instance.boot.as_ref()?.provider)?;
-    let asks_by_mac = matches!(provider.kind, ProviderKind::Boot { .. });
-    let missing = asks_by_mac && spare.record.node.boot_macs.is_empty();
+    let missing = provider.kind.boot_service().is_some() && spare.record.node.boot_macs.is_empty();
     missing.then(|| format!("it has no boot_macs, by which {} would know it", provider.name))
 }
 

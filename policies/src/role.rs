@@ -4,7 +4,6 @@
 //! never does: grant anything. Volumes and ports are given by a failover alone; a role only names them.
 
 use crate::image::{Filling, Image};
-use crate::inventory::ProviderKind;
 use crate::mac::Mac;
 use crate::state::{ClusterState, InstanceRecord, NodeState};
 use crate::words::*;
@@ -90,12 +89,9 @@ impl ClusterState {
         let instance = &placed.instance.name;
         let elsewhere = || BootRole::Local { why: format!("{instance} has no boot source of this service") };
         let Some(boot) = &placed.instance.boot else { return elsewhere() };
-        let images = match self.providers.get(&boot.provider).map(|provider| &provider.kind) {
-            Some(ProviderKind::Boot { images, .. }) => images,
-            Some(ProviderKind::Rack { .. } | ProviderKind::Ovsdb { .. } | ProviderKind::Exec { .. })
-            | None => {
-                return elsewhere();
-            }
+        let provider = self.providers.get(&boot.provider);
+        let Some((_, images)) = provider.and_then(|provider| provider.kind.boot_service()) else {
+            return elsewhere();
         };
         let filling = Filling { instance, epoch: placed.epoch, node: &placed.node, initiator };
         let image = match images.get(&boot.image) {

@@ -11,8 +11,10 @@ mod carry_out;
 mod check;
 pub mod exec;
 pub mod ipxe;
+pub mod iscsi;
 pub mod ovsdb;
 pub mod rack;
+pub mod storage;
 mod wish;
 
 pub use carry_out::carry_out;
@@ -36,6 +38,8 @@ pub enum Backend {
     Boot(boot::Boot),
     /// A site's own program.
     Exec(exec::Exec),
+    /// A storage host with tgt.
+    Iscsi(iscsi::Iscsi),
 }
 
 /// Whoever keeps volumes, networks or boot sources and can be asked for a state of them.
@@ -166,6 +170,9 @@ impl Backend {
             ProviderKind::Exec { program, settings, secret: _ } => {
                 Ok(Backend::Exec(exec::Exec::new(program, settings, secret, programs)?))
             }
+            ProviderKind::Iscsi { url, ca, token: _ } => {
+                Ok(Backend::Iscsi(iscsi::Iscsi::new(url, ca.as_deref(), secret)?))
+            }
         }
     }
 }
@@ -177,6 +184,7 @@ impl Provider for Backend {
             Backend::Ovsdb(ovsdb) => ovsdb.look(wish, deadline).await,
             Backend::Boot(boot) => boot.look(wish, deadline).await,
             Backend::Exec(exec) => exec.look(wish, deadline).await,
+            Backend::Iscsi(iscsi) => iscsi.look(wish, deadline).await,
         }
     }
 
@@ -186,6 +194,7 @@ impl Provider for Backend {
             Backend::Ovsdb(ovsdb) => ovsdb.check(check, deadline).await,
             Backend::Boot(boot) => boot.check(check, deadline).await,
             Backend::Exec(exec) => exec.check(check, deadline).await,
+            Backend::Iscsi(iscsi) => iscsi.check(check, deadline).await,
         }
     }
 
@@ -201,6 +210,7 @@ impl Provider for Backend {
             Backend::Ovsdb(ovsdb) => ovsdb.act(wish, token, permit, deadline).await,
             Backend::Boot(boot) => boot.act(wish),
             Backend::Exec(exec) => exec.act(wish, token, permit, deadline).await,
+            Backend::Iscsi(iscsi) => iscsi.act(wish, token, permit, deadline).await,
         }
     }
 }

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 /// Longest time for a connection. Loopback connects in microseconds; what takes this long is not there.
 const CONNECT_MAX: Duration = Duration::from_millis(500);
 /// Longest time for one request, whatever the deadline: a device that hangs must not hold a connection for ever.
-const REQUEST_MAX: Duration = Duration::from_secs(30);
+pub(crate) const REQUEST_MAX: Duration = Duration::from_secs(30);
 /// Largest answer that is read, in bytes. The rack's answers have a few hundred.
 const ANSWER_MAX: usize = 64 * 1024;
 
@@ -189,8 +189,13 @@ impl Rack {
         if base.scheme() != "http" || base.host_str().is_none() || base.cannot_be_a_base() {
             return Err(unusable("the address has to be http://host:port".to_owned()));
         }
-        let token = std::str::from_utf8(token).map_err(|_| unusable("its token is not a text".to_owned()))?;
         let http = plain_client(REQUEST_MAX).map_err(|error| unusable(policies::causes(error.as_ref())))?;
+        Rack::over(http, base, token).map_err(unusable)
+    }
+
+    /// The same words over another connection: `ha-storage` speaks them, too.
+    pub(crate) fn over(http: Client, base: Url, token: &[u8]) -> Result<Self, String> {
+        let token = std::str::from_utf8(token).map_err(|_| "its token is not a text".to_owned())?;
         Ok(Rack { base, token: Arc::new(Zeroizing::new(token.to_owned())), http })
     }
 
@@ -344,16 +349,25 @@ fn link_found(port: &PortState) -> Finding {
 /// # Errors
 /// If TLS or the client cannot be set up.
 pub fn plain_client(request_max: Duration) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
+    client(rustls::RootCertStore::empty(), CONNECT_MAX, request_max)
+}
+
+/// An HTTP client that trusts these authorities and no other.
+pub(crate) fn client(
+    roots: rustls::RootCertStore,
+    connect_max: Duration,
+    request_max: Duration,
+) -> Result<Client, crate::Cause> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_root_certificates(roots)
         .with_no_client_auth();
     let client = Client::builder()
         .tls_backend_preconfigured(tls)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT_MAX)
+        .connect_timeout(connect_max)
         .timeout(request_max)
         .tcp_nodelay(true)
         .build()?;
@@ -438,7 +452,7 @@ fn not_ok(doing: &str, token: LogIndex, status: StatusCode, body: &[u8]) -> Prov
             Ok(Conflict::HeldByOther { holder }) => Refusal::HeldByOther(holder),
             Err(_) => Refusal::DeviceRefused(text()),
         },
-        StatusCode::UNAUTHORIZED => Refusal::NotAdmitted("the rack does not know the token".to_owned()),
+        StatusCode::UNAUTHORIZED => Refusal::NotAdmitted("it does not know the token".to_owned()),
         StatusCode::NOT_FOUND => Refusal::NotConfigured(text()),
         status if status.is_client_error() => Refusal::DeviceRefused(text()),
         _ => return ProviderError::Garbled { doing, why: text() },

@@ -36,7 +36,7 @@ const SHORT_OF_A_PROCESS: Duration = Duration::from_secs(4);
 
 fn short(face: Face) -> Duration {
     match face {
-        Face::Rack | Face::Ovsdb => SHORT,
+        Face::Rack | Face::Ovsdb | Face::Iscsi => SHORT,
         Face::Exec => SHORT_OF_A_PROCESS,
     }
 }
@@ -64,7 +64,9 @@ fn cases() -> Vec<(Face, Action)> {
     let by =
         |face, can: fn(&Action) -> bool| actions().into_iter().filter(can).map(move |action| (face, action));
     let switches = |action: &Action| matches!(action, Action::ClosePort { .. } | Action::OpenPort { .. });
-    by(Face::Rack, |_| true).chain(by(Face::Ovsdb, switches)).chain(by(Face::Exec, |_| true)).collect()
+    let stores = |action: &Action| matches!(action, Action::Revoke { .. } | Action::Attach { .. });
+    let all = by(Face::Rack, |_| true).chain(by(Face::Ovsdb, switches)).chain(by(Face::Exec, |_| true));
+    all.chain(by(Face::Iscsi, stores)).collect()
 }
 
 /// Where no program is.
@@ -76,6 +78,11 @@ fn exec_kind() -> ProviderKind {
     let settings = [("place".to_owned(), "hall 3".to_owned())].into();
     let secret = Some(Sealed("sealed:".to_owned()));
     ProviderKind::Exec { program: "device".parse().unwrap(), settings, secret }
+}
+
+fn iscsi_kind(url: &str, ca: Option<&str>) -> ProviderKind {
+    let (ca, token) = (ca.map(str::to_owned), Sealed("sealed:".to_owned()));
+    ProviderKind::Iscsi { url: url.to_owned(), ca, token }
 }
 
 /// One of each kind of change, and a state of the device in which it is not there yet.
@@ -112,6 +119,7 @@ fn backend(device: &Device) -> Backend {
         Face::Rack => ProviderKind::Rack { url: device.url(), token: Sealed("sealed:".to_owned()) },
         Face::Ovsdb => ProviderKind::Ovsdb { url: device.url(), park_vlan: 4000, tls: None },
         Face::Exec => exec_kind(),
+        Face::Iscsi => iscsi_kind(&device.url(), None),
     };
     Backend::from_config(&kind, b"token", &device.programs()).unwrap()
 }
@@ -254,17 +262,21 @@ async fn garbage_for_an_answer_proves_nothing() {
 
 #[tokio::test]
 async fn a_volume_that_another_holds_is_not_attached() {
-    let device = Device::start(Face::Rack, Script::HeldByOther).await;
-    let attach = actions().remove(2);
-    let held = Refusal::HeldByOther("iqn.n9".to_owned());
-    assert_eq!(run(&device, &attach, 7, &Always, PATIENCE).await, Outcome::Refused(held));
+    for face in [Face::Rack, Face::Iscsi] {
+        let device = Device::start(face, Script::HeldByOther).await;
+        let attach = actions().remove(2);
+        let held = Refusal::HeldByOther("iqn.n9".to_owned());
+        assert_eq!(run(&device, &attach, 7, &Always, PATIENCE).await, Outcome::Refused(held));
+    }
 }
 
 #[tokio::test]
 async fn a_live_session_without_a_right_is_not_revoked() {
-    let device = Device::start(Face::Rack, Script::KeepSessions).await;
-    let outcome = run(&device, &actions()[0], 7, &Always, SHORT).await;
-    assert!(matches!(outcome, Outcome::Unknown(Doubt::NotSeen { .. })), "{outcome:?}");
+    for face in [Face::Rack, Face::Iscsi] {
+        let device = Device::start(face, Script::KeepSessions).await;
+        let outcome = run(&device, &actions()[0], 7, &Always, SHORT).await;
+        assert!(matches!(outcome, Outcome::Unknown(Doubt::NotSeen { .. })), "{outcome:?}");
+    }
 }
 
 /// One object of each kind.
@@ -341,6 +353,37 @@ fn unusable_configuration_is_refused_and_the_token_is_never_shown() {
     assert!(!format!("{backend:?}").contains("sesame"));
     let error = Backend::from_config(&kind("http://127.0.0.1:1"), &[0xff, 0xfe], nowhere()).unwrap_err();
     assert!(error.to_string().contains("not a text"));
+}
+
+#[tokio::test]
+async fn a_storage_host_is_asked_for_volumes_only_and_trusted_by_its_authority_only() {
+    let device = Device::start(Face::Iscsi, Script::Obey).await;
+    let [port, volume, image] = checks();
+    assert_eq!(found(&device, &volume, PATIENCE).await, Finding::Fine);
+    for asked in [port, image] {
+        assert!(matches!(found(&device, &asked, PATIENCE).await, Finding::CannotTell(_)), "{asked}");
+    }
+    let close = &actions()[1];
+    let outcome = run(&device, close, 7, &Always, PATIENCE).await;
+    assert!(matches!(outcome, Outcome::Refused(Refusal::NotConfigured(_))), "{outcome:?}");
+    let absent = Device::start(Face::Iscsi, Script::HasNothing).await;
+    assert_eq!(found(&absent, &volume_check(), PATIENCE).await, Finding::Absent("there is no v1".to_owned()));
+    for (url, ca) in [
+        ("http://10.0.0.1:1", None),
+        ("https://10.0.0.1:1", None),
+        ("https://10.0.0.1:1", Some("no certificate")),
+        ("http://127.0.0.1:1", Some("no certificate")),
+        ("tcp://127.0.0.1:1", None),
+    ] {
+        assert!(Backend::from_config(&iscsi_kind(url, ca), b"token", nowhere()).is_err(), "{url}");
+    }
+    let backend = Backend::from_config(&iscsi_kind("http://127.0.0.1:1", None), b"sesame", nowhere());
+    assert!(!format!("{backend:?}").contains("sesame"));
+}
+
+fn volume_check() -> Check {
+    let [_, volume, _] = checks();
+    volume
 }
 
 /// The two ports of a switch, and the words that its database has for them.

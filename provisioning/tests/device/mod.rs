@@ -24,6 +24,8 @@ pub(crate) enum Face {
     Rack,
     Ovsdb,
     Exec,
+    /// A storage host: the rack's words, for volumes only.
+    Iscsi,
 }
 
 /// How the device behaves.
@@ -88,7 +90,7 @@ impl Device {
         let (listener, url) = listen(face).await;
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let task = match face {
-            Face::Rack => {
+            Face::Rack | Face::Iscsi => {
                 let app = Router::new().fallback(answer).with_state((script, seen.clone()));
                 tokio::spawn(async move { axum::serve(listener, app).await.unwrap() })
             }
@@ -134,7 +136,7 @@ impl Device {
 async fn listen(face: Face) -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let scheme = match face {
-        Face::Rack => "http",
+        Face::Rack | Face::Iscsi => "http",
         Face::Ovsdb | Face::Exec => "tcp",
     };
     let url = format!("{scheme}://{}", listener.local_addr().unwrap());

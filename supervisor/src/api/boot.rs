@@ -12,7 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
-use policies::{BootRole, Epoch, Mac, NodeId, ProviderId, ProviderKind};
+use policies::{BootRole, Epoch, Mac, NodeId, ProviderId};
 use provisioning::ipxe;
 use raft_store::BarrierError;
 use serde::{Deserialize, Serialize};
@@ -100,14 +100,12 @@ fn role(state: &ApiState, mac: Mac, runs: Option<Epoch>) -> BootRole {
 
 /// The first script, from any member.
 async fn start(State(state): State<ApiState>, Path(provider): Path<ProviderId>) -> Response {
-    let members = state.store.read(|state| match state.providers.get(&provider).map(|known| &known.kind) {
-        Some(ProviderKind::Boot { urls, .. }) => Some(urls.clone()),
-        Some(ProviderKind::Rack { .. } | ProviderKind::Ovsdb { .. } | ProviderKind::Exec { .. }) | None => {
-            None
-        }
+    let first = state.store.read(|state| {
+        let (members, _) = state.providers.get(&provider)?.kind.boot_service()?;
+        Some(ipxe::start(members))
     });
-    match members {
-        Some(members) => text(ipxe::start(&members)),
+    match first {
+        Some(script) => text(script),
         None => {
             let error = format!("there is no provider {provider} of the kind `boot`");
             Problem::new(Code::NotThere, error, "see `hactl provider list`").into_response()

@@ -58,6 +58,7 @@ impl Facts<'_> {
                     ("boot", urls.iter().map(|url| url.authority()).collect::<Vec<_>>().join(" "))
                 }
                 ProviderKind::Exec { program, .. } => ("exec", program.to_string()),
+                ProviderKind::Iscsi { url, .. } => ("iscsi", place(url)),
             };
             ProviderLine {
                 name: name.clone(),
