@@ -224,7 +224,7 @@ impl Machine {
             panic!("it ended");
         };
         // Firmware takes seconds; here it is emulated, beside other tests.
-        if tokio::time::timeout(Duration::from_secs(240), listening).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(180), listening).await.is_err() {
             panic!("{text:?} did not come; its console: {:#?}", self.heard);
         }
     }
@@ -281,5 +281,83 @@ async fn real_firmware_boots_the_instance_and_a_spare_is_told_to_halt() {
     node.shows("/kernel it runs web in 1 on n1").await;
     let mut spare = Machine::start("52:54:00:00:00:02", &daemon);
     spare.shows("must not run: s1 is spare").await;
+    // This iPXE cannot switch off: it is told again, for as long as it is on.
+    spare.shows("must not run: s1 is spare").await;
+    daemon.end().await;
+}
+
+/// A sector that the BIOS starts: it writes a line to the first serial port and halts.
+fn boot_sector(line: &str) -> Vec<u8> {
+    #[rustfmt::skip]
+    let code = [
+        0x31, 0xc0, 0x8e, 0xd8, //       xor ax, ax; mov ds, ax
+        0xbe, 0x21, 0x7c,       //       mov si, 0x7c21 ; the line, after the code
+        0xac,                   // next: lodsb
+        0x84, 0xc0, 0x74, 0x12, //       test al, al; jz halt
+        0x88, 0xc4,             //       mov ah, al
+        0xba, 0xfd, 0x03,       //       mov dx, 0x3fd
+        0xec, 0xa8, 0x20,       // wait: in al, dx; test al, 0x20 ; may be written
+        0x74, 0xfb,             //       jz wait
+        0x88, 0xe0,             //       mov al, ah
+        0xba, 0xf8, 0x03,       //       mov dx, 0x3f8
+        0xee, 0xeb, 0xe9,       //       out dx, al; jmp next
+        0xf4, 0xeb, 0xfd,       // halt: hlt; jmp halt
+    ];
+    let mut sector = [&code[..], line.as_bytes(), b"\r\n\0"].concat();
+    sector.resize(510, 0);
+    sector.extend([0x55, 0xaa]);
+    sector
+}
+
+/// tgt with one volume, to which one initiator has a right.
+struct Storage {
+    directory: tempfile::TempDir,
+    _tgtd: tokio::process::Child,
+    port: u16,
+}
+
+impl Storage {
+    async fn start(target: &str, initiator: &str, sector: &[u8]) -> Storage {
+        let directory = tempfile::tempdir().unwrap();
+        // tgtd takes no listener of ours; that the port is still free a moment later is likely, and it says so if not.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut tgtd = tokio::process::Command::new("tgtd");
+        tgtd.args(["-f", "--iscsi", &format!("portal=127.0.0.1:{port}")]);
+        tgtd.env("TGT_IPC_SOCKET", directory.path().join("tgt")).stderr(Stdio::null()).kill_on_drop(true);
+        let tgtd =
+            tgtd.spawn().expect("start tgtd: it is in Debian's package tgt, which `make test` installs");
+        let storage = Storage { directory, _tgtd: tgtd, port };
+        until("tgtd answers", || storage.tgtadm("--mode sys --op show")).await;
+        let disk = storage.directory.path().join("disk");
+        std::fs::write(&disk, sector).unwrap();
+        // A BIOS counts cylinders of 255 * 63 sectors, and needs one.
+        std::fs::File::options().write(true).open(&disk).unwrap().set_len(16 << 20).unwrap();
+        let lun = format!("--mode logicalunit --op new --tid 1 --lun 1 -b {}", disk.display());
+        let bind = format!("--mode target --op bind --tid 1 --initiator-name {initiator}");
+        for words in [&format!("--mode target --op new --tid 1 -T {target}"), &lun, &bind] {
+            assert!(storage.tgtadm(words), "{words}");
+        }
+        storage
+    }
+
+    fn tgtadm(&self, words: &str) -> bool {
+        let mut tgtadm = std::process::Command::new("tgtadm");
+        tgtadm.args(["--lld", "iscsi"]).args(words.split(' '));
+        tgtadm.env("TGT_IPC_SOCKET", self.directory.path().join("tgt"));
+        tgtadm.output().unwrap().status.success()
+    }
+}
+
+/// The node says who it is as storage knows it: without the right name tgt lets nobody in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_firmware_boots_from_a_volume_as_the_nodes_initiator() {
+    let (_dir, daemon) = one_member().await;
+    let sector = boot_sector("it runs from its volume");
+    let storage = Storage::start("iqn.2026-11.test:web-root", "iqn.n1", &sector).await;
+    let uri = format!("iscsi:10.0.2.2::{}:1:iqn.2026-11.test:{{instance}}-root", storage.port);
+    let urls = format!("\"http://10.0.2.2:{}\"", daemon.boot.port());
+    apply(&daemon, documents(&urls, &format!("[provider.images.own.san]\nuri = \"{uri}\"\n"))).await;
+    let mut node = Machine::start("52:54:00:00:00:01", &daemon);
+    node.shows("it runs from its volume").await;
     daemon.end().await;
 }
