@@ -125,7 +125,10 @@ async fn a_kernel_answers_only_while_it_lives_and_a_path_is_there() {
     assert!(probe(&rack, 1).await, "path b is left");
     assert_eq!(put(&rack, "ports/sw-b%2F1", &close(3)).await, 200);
     alive(false, "silent behind closed ports").await;
-    let open = PortChange { setting: PortSetting::Open { vlan: 100, mac: None }, token: LogIndex(4) };
+    let open = PortChange {
+        setting: PortSetting::Open { vlan: 100, tagged: BTreeSet::new(), mac: None },
+        token: LogIndex(4),
+    };
     assert_eq!(put(&rack, "ports/sw-b%2F1", &open).await, 200);
     alive(true, "answers through the opened port").await;
     for fault in [Fault::StopAgent, Fault::Panic { gasp: false }] {

@@ -16,6 +16,7 @@ use policies::{Action, Doubt, Effect, Epoch, LogIndex, Outcome, Permit, PlanId, 
 use provisioning::rack::VolumeChange;
 use provisioning::{Backend, carry_out};
 use rack_support::*;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -43,7 +44,14 @@ fn close(number: usize) -> Action {
 
 fn open(number: usize) -> Action {
     let (port, mac) = (format!("sw-a/{number}"), Some("02:00:00:0a:00:01".to_owned()));
-    Action::OpenPort { node: node(number), provider: "rack".parse().unwrap(), port, vlan: 100, mac }
+    Action::OpenPort {
+        node: node(number),
+        provider: "rack".parse().unwrap(),
+        port,
+        vlan: 100,
+        tagged: BTreeSet::new(),
+        mac,
+    }
 }
 
 fn boot(number: usize, epoch: u64) -> Action {

@@ -131,8 +131,17 @@ impl ClusterState {
             return Err(bad(format!("a text of {} bytes is longer than {TEXT_MAX}", long.len())));
         }
         instance.requires.check().map_err(bad)?;
-        if let Some(network) = instance.networks.iter().find(|network| !(1..=4094).contains(&network.vlan)) {
-            return Err(bad(format!("vlan {} is not one of 1 to 4094", network.vlan)));
+        for network in &instance.networks {
+            let mut vlans = network.tagged.iter().chain([&network.vlan]);
+            if let Some(vlan) = vlans.find(|vlan| !(1..=4094).contains(*vlan)) {
+                return Err(bad(format!("vlan {vlan} is not one of 1 to 4094")));
+            }
+            if network.tagged.contains(&network.vlan) {
+                return Err(bad(format!("vlan {} is both untagged and tagged on one port", network.vlan)));
+            }
+            if network.tagged.len() > LIST_MAX {
+                return Err(bad(format!("a list has more than {LIST_MAX} items")));
+            }
         }
         if let Some(named) = instance.policy.as_ref().filter(|named| !self.policies.contains_key(*named)) {
             return Err(not_there("policy", named));
@@ -305,5 +314,30 @@ fn check_node(node: &Node) -> Result<(), Rejected> {
             bad(format!("guid {guid:?} is not 32 lower-case hexadecimal digits"))
         }
         Some(_) | None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::role::tests::described;
+
+    #[test]
+    fn networks_of_one_port_differ_and_are_vlans() {
+        let document = |network: &str| {
+            format!(
+                "provider = [{{ name = \"r\", kind = \"rack\", url = \"http://r\", token = \"t\" }}]\n\
+                 node = [{{ name = \"n1\", ports = [{{ provider = \"r\", port = \"p1\" }}] }}]\n\
+                 instance = [{{ name = \"web\", node = \"n1\", networks = [{network}] }}]"
+            )
+        };
+        described(&document("{ vlan = 10, tagged = [20, 4094] }")).unwrap();
+        for (network, why) in [
+            ("{ vlan = 10, tagged = [20, 10] }", "vlan 10 is both untagged and tagged on one port"),
+            ("{ vlan = 10, tagged = [4095] }", "vlan 4095 is not one of 1 to 4094"),
+            ("{ vlan = 0 }", "vlan 0 is not one of 1 to 4094"),
+        ] {
+            let told = described(&document(network)).unwrap_err();
+            assert!(told.contains(why), "{told}");
+        }
     }
 }

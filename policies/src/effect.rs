@@ -2,6 +2,7 @@
 
 use crate::words::*;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -63,8 +64,11 @@ pub enum Action {
         provider: ProviderId,
         /// The port there.
         port: String,
-        /// VLAN id.
+        /// VLAN id, untagged.
         vlan: u16,
+        /// Further VLANs that it passes, tagged (IEEE 802.1Q).
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        tagged: BTreeSet<u16>,
         /// The MAC address that moves along.
         mac: Option<String>,
     },
@@ -166,13 +170,19 @@ impl fmt::Display for Action {
             Action::Revoke { node, volume, .. } => write!(f, "revoke {volume} from {node}"),
             Action::ClosePort { node, port, .. } => write!(f, "close port {port} of {node}"),
             Action::Attach { node, volume, .. } => write!(f, "attach {volume} to {node}"),
-            Action::OpenPort { node, port, vlan, .. } => {
-                write!(f, "open port {port} of {node} into vlan {vlan}")
+            Action::OpenPort { node, port, vlan, tagged, .. } => {
+                write!(f, "open port {port} of {node} into vlan {}", vlans(*vlan, tagged))
             }
             Action::SetBoot { node, instance, epoch, .. } => write!(f, "let {node} boot {instance} {epoch}"),
             Action::PowerOn { node } => write!(f, "power on {node}"),
         }
     }
+}
+
+/// The VLANs of one port in short, the untagged one first: `10 +20 +30`.
+pub fn vlans(untagged: u16, tagged: &BTreeSet<u16>) -> String {
+    let tagged: String = tagged.iter().map(|vlan| format!(" +{vlan}")).collect();
+    format!("{untagged}{tagged}")
 }
 
 /// A committed intent on its way to the world. May start twice and may start late: doing it again changes nothing.

@@ -7,7 +7,7 @@ use crate::mac::Mac;
 use crate::requirement::Requirements;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -242,8 +242,11 @@ pub struct Volume {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Network {
-    /// VLAN id, 1 to 4094.
+    /// VLAN id, 1 to 4094; untagged.
     pub vlan: u16,
+    /// Further networks on the same port: their VLAN ids, tagged (IEEE 802.1Q).
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tagged: BTreeSet<u16>,
     /// The instance's MAC address, if it is to move along.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,

@@ -76,6 +76,7 @@ impl ClusterState {
             provider: port.provider.clone(),
             port: port.port.clone(),
             vlan: network.vlan,
+            tagged: network.tagged.clone(),
             mac: network.mac.clone(),
         });
         let boot = instance.boot.iter().map(|boot| Action::SetBoot {

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use policies::{Check, Epoch, Finding, InstanceId, LogIndex, NodeId, Permit, ProgramName, Refusal, VolumeId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Error;
 use std::path::{Path, PathBuf};
@@ -67,11 +67,30 @@ enum Question<'a> {
 #[derive(Serialize)]
 #[serde(tag = "want", rename_all = "snake_case")]
 enum Wanted<'a> {
-    Revoked { volume: &'a VolumeId, initiator: &'a str },
-    Attached { volume: &'a VolumeId, initiator: &'a str },
-    PortClosed { port: &'a str },
-    PortOpen { port: &'a str, vlan: u16, mac: Option<&'a str> },
-    Boots { node: &'a NodeId, instance: &'a InstanceId, image: &'a str, epoch: Epoch },
+    Revoked {
+        volume: &'a VolumeId,
+        initiator: &'a str,
+    },
+    Attached {
+        volume: &'a VolumeId,
+        initiator: &'a str,
+    },
+    PortClosed {
+        port: &'a str,
+    },
+    PortOpen {
+        port: &'a str,
+        vlan: u16,
+        #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+        tagged: &'a BTreeSet<u16>,
+        mac: Option<&'a str>,
+    },
+    Boots {
+        node: &'a NodeId,
+        instance: &'a InstanceId,
+        image: &'a str,
+        epoch: Epoch,
+    },
 }
 
 #[derive(Deserialize)]
@@ -294,7 +313,9 @@ fn wanted(wish: &Wish) -> Wanted<'_> {
         Wish::Revoked { volume, initiator } => Wanted::Revoked { volume, initiator },
         Wish::Attached { volume, initiator } => Wanted::Attached { volume, initiator },
         Wish::PortClosed { port } => Wanted::PortClosed { port },
-        Wish::PortOpen { port, vlan, mac } => Wanted::PortOpen { port, vlan: *vlan, mac: mac.as_deref() },
+        Wish::PortOpen { port, vlan, tagged, mac } => {
+            Wanted::PortOpen { port, vlan: *vlan, tagged, mac: mac.as_deref() }
+        }
         Wish::Boots { node, instance, image, epoch } => {
             Wanted::Boots { node, instance, image, epoch: *epoch }
         }

@@ -7,7 +7,7 @@
 //! row that somebody else has changed since it was read, and touches no key of others.
 
 use crate::{ProviderError, State, Wish};
-use policies::{Check, Finding, LogIndex, Permit, Refusal};
+use policies::{Check, Finding, LogIndex, Permit, Refusal, vlans};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::pem::PemObject;
@@ -35,6 +35,8 @@ const TOKEN_KEY: &str = "ha-token";
 
 /// `vlan_mode` of a port that passes one VLAN, untagged (ovs-vswitchd.conf.db(5)).
 const ACCESS: &str = "access";
+/// ... and of one that passes others beside it, tagged. With none of these it would pass every VLAN.
+const NATIVE_UNTAGGED: &str = "native-untagged";
 
 /// How the database is reached, and where fenced nodes go.
 #[derive(Clone, Debug)]
@@ -77,10 +79,12 @@ struct Port {
 }
 
 /// How a port is to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Setting {
-    /// The one VLAN that it gives access to.
+    /// The VLAN that it gives access to.
     tag: u16,
+    /// Those beside it, tagged.
+    trunks: BTreeSet<u16>,
     /// Parked ports do not even reach each other.
     protected: bool,
 }
@@ -169,11 +173,19 @@ impl Ovsdb {
     /// The port of a wish, and how it is to be. Volumes and boot sources are no switch's work.
     fn wanted<'w>(&self, wish: &'w Wish) -> Result<(&'w str, Setting), ProviderError> {
         match wish {
-            Wish::PortClosed { port } => Ok((port, Setting { tag: self.park_vlan, protected: true })),
-            Wish::PortOpen { vlan, .. } if *vlan == self.park_vlan => Err(ProviderError::Configuration(
-                format!("{wish}: that is the park VLAN, in which nothing but closed ports may be"),
-            )),
-            Wish::PortOpen { port, vlan, mac: _ } => Ok((port, Setting { tag: *vlan, protected: false })),
+            Wish::PortClosed { port } => {
+                Ok((port, Setting { tag: self.park_vlan, trunks: BTreeSet::new(), protected: true }))
+            }
+            Wish::PortOpen { vlan, tagged, .. }
+                if tagged.iter().chain([vlan]).any(|vlan| *vlan == self.park_vlan) =>
+            {
+                Err(ProviderError::Configuration(format!(
+                    "{wish}: that is the park VLAN, in which nothing but closed ports may be"
+                )))
+            }
+            Wish::PortOpen { port, vlan, tagged, mac: _ } => {
+                Ok((port, Setting { tag: *vlan, trunks: tagged.clone(), protected: false }))
+            }
             Wish::Revoked { .. } | Wish::Attached { .. } | Wish::Boots { .. } => {
                 Err(ProviderError::Configuration(format!("a switch cannot {wish}")))
             }
@@ -230,8 +242,8 @@ fn change(name: &str, port: &Port, wanted: &Setting, token: LogIndex, doing: &st
     next.insert(TOKEN_KEY.to_owned(), token.0.to_string());
     let row = json!({
         "tag": wanted.tag,
-        "trunks": ["set", []],
-        "vlan_mode": ACCESS,
+        "trunks": ["set", wanted.trunks],
+        "vlan_mode": wanted.mode(),
         "protected": wanted.protected,
         "external_ids": ids(&next),
     });
@@ -242,6 +254,12 @@ fn change(name: &str, port: &Port, wanted: &Setting, token: LogIndex, doing: &st
         json!({ "op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]] }),
         json!({ "op": "comment", "comment": format!("failover supervisor, {token}: {doing}") }),
     ]
+}
+
+impl Setting {
+    fn mode(&self) -> &'static str {
+        if self.trunks.is_empty() { ACCESS } else { NATIVE_UNTAGGED }
+    }
 }
 
 impl Port {
@@ -261,9 +279,9 @@ impl Port {
 
     fn is(&self, wanted: &Setting) -> bool {
         self.tag == Some(wanted.tag)
-            && self.trunks.is_empty()
+            && self.trunks == wanted.trunks
             && self.protected == wanted.protected
-            && self.mode.as_deref() == Some(ACCESS)
+            && self.mode.as_deref() == Some(wanted.mode())
     }
 
     fn token(&self) -> LogIndex {
@@ -271,12 +289,17 @@ impl Port {
     }
 
     fn reading(&self, links: &[(String, String)], is_applied: bool) -> String {
-        let tag = self.tag.map_or_else(|| "no vlan".to_owned(), |tag| format!("vlan {tag}"));
-        let trunks: String = self.trunks.iter().map(|vlan| format!(" +{vlan}")).collect();
+        let mode = match self.mode.as_deref() {
+            Some(ACCESS) => String::new(),
+            Some(mode) => format!(", {mode}"),
+            None => ", no mode".to_owned(),
+        };
+        let tag =
+            self.tag.map_or_else(|| "no vlan".to_owned(), |tag| format!("vlan {}", vlans(tag, &self.trunks)));
         let protected = if self.protected { ", isolated" } else { "" };
         let links: String = links.iter().map(|(name, state)| format!(", link {name} {state}")).collect();
         let pending = if is_applied { "" } else { ", not yet taken over by the switch" };
-        format!("{tag}{trunks}{protected}{links}, token {}{pending}", self.token())
+        format!("{tag}{mode}{protected}{links}, token {}{pending}", self.token())
     }
 }
 

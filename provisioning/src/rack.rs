@@ -5,9 +5,10 @@
 //! What it never does: it trusts no acknowledgement and follows no redirect, and shows its token to nobody.
 
 use crate::{ProviderError, State, Wish};
-use policies::{Check, Epoch, Finding, InstanceId, LogIndex, Permit, Refusal};
+use policies::{Check, Epoch, Finding, InstanceId, LogIndex, Permit, Refusal, vlans};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,8 +62,11 @@ pub enum PortSetting {
     Closed,
     /// The VLAN passes.
     Open {
-        /// VLAN id.
+        /// VLAN id, untagged.
         vlan: u16,
+        /// Further VLANs that it passes, tagged (IEEE 802.1Q).
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        tagged: BTreeSet<u16>,
         /// The MAC address expected behind the port.
         mac: Option<String>,
     },
@@ -215,9 +219,9 @@ impl Rack {
                 let state: PortState = self.read(&doing, path, deadline).await?;
                 Ok(State { holds: state.setting == PortSetting::Closed, reading: read_port(&state) })
             }
-            Wish::PortOpen { vlan, mac, .. } => {
+            Wish::PortOpen { vlan, tagged, mac, .. } => {
                 let state: PortState = self.read(&doing, path, deadline).await?;
-                let wished = PortSetting::Open { vlan: *vlan, mac: mac.clone() };
+                let wished = PortSetting::Open { vlan: *vlan, tagged: tagged.clone(), mac: mac.clone() };
                 Ok(State { holds: state.setting == wished, reading: read_port(&state) })
             }
             Wish::Boots { instance, image, epoch, .. } => {
@@ -393,8 +397,8 @@ fn encode(wish: &Wish, token: LogIndex) -> Result<Vec<u8>, serde_json::Error> {
             serde_json::to_vec(&VolumeChange::Attach { initiator: initiator.clone(), token })
         }
         Wish::PortClosed { .. } => serde_json::to_vec(&PortChange { setting: PortSetting::Closed, token }),
-        Wish::PortOpen { vlan, mac, .. } => {
-            let setting = PortSetting::Open { vlan: *vlan, mac: mac.clone() };
+        Wish::PortOpen { vlan, tagged, mac, .. } => {
+            let setting = PortSetting::Open { vlan: *vlan, tagged: tagged.clone(), mac: mac.clone() };
             serde_json::to_vec(&PortChange { setting, token })
         }
         Wish::Boots { instance, image, epoch, .. } => {
@@ -478,9 +482,9 @@ fn read_volume(state: &VolumeState) -> String {
 fn read_port(state: &PortState) -> String {
     match &state.setting {
         PortSetting::Closed => format!("closed, token {}", state.newest),
-        PortSetting::Open { vlan, mac: None } => format!("open in vlan {vlan}, token {}", state.newest),
-        PortSetting::Open { vlan, mac: Some(mac) } => {
-            format!("open in vlan {vlan} for {mac}, token {}", state.newest)
+        PortSetting::Open { vlan, tagged, mac } => {
+            let whose = mac.as_ref().map_or(String::new(), |mac| format!(" for {mac}"));
+            format!("open in vlan {}{whose}, token {}", vlans(*vlan, tagged), state.newest)
         }
     }
 }

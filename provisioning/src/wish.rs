@@ -4,7 +4,8 @@
 //! Why it exists: actions name nodes, storage names initiators; both are brought together once, at the edge.
 //! What it never does: it knows no particular provider.
 
-use policies::{Action, Epoch, InstanceId, NodeId, Refusal, VolumeId};
+use policies::{Action, Epoch, InstanceId, NodeId, Refusal, VolumeId, vlans};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// A state that a provider is to be in.
@@ -33,8 +34,10 @@ pub enum Wish {
     PortOpen {
         /// The port's name at the provider.
         port: String,
-        /// VLAN id.
+        /// VLAN id, untagged.
         vlan: u16,
+        /// Further VLANs, tagged.
+        tagged: BTreeSet<u16>,
         /// The MAC address that moves along.
         mac: Option<String>,
     },
@@ -69,9 +72,12 @@ impl Wish {
                 Ok(Wish::Attached { volume: volume.clone(), initiator: initiator(node)? })
             }
             Action::ClosePort { port, .. } => Ok(Wish::PortClosed { port: port.clone() }),
-            Action::OpenPort { port, vlan, mac, .. } => {
-                Ok(Wish::PortOpen { port: port.clone(), vlan: *vlan, mac: mac.clone() })
-            }
+            Action::OpenPort { port, vlan, tagged, mac, .. } => Ok(Wish::PortOpen {
+                port: port.clone(),
+                vlan: *vlan,
+                tagged: tagged.clone(),
+                mac: mac.clone(),
+            }),
             Action::SetBoot { node, instance, image, epoch, .. } => Ok(Wish::Boots {
                 node: node.clone(),
                 instance: instance.clone(),
@@ -92,7 +98,9 @@ impl fmt::Display for Wish {
             Wish::Revoked { volume, initiator } => write!(f, "revoke {volume} from {initiator}"),
             Wish::Attached { volume, initiator } => write!(f, "attach {volume} to {initiator}"),
             Wish::PortClosed { port } => write!(f, "close port {port}"),
-            Wish::PortOpen { port, vlan, .. } => write!(f, "open port {port} into vlan {vlan}"),
+            Wish::PortOpen { port, vlan, tagged, .. } => {
+                write!(f, "open port {port} into vlan {}", vlans(*vlan, tagged))
+            }
             Wish::Boots { node, instance, epoch, .. } => write!(f, "let {node} boot {instance} {epoch}"),
         }
     }

@@ -98,6 +98,7 @@ fn actions() -> Vec<Action> {
             provider: provider.clone(),
             port: "sw1/4".to_owned(),
             vlan: 100,
+            tagged: [200, 300].into(),
             mac: Some("02:00:00:00:00:01".to_owned()),
         },
         Action::SetBoot {

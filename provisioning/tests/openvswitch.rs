@@ -12,6 +12,7 @@ use policies::{
     Action, Effect, LogIndex, Outcome, OvsdbTls, Permit, PlanId, ProviderKind, Refusal, Sealed, Seen,
 };
 use provisioning::{Backend, carry_out};
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
@@ -98,6 +99,16 @@ impl Switch {
         self.vsctl(&words).split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
+    /// Whether the switch takes a packet of this VLAN (0: without a tag) from the node at `p2`, by its own tracing.
+    fn passes(&self, vlan: u16) -> bool {
+        let tag = if vlan == 0 { String::new() } else { format!(",dl_vlan={vlan}") };
+        let flow = format!("in_port=p2,dl_src=02:00:00:00:00:01,dl_dst=02:00:00:00:00:02{tag}");
+        let words = ["-t", &self.path("vs.ctl"), "ofproto/trace", "sw0", &flow];
+        let trace = String::from_utf8(run("ovs-appctl", &words).stdout).unwrap();
+        assert!(trace.contains("bridge(\"sw0\")"), "{trace}");
+        !trace.contains("dropping VLAN") && !trace.contains("drop,")
+    }
+
     fn wait_for(&self, path: &Path) {
         let end = std::time::Instant::now() + PATIENCE;
         while !path.exists() {
@@ -180,7 +191,7 @@ fn close(port: &str) -> Action {
 
 fn open(port: &str, vlan: u16) -> Action {
     let (node, provider) = ("n2".parse().unwrap(), "sw".parse().unwrap());
-    Action::OpenPort { node, provider, port: port.to_owned(), vlan, mac: None }
+    Action::OpenPort { node, provider, port: port.to_owned(), vlan, tagged: BTreeSet::new(), mac: None }
 }
 
 async fn carry(backend: &Backend, action: &Action, token: u64) -> Outcome {
@@ -213,6 +224,37 @@ async fn ports_are_parked_and_opened_and_the_switch_says_so_itself() {
     assert!(reading.contains("link l1") && reading.contains("link l2"), "a LAG moves as one: {reading}");
     let missing = carry(&backend, &close("p9"), 9).await;
     assert_eq!(missing, Outcome::Refused(Refusal::NotConfigured("the switch has no port p9".to_owned())));
+}
+
+/// Several networks on one port.
+#[tokio::test]
+async fn a_port_passes_its_tagged_networks_and_no_other() {
+    let switch = Switch::start();
+    let backend = switch.plain();
+    let trunk = |tagged: &[u16]| {
+        let (node, provider) = ("n2".parse().unwrap(), "sw".parse().unwrap());
+        let tagged = tagged.iter().copied().collect();
+        Action::OpenPort { node, provider, port: "p2".to_owned(), vlan: 100, tagged, mac: None }
+    };
+    let opened = read_back(carry(&backend, &trunk(&[200, 300]), 7).await);
+    assert!(opened.starts_with("vlan 100 +200 +300, native-untagged, link p2"), "{opened}");
+    assert_eq!(read_back(carry(&backend, &trunk(&[200, 300]), 8).await), opened, "again changes nothing");
+    assert_eq!([0, 100, 200, 300, 400].map(|vlan| switch.passes(vlan)), [true, true, true, true, false]);
+    let fewer = read_back(carry(&backend, &trunk(&[300]), 9).await);
+    assert!(fewer.starts_with("vlan 100 +300, native-untagged"), "{fewer}");
+    assert_eq!([0, 200, 300].map(|vlan| switch.passes(vlan)), [true, false, true]);
+    let none = read_back(carry(&backend, &trunk(&[]), 10).await);
+    assert!(none.starts_with("vlan 100, link p2"), "{none}");
+    assert_eq!([0, 200, 300].map(|vlan| switch.passes(vlan)), [true, false, false]);
+    read_back(carry(&backend, &trunk(&[200]), 11).await);
+    let parked = read_back(carry(&backend, &close("p2"), 12).await);
+    assert!(parked.starts_with("vlan 4000, isolated"), "{parked}");
+    assert_eq!([200, 300].map(|vlan| switch.passes(vlan)), [false, false]);
+    let refused = carry(&backend, &trunk(&[PARK]), 13).await;
+    assert!(
+        matches!(&refused, Outcome::Refused(Refusal::NotConfigured(why)) if why.contains("park VLAN")),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]

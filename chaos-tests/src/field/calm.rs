@@ -98,9 +98,10 @@ impl Story {
             Action::ClosePort { port, .. } => {
                 Change::Port { port, change: PortChange { setting: PortSetting::Closed, token } }
             }
-            Action::OpenPort { port, vlan, mac, .. } => {
-                Change::Port { port, change: PortChange { setting: PortSetting::Open { vlan, mac }, token } }
-            }
+            Action::OpenPort { port, vlan, tagged, mac, .. } => Change::Port {
+                port,
+                change: PortChange { setting: PortSetting::Open { vlan, tagged, mac }, token },
+            },
             Action::SetBoot { node, instance, image, epoch, .. } => {
                 let assignment = Assignment { instance, image, epoch };
                 Change::Boot { node, change: BootChange { assignment, token } }

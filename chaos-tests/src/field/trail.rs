@@ -268,7 +268,7 @@ impl<'a> Rack<'a> {
                 open.remove(port);
                 (Deed::Close { node: node.clone() }, None)
             }
-            PortSetting::Open { vlan, mac } => {
+            PortSetting::Open { vlan, mac, .. } => {
                 let identity = mac.clone().unwrap_or_else(|| format!("vlan {vlan}"));
                 let identity = *self.identities.entry(identity).or_insert(number);
                 open.insert(port.to_owned(), identity);

@@ -202,7 +202,9 @@ async fn change_port(
     if api.in_the_mood().await? {
         let setting = match &change.setting {
             PortSetting::Closed => "closed".to_owned(),
-            PortSetting::Open { vlan, .. } => format!("opened into vlan {vlan}"),
+            PortSetting::Open { vlan, tagged, .. } => {
+                format!("opened into vlan {}", policies::vlans(*vlan, tagged))
+            }
         };
         let text = format!("port {port} is {setting} ({})", change.token);
         {

@@ -336,7 +336,11 @@ impl InstanceDescription {
         // Two VLANs for all, as in a plain data centre; the MAC address tells the instances apart.
         let network = |vlan: u16, card: u8| {
             let [.., high, low] = number.to_be_bytes();
-            Network { vlan, mac: Some(format!("02:00:00:{card:02x}:{high:02x}:{low:02x}")) }
+            Network {
+                vlan,
+                tagged: std::collections::BTreeSet::new(),
+                mac: Some(format!("02:00:00:{card:02x}:{high:02x}:{low:02x}")),
+            }
         };
         Ok(InstanceDescription {
             name: format!("web-{number}").parse()?,

@@ -60,7 +60,7 @@ mod tests {
     fn a_port_opens_and_closes_and_refuses_older_tokens() {
         let mut switch = Switch::new([("a-1".to_owned(), PortSetting::Closed)]);
         assert!(!switch.passes("a-1") && !switch.passes("b-1"));
-        let open = PortSetting::Open { vlan: 100, mac: None };
+        let open = PortSetting::Open { vlan: 100, tagged: [200].into(), mac: None };
         switch.change("a-1", PortChange { setting: open.clone(), token: LogIndex(4) }).unwrap();
         assert!(switch.passes("a-1"));
         let late = PortChange { setting: PortSetting::Closed, token: LogIndex(3) };

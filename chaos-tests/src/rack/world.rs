@@ -123,7 +123,11 @@ impl World {
             let settings = placed(&machine.name).map(|instance| instance.networks.clone());
             machine.ports.iter().enumerate().map(move |(index, port)| {
                 let network = settings.as_ref().and_then(|networks| networks.get(index));
-                let open = |n: &policies::Network| PortSetting::Open { vlan: n.vlan, mac: n.mac.clone() };
+                let open = |n: &policies::Network| PortSetting::Open {
+                    vlan: n.vlan,
+                    tagged: n.tagged.clone(),
+                    mac: n.mac.clone(),
+                };
                 (port.clone(), network.map_or(PortSetting::Closed, open))
             })
         });

@@ -70,7 +70,11 @@ pub fn inventory(seal: &Seal, policy: &Policy, instances: u64, spares: u64, dice
             tenant: None,
             labels: BTreeMap::new(),
             volumes: vec![Volume { provider: name("array"), volume: name(&format!("v{number:02}")) }],
-            networks: vec![Network { vlan: 100 + u16::try_from(number).unwrap_or(0), mac: None }],
+            networks: vec![Network {
+                vlan: 100 + u16::try_from(number).unwrap_or(0),
+                tagged: std::collections::BTreeSet::new(),
+                mac: None,
+            }],
             boot: Some(Boot { provider: name("boot"), image: IMAGE.to_owned() }),
             needs: BTreeMap::new(),
             requires: Default::default(),

@@ -206,7 +206,7 @@ fn instance(name_: &str, node: &str) -> Instance {
         tenant: None,
         labels: Default::default(),
         volumes: vec![Volume { provider: name("rack"), volume: name(&format!("vol-{name_}")) }],
-        networks: vec![Network { vlan: 10, mac: None }],
+        networks: vec![Network { vlan: 10, tagged: Default::default(), mac: None }],
         boot: None,
         needs: Default::default(),
         requires: Default::default(),

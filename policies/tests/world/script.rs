@@ -209,7 +209,7 @@ fn instance(name: InstanceId, node: NodeId, options: &mut BTreeMap<&str, &str>) 
         Ok(Volume { provider: parse("rack")?, volume: parse(&id)? })
     };
     let volumes = (1..=volumes).map(volume).collect::<Result<_, String>>()?;
-    let networks = (1..=networks).map(|_| Network { vlan, mac: None }).collect();
+    let networks = (1..=networks).map(|_| Network { vlan, tagged: Default::default(), mac: None }).collect();
     let named = options.remove("unnamed").is_none();
     let policy = named.then(|| parse(options.remove("policy").unwrap_or("quick"))).transpose()?;
     let tenant = options.remove("tenant").map(parse).transpose()?;

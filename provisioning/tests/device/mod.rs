@@ -13,7 +13,7 @@ use provisioning::rack::{
     BootChange, BootState, Conflict, ImageState, Link, NotThere, PortChange, PortSetting, PortState,
     VolumeChange, VolumeState,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -261,7 +261,7 @@ fn volume_state(script: Script, volume: &str, change: Option<&Vec<u8>>) -> Volum
 fn port_state(script: Script, port: &str, change: Option<&Vec<u8>>) -> PortState {
     let setting = match (port, change) {
         (_, Some(body)) => serde_json::from_slice::<PortChange>(body).unwrap().setting,
-        ("sw1%2F3", None) => PortSetting::Open { vlan: 7, mac: None },
+        ("sw1%2F3", None) => PortSetting::Open { vlan: 7, tagged: BTreeSet::new(), mac: None },
         ("sw1%2F4", None) => PortSetting::Closed,
         other => panic!("{other:?}"),
     };

@@ -167,7 +167,7 @@ pub fn instance(detail: &InstanceDetail, screen: &Screen) -> String {
     );
     let networks = described.networks.iter().map(|network| {
         let mac = network.mac.as_ref().map(|mac| format!(", MAC {mac}")).unwrap_or_default();
-        format!("VLAN {}{mac}", network.vlan)
+        format!("VLAN {}{mac}", policies::vlans(network.vlan, &network.tagged))
     });
     sheet.lines("Networks", networks);
     sheet.lines("Boot", described.boot.iter().map(|boot| format!("{} from {}", boot.image, boot.provider)));
