@@ -7,7 +7,7 @@
 //! row that somebody else has changed since it was read, and touches no key of others.
 
 use crate::{ProviderError, State, Wish};
-use policies::{Check, Finding, LogIndex, Permit, Refusal, vlans};
+use policies::{Check, Finding, LogIndex, Permit, Refusal};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::pem::PemObject;
@@ -294,12 +294,12 @@ impl Port {
             Some(mode) => format!(", {mode}"),
             None => ", no mode".to_owned(),
         };
-        let tag =
-            self.tag.map_or_else(|| "no vlan".to_owned(), |tag| format!("vlan {}", vlans(tag, &self.trunks)));
+        let tag = self.tag.map_or_else(|| "no vlan".to_owned(), |tag| format!("vlan {tag}"));
+        let trunks: String = self.trunks.iter().map(|vlan| format!(" +{vlan}")).collect();
         let protected = if self.protected { ", isolated" } else { "" };
         let links: String = links.iter().map(|(name, state)| format!(", link {name} {state}")).collect();
         let pending = if is_applied { "" } else { ", not yet taken over by the switch" };
-        format!("{tag}{mode}{protected}{links}, token {}{pending}", self.token())
+        format!("{tag}{trunks}{mode}{protected}{links}, token {}{pending}", self.token())
     }
 }
 
@@ -576,7 +576,7 @@ mod tests {
         assert_eq!((port.tag, port.token(), port.links.len()), (None, LogIndex(12), 2));
         assert_eq!(
             port.reading(&[("l1".to_owned(), "up".to_owned())], false),
-            "no vlan +7 +8, link l1 up, token i12, not yet taken over by the switch"
+            "no vlan +7 +8, trunk, link l1 up, token i12, not yet taken over by the switch"
         );
     }
 }
