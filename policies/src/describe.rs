@@ -118,12 +118,10 @@ impl ClusterState {
     fn describe_instance(&mut self, instance: &Instance) -> Result<bool, Rejected> {
         let what = format!("instance/{}", instance.name);
         let bad = |why: String| Rejected::BadValue { what: what.clone(), why };
-        let lists = [&instance.needs, &instance.labels].map(BTreeMap::len);
-        if lists
-            .into_iter()
-            .chain([instance.volumes.len(), instance.networks.len()])
-            .any(|length| length > LIST_MAX)
-        {
+        let tables = [&instance.needs, &instance.labels].map(BTreeMap::len);
+        let lists = [instance.volumes.len(), instance.networks.len()];
+        let tagged = instance.networks.iter().map(|network| network.tagged.len());
+        if tables.into_iter().chain(lists).chain(tagged).any(|length| length > LIST_MAX) {
             return Err(bad(format!("a list has more than {LIST_MAX} items")));
         }
         let mut texts = instance.labels.iter().flat_map(|(key, value)| [key, value]);
@@ -138,9 +136,6 @@ impl ClusterState {
             }
             if network.tagged.contains(&network.vlan) {
                 return Err(bad(format!("vlan {} is both untagged and tagged on one port", network.vlan)));
-            }
-            if network.tagged.len() > LIST_MAX {
-                return Err(bad(format!("a list has more than {LIST_MAX} items")));
             }
         }
         if let Some(named) = instance.policy.as_ref().filter(|named| !self.policies.contains_key(*named)) {
@@ -290,8 +285,9 @@ fn check_node(node: &Node) -> Result<(), Rejected> {
     if let Err(why) = node.capabilities.check() {
         return bad(why);
     }
-    let lists = [node.domains.len(), node.labels.len(), node.fencing.len(), node.ports.len()];
-    if lists.into_iter().chain([node.boot_macs.len()]).any(|length| length > LIST_MAX) {
+    let Node { domains, labels, fencing, ports, boot_macs, .. } = node;
+    let lists = [domains.len(), labels.len(), fencing.len(), ports.len(), boot_macs.len()];
+    if lists.into_iter().any(|length| length > LIST_MAX) {
         return bad(format!("a list has more than {LIST_MAX} items"));
     }
     for FenceDevice::Ipmi { cipher_suite, .. } in &node.fencing {
@@ -318,8 +314,19 @@ fn check_node(node: &Node) -> Result<(), Rejected> {
 }
 
 #[cfg(test)]
-mod tests {
-    use crate::role::tests::described;
+pub(crate) mod tests {
+    use super::*;
+    use crate::command::{Command, Proposal};
+
+    /// The state of a new cluster with these documents, or why they were refused.
+    pub(crate) fn described(text: &str) -> Result<ClusterState, String> {
+        let documents: Documents = toml::from_str(text).map_err(|error| error.to_string())?;
+        let command = Command::Describe(Box::new(documents));
+        let mut state = ClusterState::default();
+        let proposal = Proposal { at: Wall(1), by: "test".to_owned(), command };
+        state.apply(LogIndex(1), &proposal).map_err(|rejected| rejected.to_string())?;
+        Ok(state)
+    }
 
     #[test]
     fn networks_of_one_port_differ_and_are_vlans() {

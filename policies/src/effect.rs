@@ -180,7 +180,7 @@ impl fmt::Display for Action {
 }
 
 /// The VLANs of one port in short, the untagged one first: `10 +20 +30`.
-pub fn vlans(untagged: u16, tagged: &BTreeSet<u16>) -> String {
+pub fn vlans(untagged: impl fmt::Display, tagged: &BTreeSet<u16>) -> String {
     let tagged: String = tagged.iter().map(|vlan| format!(" +{vlan}")).collect();
     format!("{untagged}{tagged}")
 }

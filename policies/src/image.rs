@@ -16,7 +16,7 @@ const INITRD_MAX: usize = 8;
 const GAPS: [&str; 4] = ["instance", "epoch", "node", "initiator"];
 
 /// A boot image. In every text, `{instance}`, `{epoch}`, `{node}` and `{initiator}` stand for those of the placement; a
-/// brace that is meant is written `\\{`.
+/// brace that is meant is written `\{`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Image {
@@ -59,8 +59,7 @@ impl Image {
             if text.len() > TEXT_BYTES_MAX {
                 return Err(format!("a text of {} bytes is longer than {TEXT_BYTES_MAX}", text.len()));
             }
-            let template = Template::parse(text).map_err(|error| format!("{text:?}: {error}"))?;
-            match template.keys().find(|key| !GAPS.contains(key)) {
+            match template(text)?.keys().find(|key| !GAPS.contains(key)) {
                 Some(key) => Err(format!("{{{key}}} is not known; there are {{{}}}", GAPS.join("}, {"))),
                 None => Ok(text.to_owned()),
             }
@@ -82,10 +81,7 @@ impl Image {
         ];
         let values: Vec<(&str, &str)> =
             names.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))).collect();
-        self.each(|text| {
-            let template = Template::parse(text).map_err(|error| format!("{text:?}: {error}"))?;
-            template.render(&values).map_err(|error| format!("{text:?}: {error}"))
-        })
+        self.each(|text| template(text)?.render(&values).map_err(|error| format!("{text:?}: {error}")))
     }
 
     /// The same with each text changed. A control character would end a line of a boot script, so none may be in it.
@@ -106,6 +102,10 @@ impl Image {
             Image::San { uri } => Image::San { uri: change(uri)? },
         })
     }
+}
+
+fn template(text: &str) -> Result<Template<'_>, String> {
+    Template::parse(text).map_err(|error| format!("{text:?}: {error}"))
 }
 
 #[cfg(test)]

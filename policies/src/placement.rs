@@ -290,9 +290,10 @@ pub(crate) fn preference<'a>(wish: &Wish, spare: &Candidate<'a>) -> (usize, &'a 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::describe::tests::described;
     use crate::inventory::Volume;
     use crate::policy::Policy;
-    use crate::role::tests::{DOCUMENTS, described};
+    use crate::role::tests::DOCUMENTS;
 
     #[test]
     fn a_spare_that_storage_or_the_boot_service_would_not_know_is_passed_over() {

@@ -66,7 +66,7 @@ impl ClusterState {
     }
 
     /// What a node may run. `runs` is the epoch that it believes to run, if it has one.
-    pub fn role(&self, node: &NodeId, runs: Option<Epoch>) -> BootRole {
+    pub fn boot_role(&self, node: &NodeId, runs: Option<Epoch>) -> BootRole {
         let Some(record) = self.nodes.get(node) else {
             return BootRole::Waits { why: format!("there is no node {node}") };
         };
@@ -114,7 +114,7 @@ impl ClusterState {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::command::{Command, Documents, Proposal};
+    use crate::describe::tests::described;
     use crate::state::Order;
     use std::sync::Arc;
 
@@ -125,17 +125,8 @@ pub(crate) mod tests {
                 { name = "s1", boot_macs = ["52:54:00:00:00:02"] }]
         instance = [{ name = "web", node = "n1", boot = { provider = "pxe", image = "disk" } }]"#;
 
-    pub(crate) fn described(text: &str) -> Result<ClusterState, String> {
-        let documents: Documents = toml::from_str(text).map_err(|error| error.to_string())?;
-        let command = Command::Describe(Box::new(documents));
-        let mut state = ClusterState::default();
-        let proposal = Proposal { at: Wall(1), by: "test".to_owned(), command };
-        state.apply(LogIndex(1), &proposal).map_err(|rejected| rejected.to_string())?;
-        Ok(state)
-    }
-
     fn role(state: &ClusterState, node: &str) -> String {
-        state.role(&node.parse().unwrap(), None).to_string()
+        state.boot_role(&node.parse().unwrap(), None).to_string()
     }
 
     #[test]
@@ -161,9 +152,9 @@ pub(crate) mod tests {
         Arc::make_mut(&mut state.nodes.get_mut(&s1).unwrap().node).initiator = Some("iqn.s1".to_owned());
         let image = Image::San { uri: "iscsi:h:::1:iqn.s1".to_owned() };
         assert!(
-            matches!(state.role(&s1, Some(Epoch(2))), BootRole::Boots { image: found, .. } if found == image)
+            matches!(state.boot_role(&s1, Some(Epoch(2))), BootRole::Boots { image: found, .. } if found == image)
         );
-        let told = state.role(&s1, Some(Epoch(1))).to_string();
+        let told = state.boot_role(&s1, Some(Epoch(1))).to_string();
         assert_eq!(told, "must not run: web is in e2, no longer in e1");
     }
 

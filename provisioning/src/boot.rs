@@ -4,7 +4,7 @@
 //! Why it exists: before a spare is switched on it must be sure that it will be told the right thing, by somebody.
 //! What it never does: it sends no change. What a node boots follows from the committed state alone.
 
-use crate::rack::{body, parse, plain_client};
+use crate::rack::{body, parse, plain_client, said};
 use crate::{ProviderError, State, Wish};
 use policies::{BootRole, Check, Finding, HttpUrl, Refusal};
 use reqwest::{Client, StatusCode};
@@ -112,10 +112,7 @@ impl Boot {
         let body = body(doing, response, deadline).await.map_err(|error| policies::causes(&error))?;
         match status {
             StatusCode::OK => parse(doing, &body).map_err(|error| policies::causes(&error)),
-            status => Err(format!(
-                "{status}: {}",
-                String::from_utf8_lossy(&body).chars().take(200).collect::<String>()
-            )),
+            status => Err(said(status, &body)),
         }
     }
 }

@@ -7,7 +7,7 @@
 //! row that somebody else has changed since it was read, and touches no key of others.
 
 use crate::{ProviderError, State, Wish};
-use policies::{Check, Finding, LogIndex, Permit, Refusal};
+use policies::{Check, Finding, LogIndex, Permit, Refusal, vlans};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::pem::PemObject;
@@ -295,11 +295,11 @@ impl Port {
             None => ", no mode".to_owned(),
         };
         let tag = self.tag.map_or_else(|| "no vlan".to_owned(), |tag| format!("vlan {tag}"));
-        let trunks: String = self.trunks.iter().map(|vlan| format!(" +{vlan}")).collect();
+        let vlans = vlans(tag, &self.trunks);
         let protected = if self.protected { ", isolated" } else { "" };
         let links: String = links.iter().map(|(name, state)| format!(", link {name} {state}")).collect();
         let pending = if is_applied { "" } else { ", not yet taken over by the switch" };
-        format!("{tag}{trunks}{mode}{protected}{links}, token {}{pending}", self.token())
+        format!("{vlans}{mode}{protected}{links}, token {}{pending}", self.token())
     }
 }
 

@@ -445,11 +445,15 @@ pub(crate) async fn body(
     }
 }
 
+/// An answer other than 200 in short, for people.
+pub(crate) fn said(status: StatusCode, body: &[u8]) -> String {
+    format!("{status}: {}", String::from_utf8_lossy(body).chars().take(200).collect::<String>())
+}
+
 /// What an answer other than 200 means. The rack gives 4xx only if it changed nothing; a 5xx says nothing.
 fn not_ok(doing: &str, token: LogIndex, status: StatusCode, body: &[u8]) -> ProviderError {
     let doing = doing.to_owned();
-    let text =
-        || format!("{status}: {}", String::from_utf8_lossy(body).chars().take(200).collect::<String>());
+    let text = || said(status, body);
     let why = match status {
         StatusCode::CONFLICT => match serde_json::from_slice::<Conflict>(body) {
             Ok(Conflict::TokenTooOld { newest }) => Refusal::TokenTooOld { ours: token, newest },

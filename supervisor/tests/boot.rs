@@ -13,9 +13,10 @@ mod daemon;
 use axum::Router;
 use axum::routing::get;
 use daemon::*;
+use fencing::contract::Lease;
 use policies::{
-    Action, Boot, BootRole, Check, Documents, Effect, Epoch, Finding, LogIndex, MemberId, Outcome, Permit,
-    PlanId, ProviderKind, Refusal, Seen,
+    Action, Boot, BootRole, Check, Documents, Effect, Epoch, Finding, LogIndex, MemberId, Outcome, PlanId,
+    ProviderKind, Refusal, Seen,
 };
 use provisioning::{Backend, Provider, Wish, carry_out, check};
 use reqwest::Method;
@@ -112,14 +113,6 @@ async fn a_member_that_does_not_lead_says_so_and_gives_the_first_script_only() {
     daemon.end().await;
 }
 
-struct Always;
-
-impl Permit for Always {
-    fn check(&self) -> Result<(), Refusal> {
-        Ok(())
-    }
-}
-
 fn set_boot(epoch: u64) -> Effect {
     let action = Action::SetBoot {
         node: "n1".parse().unwrap(),
@@ -152,7 +145,7 @@ async fn our_own_look_sees_what_the_node_will_be_told() {
     let nobody = "http://127.0.0.1:1".to_owned();
     let soon = || Instant::now() + PATIENCE;
     let run = async |urls: &[String], epoch| {
-        carry_out(&backend(urls), &set_boot(epoch), None, &Always, soon()).await
+        carry_out(&backend(urls), &set_boot(epoch), None, &Lease::endless(), soon()).await
     };
 
     let both = [nobody.clone(), own.clone()];

@@ -68,7 +68,7 @@ async fn role_of_node(
     Path(node): Path<NodeId>,
     Query(asked): Query<Asked>,
 ) -> Json<BootRole> {
-    Json(state.store.read(|state| state.role(&node, asked.epoch)))
+    Json(state.store.read(|state| state.boot_role(&node, asked.epoch)))
 }
 
 async fn role_of_mac(
@@ -93,7 +93,7 @@ async fn script(State(state): State<ApiState>, Path(mac): Path<Mac>) -> Response
 
 fn role(state: &ApiState, mac: Mac, runs: Option<Epoch>) -> BootRole {
     state.store.read(|state| match state.node_with_mac(mac) {
-        Some(node) => state.role(node, runs),
+        Some(node) => state.boot_role(node, runs),
         None => BootRole::Waits { why: format!("no node has {mac} among its boot_macs") },
     })
 }
