@@ -12,7 +12,9 @@ mod rack_support;
 
 use chaos_tests::rack::fault::DeviceMood;
 use chaos_tests::rack::{Change, Rack, RackSpec};
-use policies::{Action, Doubt, Effect, Epoch, LogIndex, Outcome, Permit, PlanId, Refusal, Seen};
+use policies::{
+    Action, Doubt, Effect, Epoch, LogIndex, Outcome, Permit, PlanId, Refusal, Seen, SnapshotName,
+};
 use provisioning::rack::VolumeChange;
 use provisioning::{Backend, carry_out};
 use rack_support::*;
@@ -35,6 +37,11 @@ fn revoke(number: usize) -> Action {
 
 fn attach(number: usize) -> Action {
     Action::Attach { node: node(number), provider: "rack".parse().unwrap(), volume: volume(1) }
+}
+
+fn snapshot() -> Action {
+    let (provider, name) = ("rack".parse().unwrap(), SnapshotName::of(PlanId(1)));
+    Action::Snapshot { node: node(2), provider, volume: volume(1), name, keep: 2 }
 }
 
 fn close(number: usize) -> Action {
@@ -85,7 +92,9 @@ async fn a_takeover_step_by_step_and_every_late_step_refused() {
     let (rack, _dir) = start(&spec(2, 1)).await;
     let held = run(&rack, attach(2), 5, PATIENCE).await;
     assert!(matches!(held, Outcome::Refused(Refusal::HeldByOther(_))), "{held:?}");
-    let steps = [revoke(1), close(1), attach(2), open(2), boot(2, 2)];
+    let held = run(&rack, snapshot(), 5, PATIENCE).await;
+    assert!(matches!(held, Outcome::Refused(Refusal::HeldByOther(_))), "{held:?}");
+    let steps = [revoke(1), close(1), snapshot(), attach(2), open(2), boot(2, 2)];
     for (token, step) in (10..).zip(&steps) {
         done(&rack, step.clone(), token).await;
         done(&rack, step.clone(), token).await;
@@ -97,11 +106,11 @@ async fn a_takeover_step_by_step_and_every_late_step_refused() {
     assert_eq!(status.machines[&node(1)].boots, None);
 
     let old = |newest| Outcome::Refused(Refusal::TokenTooOld { ours: LogIndex(9), newest: LogIndex(newest) });
-    assert_eq!(run(&rack, revoke(2), 9, PATIENCE).await, old(12));
-    assert_eq!(run(&rack, attach(1), 9, PATIENCE).await, old(12));
+    assert_eq!(run(&rack, revoke(2), 9, PATIENCE).await, old(13));
+    assert_eq!(run(&rack, attach(1), 9, PATIENCE).await, old(13));
     assert_eq!(run(&rack, open(1), 9, PATIENCE).await, old(11));
-    assert_eq!(run(&rack, close(2), 9, PATIENCE).await, old(13));
-    assert_eq!(run(&rack, boot(2, 1), 9, PATIENCE).await, old(14));
+    assert_eq!(run(&rack, close(2), 9, PATIENCE).await, old(14));
+    assert_eq!(run(&rack, boot(2, 1), 9, PATIENCE).await, old(15));
 
     let reaches =
         |open| Change::Reach { volume: volume(1), initiator: initiator(if open { 2 } else { 1 }), open };
@@ -109,7 +118,7 @@ async fn a_takeover_step_by_step_and_every_late_step_refused() {
     let carried_out: Vec<(u64, Change)> =
         carried_out.filter_map(|change| Some((token(&change)?, change))).collect();
     let tokens: Vec<u64> = carried_out.iter().map(|(token, _)| *token).collect();
-    assert_eq!(tokens, [10, 11, 12, 13, 14], "what was refused, or was so already, is not in it");
+    assert_eq!(tokens, [10, 11, 12, 13, 14, 15], "what was refused, or was so already, is not in it");
     let changes: Vec<Change> = rack.journal().changes.into_iter().map(|noted| noted.change).collect();
     for reach in [reaches(false), reaches(true)] {
         assert_eq!(changes.iter().filter(|change| **change == reach).count(), 1, "{reach:?}");
@@ -126,6 +135,7 @@ fn token(change: &Change) -> Option<u64> {
     let token = match change {
         Change::Volume { change: VolumeChange::Attach { token, .. }, .. }
         | Change::Volume { change: VolumeChange::Revoke { token, .. }, .. } => token,
+        Change::Snapshot { change, .. } => &change.token,
         Change::Port { change, .. } => &change.token,
         Change::Boot { change, .. } => &change.token,
         Change::Power { .. }
@@ -143,7 +153,7 @@ fn token(change: &Change) -> Option<u64> {
 async fn moods_of_the_devices_are_seen_through() {
     let (rack, _dir) = start(&RackSpec { exclusive_volumes: false, ..spec(2, 1) }).await;
     let short = Duration::from_millis(300);
-    for step in [revoke(1), close(1), attach(2), open(2), boot(2, 2)] {
+    for step in [revoke(1), close(1), snapshot(), attach(2), open(2), boot(2, 2)] {
         rack.device_mood(DeviceMood::Hang);
         let outcome = run(&rack, step.clone(), 10, short).await;
         assert!(matches!(outcome, Outcome::Unknown(Doubt::NoAnswer { .. })), "{step}: {outcome:?}");

@@ -380,6 +380,10 @@ impl ClusterState {
                 phase
             }
             Phase::Moving if self.move_actions(plan).contains(action) => Phase::Moving,
+            // Asked for once.
+            Phase::Moving if self.snapshot_actions(plan).contains(action) && !plan.tried(action) => {
+                Phase::Moving
+            }
             Phase::Moving if Some(action) == self.start_action(plan).as_ref() => {
                 let all = self.move_actions(plan);
                 let done = |a: &Action| plan.intents.iter().any(|i| i.action == *a && i.is_done());
@@ -419,16 +423,15 @@ impl ClusterState {
     /// The phase that this step against the old node belongs to. Its system is asked once, and nothing else is done while it
     /// shuts down; why it died is read once.
     fn cutting_phase(&self, plan: &Plan, action: &Action) -> Option<Phase> {
-        let tried = |wanted: &Action| plan.intents.iter().any(|intent| intent.action == *wanted);
         let shutdown = self.shutdown_action(plan);
         if shutdown.as_ref() == Some(action) {
-            return (!tried(action)).then_some(Phase::Stopping);
+            return (!plan.tried(action)).then_some(Phase::Stopping);
         }
         if !shutdown.is_none_or(|shutdown| plan.ended(&shutdown)) {
             return None;
         }
         let fits = match self.diagnose_action(plan).as_ref() == Some(action) {
-            true => !tried(action),
+            true => !plan.tried(action),
             false => self.fence_actions(plan).contains(action),
         };
         fits.then_some(Phase::Fencing)

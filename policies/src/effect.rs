@@ -1,5 +1,6 @@
 //! What is done to the world, and what its end taught us. Values only; carrying out is the body's work.
 
+use crate::snapshot::SnapshotName;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -46,6 +47,20 @@ pub enum Action {
         provider: ProviderId,
         /// The port there.
         port: String,
+    },
+    /// Keep the state of the volume, which nobody writes to now, before the node gets it: as a snapshot of this name. Older
+    /// snapshots of ours go. Asked once, and no part of a proof: the failover goes on however it ends.
+    Snapshot {
+        /// The node that gets the volume after it.
+        node: NodeId,
+        /// The storage provider.
+        provider: ProviderId,
+        /// The volume.
+        volume: VolumeId,
+        /// The snapshot.
+        name: SnapshotName,
+        /// How many snapshots of ours the volume has afterwards at most, this one included.
+        keep: u32,
     },
     /// Give the node, and only this node, the volume.
     Attach {
@@ -101,6 +116,7 @@ impl Action {
             | Action::PowerOff { node, .. }
             | Action::Revoke { node, .. }
             | Action::ClosePort { node, .. }
+            | Action::Snapshot { node, .. }
             | Action::Attach { node, .. }
             | Action::OpenPort { node, .. }
             | Action::SetBoot { node, .. }
@@ -121,7 +137,7 @@ impl Action {
             | Action::OpenPort { .. }
             | Action::SetBoot { .. }
             | Action::PowerOn { .. } => Bearing::Gives,
-            Action::Diagnose { .. } => Bearing::Reads,
+            Action::Diagnose { .. } | Action::Snapshot { .. } => Bearing::Reads,
         }
     }
 
@@ -133,6 +149,7 @@ impl Action {
             Action::PowerOn { .. } => *seen == Seen::On,
             Action::Revoke { .. }
             | Action::ClosePort { .. }
+            | Action::Snapshot { .. }
             | Action::Attach { .. }
             | Action::OpenPort { .. }
             | Action::SetBoot { .. } => matches!(seen, Seen::ReadBack(_)),
@@ -157,7 +174,7 @@ pub(crate) enum Bearing {
     Takes,
     /// It gives it something.
     Gives,
-    /// It only looks: no late copy of it can do harm.
+    /// It changes nothing for any node, as whoever looks: no late copy of it can do harm.
     Reads,
 }
 
@@ -169,6 +186,7 @@ impl fmt::Display for Action {
             Action::PowerOff { node, level } => write!(f, "power off {node} (level {})", level + 1),
             Action::Revoke { node, volume, .. } => write!(f, "revoke {volume} from {node}"),
             Action::ClosePort { node, port, .. } => write!(f, "close port {port} of {node}"),
+            Action::Snapshot { volume, name, .. } => write!(f, "keep {volume} as snapshot {name}"),
             Action::Attach { node, volume, .. } => write!(f, "attach {volume} to {node}"),
             Action::OpenPort { node, port, vlan, tagged, .. } => {
                 write!(f, "open port {port} of {node} into vlan {}", vlans(*vlan, tagged))

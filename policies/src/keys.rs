@@ -168,6 +168,16 @@ pub const KEYS: &[Key] = &[
     key("fencing.provider_effect_max", Kind::Time, "the same for storage, switch and boot"),
     key("takeover.step_deadline", Kind::Time, "limit for one effect"),
     key(
+        "takeover.snapshot_max",
+        Kind::Time,
+        "how long the spare waits for a snapshot of each volume before it gets it; `0ms`: none is made",
+    ),
+    key(
+        "takeover.snapshots_kept",
+        Kind::Count,
+        "how many of our snapshots (`ha-fN`) a volume has at most; the device deletes older ones as it makes a new one",
+    ),
+    key(
         "takeover.shutdown_deadline",
         Kind::Time,
         "how long a drained node's system has to shut down before it is fenced, where the order does not say",

@@ -232,7 +232,7 @@ impl Memory {
 /// The latest that an action may take effect after it was sent, by device class.
 fn effect_max(action: &Action, policy: &Policy) -> Millis {
     match action {
-        Action::Diagnose { .. } => Millis(0),
+        Action::Diagnose { .. } | Action::Snapshot { .. } => Millis(0),
         Action::ShutDown { .. } | Action::PowerOff { .. } | Action::PowerOn { .. } => {
             policy.fencing.power_effect_max
         }

@@ -159,6 +159,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// True if this action was begun.
+    pub(crate) fn tried(&self, action: &Action) -> bool {
+        self.intents.iter().any(|intent| intent.action == *action)
+    }
+
     /// True if this action was tried and its end is recorded.
     pub(crate) fn ended(&self, action: &Action) -> bool {
         self.intents.iter().any(|intent| intent.action == *action && intent.end.is_some())

@@ -279,13 +279,30 @@ impl<'a> Desk<'a> {
 
     /// Reads why the node died, if the policy wants to know, and says whether its power must wait for that.
     fn diagnose(&self, plan: &Plan, policy: &Policy, wishes: &mut Wishes) -> bool {
-        let max = policy.fencing.diagnose_max;
-        let wanted = self.state.diagnose_action(plan).filter(|action| max > Millis(0) && !plan.ended(action));
+        let is_late = plan.intents.iter().any(|intent| matches!(intent.action, Action::PowerOff { .. }));
+        let action = self.state.diagnose_action(plan).filter(|_| !is_late);
+        self.goes_before(plan, policy, action, policy.fencing.diagnose_max, wishes)
+    }
+
+    /// Keeps the state of the volume that `attach` gives to the spare, if the policy wants that, and says whether the spare must
+    /// wait for it.
+    fn snapshot(&self, plan: &Plan, policy: &Policy, attach: &Action, wishes: &mut Wishes) -> bool {
+        let action = self.state.snapshot_before(plan, attach);
+        self.goes_before(plan, policy, action, policy.takeover.snapshot_max, wishes)
+    }
+
+    /// What goes before something else, is asked for once and has `max` for it, and whether the other must still wait for it.
+    /// However it ends, it stops nothing.
+    fn goes_before(
+        &self,
+        plan: &Plan,
+        policy: &Policy,
+        action: Option<Action>,
+        max: Millis,
+        wishes: &mut Wishes,
+    ) -> bool {
+        let wanted = action.filter(|action| max > Millis(0) && !plan.ended(action));
         let Some(action) = wanted else { return false };
-        let is_power = |intent: &Intent| matches!(intent.action, Action::PowerOff { .. });
-        if plan.intents.iter().any(is_power) {
-            return false;
-        }
         let asked = plan.intents.iter().find(|intent| intent.action == action);
         if asked.is_some_and(|asked| self.memory.age(asked.token, self.now) >= max) {
             return false;
@@ -327,7 +344,9 @@ impl<'a> Desk<'a> {
     fn hand_over(&self, plan: &Plan, policy: &Policy, wishes: &mut Wishes) {
         let actions = self.state.move_actions(plan);
         for action in &actions {
-            self.take(plan, policy, action, policy.takeover.step_deadline, wishes);
+            if !self.snapshot(plan, policy, action, wishes) {
+                self.take(plan, policy, action, policy.takeover.step_deadline, wishes);
+            }
         }
         let done = |action: &Action| plan.intents.iter().any(|i| i.action == *action && i.is_done());
         if actions.iter().all(done) {

@@ -101,6 +101,14 @@ pub struct Fencing {
 pub struct Takeover {
     /// Limit for one effect.
     pub step_deadline: Millis,
+    /// How long the spare waits for a snapshot of each volume before it gets it; 0ms: none is made. The failover goes on
+    /// however that ends. Lower: slow storage keeps nothing. Higher: a failover with storage that hangs takes longer.
+    #[serde(default)]
+    pub snapshot_max: Millis,
+    /// How many snapshots of ours a volume has at most; the device deletes older ones as it makes a new one, and touches nobody
+    /// else's. Lower: a failover soon after another leaves nothing from before the first. Higher: they fill the storage.
+    #[serde(default = "two")]
+    pub snapshots_kept: u32,
     /// How long the system of a drained node has to shut down before the node is fenced, where the order does not say.
     /// Lower: data in its memory is lost. Higher: a system that hangs holds its drain up longer.
     #[serde(default = "five_minutes")]
@@ -144,6 +152,10 @@ pub struct Spares {
     /// Which of these are wishes rather than needs: if no spare fits, the first is given up, then the first two, and so on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub give_up: Vec<Concession>,
+}
+
+fn two() -> u32 {
+    2
 }
 
 fn five_minutes() -> Millis {
@@ -307,6 +319,10 @@ const SECTION_TEXT_MAX: usize = 256;
 /// Domains, labels and tenants in a section, names and values counted.
 const SECTION_TEXTS_MAX: usize = 64;
 
+/// Snapshots of ours that a volume may have. Storage of that kind gets slow with each (LVM) or is full long before; and a list
+/// of them must be an answer that a member reads.
+pub const SNAPSHOTS_KEPT_MAX: u32 = 100;
+
 /// The time between two heartbeats of an agent by default; `suspect_after` must leave room for lost ones.
 pub const HEARTBEAT_INTERVAL: Millis = Millis(250);
 
@@ -368,6 +384,26 @@ impl Policy {
             (
                 millis("takeover.start_deadline", self.takeover.start_deadline),
                 millis("takeover.step_deadline", self.takeover.step_deadline),
+            ),
+            (
+                millis("takeover.step_deadline", self.takeover.step_deadline),
+                millis("takeover.snapshot_max", self.takeover.snapshot_max),
+            ),
+            // Else a spare would be given up before it was given anything.
+            (
+                millis("takeover.start_deadline", self.takeover.start_deadline),
+                (
+                    format!(
+                        "takeover.snapshot_max = {} and takeover.step_deadline = {} together",
+                        self.takeover.snapshot_max, self.takeover.step_deadline
+                    ),
+                    self.takeover.snapshot_max.0.saturating_add(self.takeover.step_deadline.0),
+                ),
+            ),
+            (count("takeover.snapshots_kept", self.takeover.snapshots_kept), count("one snapshot", 1)),
+            (
+                count("the most that are kept", SNAPSHOTS_KEPT_MAX),
+                count("takeover.snapshots_kept", self.takeover.snapshots_kept),
             ),
             (
                 millis("takeover.shutdown_deadline", self.takeover.shutdown_deadline),
@@ -549,6 +585,34 @@ mod tests {
         let mut listed: Vec<&str> = keys::KEYS.iter().map(|key| key.name).collect();
         listed.sort_unstable();
         assert_eq!(found, listed);
+    }
+
+    #[test]
+    fn a_snapshot_has_its_time_and_one_is_kept() {
+        let policy = Policy::presets().remove(0).1;
+        let with = |changes: &[(&str, &str)]| policy.with(changes.iter().copied()).map_err(|e| e.to_string());
+        assert!(with(&[("takeover.snapshot_max", "30s"), ("takeover.snapshots_kept", "100")]).is_ok());
+        for (changes, why) in [
+            (
+                &[("takeover.snapshot_max", "31s")][..],
+                "takeover.step_deadline = 30s must be at least takeover.snapshot_max = 31s",
+            ),
+            (
+                &[("takeover.snapshot_max", "30s"), ("takeover.start_deadline", "59s")],
+                "takeover.start_deadline = 59s must be at least takeover.snapshot_max = 30s and \
+                 takeover.step_deadline = 30s together",
+            ),
+            (
+                &[("takeover.snapshots_kept", "0")],
+                "takeover.snapshots_kept = 0 must be at least one snapshot = 1",
+            ),
+            (
+                &[("takeover.snapshots_kept", "101")],
+                "the most that are kept = 100 must be at least takeover.snapshots_kept = 101",
+            ),
+        ] {
+            assert_eq!(with(changes), Err(why.to_owned()));
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use crate::inventory::{Boot, Instance, Node, ProviderKind, SwitchPort, Volume};
 use crate::planner::Subject;
-use crate::state::ClusterState;
+use crate::state::{ClusterState, InstanceRecord};
 use crate::waiting::Waiting;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,8 @@ pub enum Check {
     Volume(Volume),
     /// The boot service serves this image.
     Boot(Boot),
+    /// The storage can make snapshots of this volume, where the policy wants them. Nothing fails without.
+    Snapshot(Volume),
 }
 
 impl Check {
@@ -52,7 +54,7 @@ impl Check {
     pub fn provider(&self) -> &ProviderId {
         match self {
             Check::Port(port) => &port.provider,
-            Check::Volume(volume) => &volume.provider,
+            Check::Volume(volume) | Check::Snapshot(volume) => &volume.provider,
             Check::Boot(boot) => &boot.provider,
         }
     }
@@ -73,6 +75,9 @@ impl fmt::Display for Check {
             Check::Port(SwitchPort { provider, port }) => write!(f, "port {port} at {provider}"),
             Check::Volume(Volume { provider, volume }) => write!(f, "volume {volume} at {provider}"),
             Check::Boot(Boot { provider, image }) => write!(f, "image {image} at {provider}"),
+            Check::Snapshot(Volume { provider, volume }) => {
+                write!(f, "snapshots of volume {volume} at {provider}")
+            }
         }
     }
 }
@@ -131,10 +136,11 @@ pub struct Checked {
 }
 
 impl Checked {
-    /// True if an instance that needs the object would not come back. A port that has no link can still be closed.
+    /// True if an instance that needs the object would not come back. A port that has no link can still be closed, and a
+    /// failover goes on without a snapshot.
     fn is_lack(&self) -> bool {
         match (&self.finding, &*self.check) {
-            (Finding::Fine, _) | (Finding::Faulty(_), Check::Port(_)) => false,
+            (Finding::Fine, _) | (_, Check::Snapshot(_)) | (Finding::Faulty(_), Check::Port(_)) => false,
             (Finding::Absent(_), _) | (Finding::Faulty(_), Check::Volume(_) | Check::Boot(_)) => true,
             (Finding::CannotTell(_), _) => self.lasting > CANNOT_TELL_MAX,
         }
@@ -153,6 +159,13 @@ pub(crate) fn lacks(instance: &Instance, from: &Node, trouble: Trouble) -> Optio
 fn needs(instance: &Instance) -> impl Iterator<Item = Check> {
     let volumes = instance.volumes.iter().cloned().map(Check::Volume);
     volumes.chain(instance.boot.iter().cloned().map(Check::Boot))
+}
+
+/// What it would like to have.
+fn likes<'a>(state: &ClusterState, record: &'a InstanceRecord) -> impl Iterator<Item = Check> + use<'a> {
+    let policy = state.policies.get(&record.policy);
+    let wants = policy.is_some_and(|record| record.policy.takeover.snapshot_max > Millis(0));
+    record.instance.volumes.iter().filter(move |_| wants).cloned().map(Check::Snapshot)
 }
 
 /// What a node has.
@@ -230,7 +243,8 @@ impl Checks {
             ports(&record.node).for_each(|check| want(check, Subject::Node(name.clone())));
         }
         for (name, record) in &state.instances {
-            needs(&record.instance).for_each(|check| want(check, Subject::Instance(name.clone())));
+            let checks = needs(&record.instance).chain(likes(state, record));
+            checks.for_each(|check| want(check, Subject::Instance(name.clone())));
         }
         self.queues.retain(|name, queue| state.providers.get(name).is_some_and(|it| it.kind == queue.kind));
         let kept: BTreeSet<ProviderId> = self.queues.keys().cloned().collect();
@@ -432,6 +446,23 @@ mod tests {
         let volume = Check::Volume(state.instances.values().next().unwrap().instance.volumes[0].clone());
         checks.answered(&volume, Finding::Fine, Mono(60_000));
         assert_eq!(told(&checks.due(Mono(160_000))), ["volume v1 at array"]);
+    }
+
+    #[test]
+    fn for_snapshots_is_asked_where_the_policy_wants_them_and_nothing_lacks_them() {
+        let volumes = "volumes = [{ provider = \"sw\", volume = \"v1\" }]";
+        let mut state = cluster(&[node("n1", "r1"), instance("web", "n1", volumes)].concat());
+        let mut checks = Checks::default();
+        checks.describe(&state, Mono(0));
+        assert_eq!(answer(&mut checks, Mono(0), |_| Finding::Fine), 2, "the port and the volume");
+        let policies = state.policies.values_mut();
+        policies.for_each(|record| record.policy.takeover.snapshot_max = Millis(1000));
+        checks.describe(&state, Mono(1));
+        let due = checks.due(Mono(1));
+        assert_eq!(told(&due), ["snapshots of volume v1 at sw"]);
+        checks.answered(&due[0], Finding::Absent("it cannot".to_owned()), Mono(1));
+        assert!(checks.trouble(&due[0], Mono(1)).is_some(), "it is told");
+        assert!(checks.reasons_now(&state, Mono(1)).is_empty(), "and keeps nothing from coming back");
     }
 
     #[test]

@@ -3,8 +3,9 @@
 
 use crate::effect::{Action, Bearing, Effect};
 use crate::plan::{Cause, Phase, Plan, isolation};
+use crate::snapshot::SnapshotName;
 use crate::state::{ClusterState, InstanceRecord};
-use crate::words::NodeId;
+use crate::words::{Millis, NodeId, ProviderId, VolumeId};
 
 impl Action {
     /// The phase of a plan in which it is carried out.
@@ -15,7 +16,10 @@ impl Action {
             | Action::PowerOff { .. }
             | Action::Revoke { .. }
             | Action::ClosePort { .. } => Phase::Fencing,
-            Action::Attach { .. } | Action::OpenPort { .. } | Action::SetBoot { .. } => Phase::Moving,
+            Action::Snapshot { .. }
+            | Action::Attach { .. }
+            | Action::OpenPort { .. }
+            | Action::SetBoot { .. } => Phase::Moving,
             Action::PowerOn { .. } => Phase::Starting,
         }
     }
@@ -89,6 +93,32 @@ impl ClusterState {
         volumes.chain(ports).chain(boot).collect()
     }
 
+    /// What keeps the state of a volume before `attach` gives it to the spare, if the policy wants that and nobody may write
+    /// to it yet. What was asked for stays what it was, whatever the policy says by now (R1).
+    pub(crate) fn snapshot_before(&self, plan: &Plan, attach: &Action) -> Option<Action> {
+        let Action::Attach { node, provider, volume } = attach else { return None };
+        if plan.tried(attach) {
+            return None;
+        }
+        let of_it = |at: &ProviderId, of: &VolumeId| (at, of) == (provider, volume);
+        let keeps_it = |action: &&Action| matches!(action, Action::Snapshot { provider: at, volume: of, .. } if of_it(at, of));
+        let asked = plan.intents.iter().map(|intent| &intent.action).find(keeps_it);
+        let takeover = &self.policies.get(&plan.decision.policy.0)?.policy.takeover;
+        let wanted = || Action::Snapshot {
+            node: node.clone(),
+            provider: provider.clone(),
+            volume: volume.clone(),
+            name: SnapshotName::of(plan.id),
+            keep: takeover.snapshots_kept,
+        };
+        asked.cloned().or_else(|| (takeover.snapshot_max > Millis(0)).then(wanted))
+    }
+
+    /// Each volume's snapshot.
+    pub fn snapshot_actions(&self, plan: &Plan) -> Vec<Action> {
+        self.move_actions(plan).iter().filter_map(|attach| self.snapshot_before(plan, attach)).collect()
+    }
+
     /// What starts the spare.
     pub fn start_action(&self, plan: &Plan) -> Option<Action> {
         plan.decision.spare.as_ref().map(|node| Action::PowerOn { node: node.clone() })
@@ -96,12 +126,15 @@ impl ClusterState {
 
     /// True if an effect that is about to be sent is still wanted. One that was held up, by a slow device or a stopped
     /// process, may find that its failover has gone on: then it must give nothing to a node that has been given up since,
-    /// nor ask politely one that is being fenced. What cuts a node off does no harm late, for the point of no return is
-    /// behind it (R6).
+    /// nor ask politely one that is being fenced, nor keep a volume that somebody may write to. What cuts a node off does no
+    /// harm late, for the point of no return is behind it (R6).
     pub fn wants(&self, effect: &Effect) -> bool {
         let Some(plan) = self.plans.get(&effect.plan) else { return false };
         match (&effect.action, effect.action.bearing()) {
             (Action::ShutDown { .. }, _) | (_, Bearing::Gives) => plan.phase == effect.action.phase(),
+            (Action::Snapshot { .. }, _) => {
+                plan.phase == Phase::Moving && self.snapshot_actions(plan).contains(&effect.action)
+            }
             (_, Bearing::Takes | Bearing::Reads) => true,
         }
     }
@@ -113,7 +146,7 @@ impl ClusterState {
                 let before = self.shutdown_action(plan).into_iter().chain(self.diagnose_action(plan));
                 before.chain(self.fence_actions(plan)).collect()
             }
-            Phase::Moving => self.move_actions(plan),
+            Phase::Moving => self.snapshot_actions(plan).into_iter().chain(self.move_actions(plan)).collect(),
             Phase::Starting => self.start_action(plan).into_iter().collect(),
             Phase::Done | Phase::Replaced | Phase::Cancelled => vec![],
         }

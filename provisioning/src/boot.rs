@@ -51,6 +51,7 @@ impl Boot {
             }
             Wish::Revoked { .. }
             | Wish::Attached { .. }
+            | Wish::Snapshot { .. }
             | Wish::PortClosed { .. }
             | Wish::PortOpen { .. } => {
                 Err(ProviderError::Configuration(format!("a boot service cannot {wish}")))
@@ -67,7 +68,7 @@ impl Boot {
                 let Serves {} = self.ask(&format!("look for {check}"), "/boot", deadline).await?;
                 Ok(Finding::Fine)
             }
-            Check::Port(_) | Check::Volume(_) => {
+            Check::Port(_) | Check::Volume(_) | Check::Snapshot(_) => {
                 Ok(Finding::CannotTell(format!("a boot service knows nothing of {check}")))
             }
         }

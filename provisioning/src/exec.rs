@@ -1,34 +1,25 @@
 //! A site's own executable as a provider: JSON on standard input, JSON on standard output, one run for each question.
 //!
-//! What this is: the protocol of `docs/drivers/exec.md`, and running such a program within its time.
+//! What this is: the protocol of `docs/drivers/exec.md`, spoken with such a program (`program`).
 //! Why it exists: switches and arrays that nobody else has are driven by a script, as CNI plug-ins and fence agents are.
 //! What it never does: it runs nothing outside of the member's own directory, shows the secret to nobody but the program's
 //! standard input, leaves nothing running behind a deadline, and takes "accepted" for no proof.
 
+use crate::program::{Ended, Run};
 use crate::{ProviderError, State, Wish};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
-use policies::{Check, Epoch, Finding, InstanceId, LogIndex, NodeId, Permit, ProgramName, Refusal, VolumeId};
+use policies::{
+    Check, Epoch, Finding, InstanceId, LogIndex, NodeId, Permit, ProgramName, Refusal, SnapshotName, VolumeId,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io::Error;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 /// Version of the protocol, in every request.
 const VERSION: u32 = 1;
-/// Longest answer, in bytes.
-const ANSWER_MAX: u64 = 64 * 1024;
-/// Longest complaint (standard error) that is kept, in bytes.
-const COMPLAINT_MAX: u64 = 1000;
-/// What the program finds in `PATH`; nothing else of our environment is given to it.
-const PROGRAM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// One program with its settings.
 #[derive(Clone)]
@@ -74,6 +65,11 @@ enum Wanted<'a> {
     Attached {
         volume: &'a VolumeId,
         initiator: &'a str,
+    },
+    Snapshot {
+        volume: &'a VolumeId,
+        name: SnapshotName,
+        keep: u32,
     },
     PortClosed {
         port: &'a str,
@@ -202,21 +198,22 @@ impl Exec {
         let garbled = |why: String| ProviderError::Garbled { doing: doing.to_owned(), why: self.hide(&why) };
         let request =
             Request { version: VERSION, question, settings: &self.settings, secret: self.secret.as_str() };
-        let request = serde_json::to_vec(&request)
+        let mut request = serde_json::to_vec(&request)
             .map(Zeroizing::new)
             .map_err(|error| ProviderError::Configuration(format!("{doing}: write the request: {error}")))?;
+        request.push(b'\n');
         let program = self.program.display();
-        let mut run = Run::start(&self.program)
+        let mut run = Run::start(&self.program, [])
             .map_err(|error| refused(Refusal::NotConfigured(format!("start {program}: {error}"))))?;
         permit.check().map_err(refused)?;
         let ended = timeout_at(deadline, run.talk(&request)).await;
-        let (answer, complaint, success) = match ended {
+        let Ended { answer, complaint, success } = match ended {
             Ok(Ok(ended)) => ended,
             Ok(Err(error)) => return Err(garbled(format!("talk with {program}: {error}"))),
             Err(_) => return Err(ProviderError::NoAnswer { doing: doing.to_owned(), source: None }),
         };
         if !success {
-            return Err(garbled(format!("{program} failed: {}", complaint.trim())));
+            return Err(garbled(format!("{program} failed: {complaint}")));
         }
         serde_json::from_slice(&answer).map_err(|error| garbled(format!("{program} answers: {error}")))
     }
@@ -239,79 +236,11 @@ impl Permit for Always {
     }
 }
 
-/// A program that runs, with everything that it starts: a process group of its own, which ends with this unless it has
-/// ended by itself.
-struct Run {
-    child: Child,
-    group: Option<Pid>,
-}
-
-impl Run {
-    fn start(program: &Path) -> Result<Run, Error> {
-        let child = Command::new(program)
-            .env_clear()
-            .env("PATH", PROGRAM_PATH)
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()?;
-        let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        Ok(Run { child, group })
-    }
-
-    /// Tells it the request and takes its answer, its complaint, and whether it succeeded.
-    async fn talk(&mut self, request: &[u8]) -> Result<(Vec<u8>, String, bool), Error> {
-        let missing = || Error::other("it has no standard streams");
-        let mut input = self.child.stdin.take().ok_or_else(missing)?;
-        let output = self.child.stdout.take().ok_or_else(missing)?;
-        let complaint = self.child.stderr.take().ok_or_else(missing)?;
-        let tell = async {
-            // Some answer without having read it all.
-            if input.write_all(request).await.is_ok() && input.write_all(b"\n").await.is_ok() {
-                input.shutdown().await.unwrap_or_default();
-            }
-            drop(input);
-            Ok(())
-        };
-        let (mut answer, mut said) = (vec![], vec![]);
-        let mut output = output.take(ANSWER_MAX + 1);
-        let listen = async {
-            let mut begin = complaint.take(COMPLAINT_MAX);
-            begin.read_to_end(&mut said).await?;
-            // It must not stand still because nobody hears the rest.
-            tokio::io::copy(&mut begin.into_inner(), &mut tokio::io::sink()).await
-        };
-        let take = async {
-            let length = output.read_to_end(&mut answer).await?;
-            match u64::try_from(length) {
-                Ok(0..=ANSWER_MAX) => Ok(()),
-                Ok(_) | Err(_) => Err(Error::other(format!("its answer is longer than {ANSWER_MAX} bytes"))),
-            }
-        };
-        let ((), (), _) = tokio::try_join!(tell, take, listen)?;
-        let status = self.child.wait().await?;
-        // It has ended, so its number may soon be another's.
-        self.group = None;
-        Ok((answer, String::from_utf8_lossy(&said).into_owned(), status.success()))
-    }
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        // What it started must not act later than we believe. That the group is gone already is no error.
-        if let Some(group) = self.group {
-            killpg(group, Signal::SIGKILL).unwrap_or_default();
-        }
-    }
-}
-
 fn wanted(wish: &Wish) -> Wanted<'_> {
     match wish {
         Wish::Revoked { volume, initiator } => Wanted::Revoked { volume, initiator },
         Wish::Attached { volume, initiator } => Wanted::Attached { volume, initiator },
+        Wish::Snapshot { volume, name, keep } => Wanted::Snapshot { volume, name: *name, keep: *keep },
         Wish::PortClosed { port } => Wanted::PortClosed { port },
         Wish::PortOpen { port, vlan, tagged, mac } => {
             Wanted::PortOpen { port, vlan: *vlan, tagged, mac: mac.as_deref() }

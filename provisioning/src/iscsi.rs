@@ -1,6 +1,6 @@
 //! A storage host with tgt as a provider of volumes: the client of the `ha-storage` that runs on it.
 //!
-//! What this is: the rack's words for volumes (`rack`), over TLS, with an authority of the provider's own.
+//! What this is: the rack's words for volumes and their snapshots (`rack`), over TLS, with an authority of the provider's own.
 //! Why it exists: tgt can be configured on its own host only; `ha-storage` does it there and reads tgt back (`storage`).
 //! What it never does: it opens no port and boots nothing, and sends its token to nobody whom its authority did not sign.
 
@@ -51,7 +51,7 @@ impl Iscsi {
 
     pub(crate) async fn check(&self, check: &Check, deadline: Instant) -> Result<Finding, ProviderError> {
         match check {
-            Check::Volume(_) => self.0.check(check, deadline).await,
+            Check::Volume(_) | Check::Snapshot(_) => self.0.check(check, deadline).await,
             Check::Port(_) | Check::Boot(_) => {
                 Ok(Finding::CannotTell(format!("a storage host knows nothing of {check}")))
             }
@@ -72,7 +72,7 @@ impl Iscsi {
 
 fn of_a_volume(wish: &Wish) -> Result<(), ProviderError> {
     match wish {
-        Wish::Revoked { .. } | Wish::Attached { .. } => Ok(()),
+        Wish::Revoked { .. } | Wish::Attached { .. } | Wish::Snapshot { .. } => Ok(()),
         Wish::PortClosed { .. } | Wish::PortOpen { .. } | Wish::Boots { .. } => {
             Err(ProviderError::Configuration(format!("a storage host cannot {wish}")))
         }

@@ -13,6 +13,7 @@ pub mod exec;
 pub mod ipxe;
 pub mod iscsi;
 pub mod ovsdb;
+mod program;
 pub mod rack;
 pub mod storage;
 mod wish;

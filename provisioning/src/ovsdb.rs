@@ -131,7 +131,7 @@ impl Ovsdb {
         let doing = format!("look for {check}");
         let port = match check {
             Check::Port(port) => &port.port,
-            Check::Volume(_) | Check::Boot(_) => {
+            Check::Volume(_) | Check::Boot(_) | Check::Snapshot(_) => {
                 return Err(ProviderError::Configuration(format!("{doing}: a switch has ports only")));
             }
         };
@@ -186,7 +186,7 @@ impl Ovsdb {
             Wish::PortOpen { port, vlan, tagged, mac: _ } => {
                 Ok((port, Setting { tag: *vlan, trunks: tagged.clone(), protected: false }))
             }
-            Wish::Revoked { .. } | Wish::Attached { .. } | Wish::Boots { .. } => {
+            Wish::Revoked { .. } | Wish::Attached { .. } | Wish::Snapshot { .. } | Wish::Boots { .. } => {
                 Err(ProviderError::Configuration(format!("a switch cannot {wish}")))
             }
         }

@@ -5,7 +5,7 @@
 //! What it never does: it trusts no acknowledgement and follows no redirect, and shows its token to nobody.
 
 use crate::{ProviderError, State, Wish};
-use policies::{Check, Epoch, Finding, InstanceId, LogIndex, Permit, Refusal, vlans};
+use policies::{Check, Epoch, Finding, InstanceId, LogIndex, Permit, Refusal, SnapshotName, vlans};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeSet;
@@ -51,6 +51,36 @@ pub enum VolumeChange {
         /// Token of the change.
         token: LogIndex,
     },
+}
+
+/// What the array says of a volume's snapshots.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotState {
+    /// Those of ours; what others made is nobody's business here.
+    pub snapshots: BTreeSet<SnapshotName>,
+    /// The newest token seen for the volume.
+    pub newest: LogIndex,
+}
+
+/// Asks for a snapshot of a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotChange {
+    /// Its name. One that is there already is not made again.
+    pub name: SnapshotName,
+    /// How many snapshots of ours the volume has at most afterwards, this one included; older ones are deleted.
+    pub keep: u32,
+    /// Token of the change, compared with the volume's.
+    pub token: LogIndex,
+}
+
+impl SnapshotChange {
+    /// Those of `ours` that go once this one is there: the oldest, and never itself.
+    pub fn surplus(&self, ours: &BTreeSet<SnapshotName>) -> Vec<SnapshotName> {
+        let others = ours.iter().copied().filter(|name| *name != self.name);
+        let kept = usize::try_from(self.keep).unwrap_or(usize::MAX).saturating_sub(1);
+        others.clone().take(others.count().saturating_sub(kept)).collect()
+    }
 }
 
 /// How a switch port is set.
@@ -215,6 +245,10 @@ impl Rack {
                 let state: VolumeState = self.read(&doing, path, deadline).await?;
                 Ok(State { holds: is_attached(&state, initiator), reading: read_volume(&state) })
             }
+            Wish::Snapshot { name, .. } => {
+                let state: SnapshotState = self.read(&doing, path, deadline).await?;
+                Ok(State { holds: state.snapshots.contains(name), reading: read_snapshots(&state) })
+            }
             Wish::PortClosed { .. } => {
                 let state: PortState = self.read(&doing, path, deadline).await?;
                 Ok(State { holds: state.setting == PortSetting::Closed, reading: read_port(&state) })
@@ -241,6 +275,10 @@ impl Rack {
             Check::Volume(volume) => {
                 let state = self.find(&doing, ["volumes", volume.volume.as_str()], deadline).await?;
                 state.map(|_: VolumeState| Finding::Fine)
+            }
+            Check::Snapshot(volume) => {
+                let state = self.find(&doing, ["snapshots", volume.volume.as_str()], deadline).await?;
+                state.map(|_: SnapshotState| Finding::Fine)
             }
             Check::Boot(boot) => {
                 let state = self.find(&doing, ["images", &boot.image], deadline).await?;
@@ -382,6 +420,7 @@ pub(crate) fn client(
 fn place(wish: &Wish) -> [&str; 2] {
     match wish {
         Wish::Revoked { volume, .. } | Wish::Attached { volume, .. } => ["volumes", volume.as_str()],
+        Wish::Snapshot { volume, .. } => ["snapshots", volume.as_str()],
         Wish::PortClosed { port } | Wish::PortOpen { port, .. } => ["ports", port],
         Wish::Boots { node, .. } => ["boot", node.as_str()],
     }
@@ -395,6 +434,9 @@ fn encode(wish: &Wish, token: LogIndex) -> Result<Vec<u8>, serde_json::Error> {
         }
         Wish::Attached { initiator, .. } => {
             serde_json::to_vec(&VolumeChange::Attach { initiator: initiator.clone(), token })
+        }
+        Wish::Snapshot { name, keep, .. } => {
+            serde_json::to_vec(&SnapshotChange { name: *name, keep: *keep, token })
         }
         Wish::PortClosed { .. } => serde_json::to_vec(&PortChange { setting: PortSetting::Closed, token }),
         Wish::PortOpen { vlan, tagged, mac, .. } => {
@@ -483,6 +525,14 @@ fn read_volume(state: &VolumeState) -> String {
     format!("held by {holders}, sessions of {sessions}, token {}", state.newest)
 }
 
+fn read_snapshots(state: &SnapshotState) -> String {
+    let names: String = state.snapshots.iter().map(|name| format!(" {name}")).collect();
+    match names.is_empty() {
+        true => format!("no snapshots, token {}", state.newest),
+        false => format!("snapshots{names}, token {}", state.newest),
+    }
+}
+
 fn read_port(state: &PortState) -> String {
     match &state.setting {
         PortSetting::Closed => format!("closed, token {}", state.newest),
@@ -497,5 +547,26 @@ fn read_boot(state: &BootState) -> String {
     match &state.assignment {
         None => format!("boots nothing, token {}", state.newest),
         Some(a) => format!("boots {} {} from {}, token {}", a.instance, a.epoch, a.image, state.newest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policies::PlanId;
+
+    #[test]
+    fn the_oldest_snapshots_go_and_never_the_new_one() {
+        let name = |number| SnapshotName::of(PlanId(number));
+        let surplus = |new: u64, keep: u32, there: &[u64]| {
+            let change = SnapshotChange { name: name(new), keep, token: LogIndex(1) };
+            change.surplus(&there.iter().copied().map(name).collect())
+        };
+        assert_eq!(surplus(12, 2, &[12]), []);
+        assert_eq!(surplus(12, 2, &[9, 12]), []);
+        assert_eq!(surplus(12, 2, &[3, 9, 12]), [name(3)]);
+        assert_eq!(surplus(12, 1, &[3, 9, 12]), [name(3), name(9)]);
+        assert_eq!(surplus(12, 0, &[12]), [], "what was just made stays");
+        assert_eq!(surplus(4, 2, &[4, 900, 901]), [name(900)], "a cluster that begins anew counts anew");
     }
 }

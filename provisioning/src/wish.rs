@@ -4,7 +4,7 @@
 //! Why it exists: actions name nodes, storage names initiators; both are brought together once, at the edge.
 //! What it never does: it knows no particular provider.
 
-use policies::{Action, Epoch, InstanceId, NodeId, Refusal, VolumeId, vlans};
+use policies::{Action, Epoch, InstanceId, NodeId, Refusal, SnapshotName, VolumeId, vlans};
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -24,6 +24,15 @@ pub enum Wish {
         volume: VolumeId,
         /// Who must have it.
         initiator: String,
+    },
+    /// There is a snapshot of the volume with this name, made while nobody could write to the volume.
+    Snapshot {
+        /// The volume.
+        volume: VolumeId,
+        /// The snapshot.
+        name: SnapshotName,
+        /// How many of our snapshots the volume has at most once it was made.
+        keep: u32,
     },
     /// The port passes nothing (R9).
     PortClosed {
@@ -71,6 +80,9 @@ impl Wish {
             Action::Attach { node, volume, .. } => {
                 Ok(Wish::Attached { volume: volume.clone(), initiator: initiator(node)? })
             }
+            Action::Snapshot { volume, name, keep, .. } => {
+                Ok(Wish::Snapshot { volume: volume.clone(), name: *name, keep: *keep })
+            }
             Action::ClosePort { port, .. } => Ok(Wish::PortClosed { port: port.clone() }),
             Action::OpenPort { port, vlan, tagged, mac, .. } => Ok(Wish::PortOpen {
                 port: port.clone(),
@@ -97,6 +109,7 @@ impl fmt::Display for Wish {
         match self {
             Wish::Revoked { volume, initiator } => write!(f, "revoke {volume} from {initiator}"),
             Wish::Attached { volume, initiator } => write!(f, "attach {volume} to {initiator}"),
+            Wish::Snapshot { volume, name, .. } => write!(f, "keep {volume} as snapshot {name}"),
             Wish::PortClosed { port } => write!(f, "close port {port}"),
             Wish::PortOpen { port, vlan, tagged, .. } => {
                 write!(f, "open port {port} into vlan {}", vlans(*vlan, tagged))

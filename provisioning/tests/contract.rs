@@ -17,7 +17,7 @@ mod device;
 use device::{Device, Face, Script};
 use policies::{
     Action, Boot, Check, Doubt, Effect, Epoch, Finding, LogIndex, NodeId, Outcome, Permit, PlanId,
-    ProviderId, ProviderKind, Refusal, Sealed, Seen, SwitchPort, Volume, VolumeId,
+    ProviderId, ProviderKind, Refusal, Sealed, Seen, SnapshotName, SwitchPort, Volume, VolumeId,
 };
 use provisioning::{Backend, Provider, Wish, carry_out, check};
 use std::path::Path;
@@ -64,7 +64,9 @@ fn cases() -> Vec<(Face, Action)> {
     let by =
         |face, can: fn(&Action) -> bool| actions().into_iter().filter(can).map(move |action| (face, action));
     let switches = |action: &Action| matches!(action, Action::ClosePort { .. } | Action::OpenPort { .. });
-    let stores = |action: &Action| matches!(action, Action::Revoke { .. } | Action::Attach { .. });
+    let stores = |action: &Action| {
+        matches!(action, Action::Revoke { .. } | Action::Snapshot { .. } | Action::Attach { .. })
+    };
     let all = by(Face::Rack, |_| true).chain(by(Face::Ovsdb, switches)).chain(by(Face::Exec, |_| true));
     all.chain(by(Face::Iscsi, stores)).collect()
 }
@@ -100,6 +102,13 @@ fn actions() -> Vec<Action> {
             vlan: 100,
             tagged: [200, 300].into(),
             mac: Some("02:00:00:00:00:01".to_owned()),
+        },
+        Action::Snapshot {
+            node: node.clone(),
+            provider: provider.clone(),
+            volume: "v2".parse().unwrap(),
+            name: SnapshotName::of(PlanId(7)),
+            keep: 2,
         },
         Action::SetBoot {
             node,
@@ -262,12 +271,13 @@ async fn garbage_for_an_answer_proves_nothing() {
 }
 
 #[tokio::test]
-async fn a_volume_that_another_holds_is_not_attached() {
+async fn a_volume_that_another_holds_is_neither_kept_nor_attached() {
     for face in [Face::Rack, Face::Iscsi] {
         let device = Device::start(face, Script::HeldByOther).await;
-        let attach = actions().remove(2);
-        let held = Refusal::HeldByOther("iqn.n9".to_owned());
-        assert_eq!(run(&device, &attach, 7, &Always, PATIENCE).await, Outcome::Refused(held));
+        for action in [actions().remove(2), actions().remove(4)] {
+            let held = Refusal::HeldByOther("iqn.n9".to_owned());
+            assert_eq!(run(&device, &action, 7, &Always, PATIENCE).await, Outcome::Refused(held), "{action}");
+        }
     }
 }
 
@@ -281,12 +291,13 @@ async fn a_live_session_without_a_right_is_not_revoked() {
 }
 
 /// One object of each kind.
-fn checks() -> [Check; 3] {
+fn checks() -> [Check; 4] {
     let provider = || "rack".parse::<ProviderId>().unwrap();
     [
         Check::Port(SwitchPort { provider: provider(), port: "sw1/3".to_owned() }),
         Check::Volume(Volume { provider: provider(), volume: "v1".parse().unwrap() }),
         Check::Boot(Boot { provider: provider(), image: "golden".to_owned() }),
+        Check::Snapshot(Volume { provider: provider(), volume: "v1".parse().unwrap() }),
     ]
 }
 
@@ -306,7 +317,7 @@ async fn what_is_there_is_fine_and_asking_changes_nothing() {
 #[tokio::test]
 async fn what_the_provider_says_is_not_there_is_certainly_not() {
     let device = Device::start(Face::Rack, Script::HasNothing).await;
-    for (asked, name) in checks().iter().zip(["sw1%2F3", "v1", "golden"]) {
+    for (asked, name) in checks().iter().zip(["sw1%2F3", "v1", "golden", "v1"]) {
         let absent = Finding::Absent(format!("there is no {name}"));
         assert_eq!(found(&device, asked, PATIENCE).await, absent, "{asked}");
     }
@@ -315,9 +326,9 @@ async fn what_the_provider_says_is_not_there_is_certainly_not() {
 #[tokio::test]
 async fn a_port_without_a_link_does_not_work() {
     let device = Device::start(Face::Rack, Script::NoLink).await;
-    let [port, volume, image] = checks();
+    let [port, volume, image, snapshot] = checks();
     assert_eq!(found(&device, &port, PATIENCE).await, Finding::Faulty("it has no link".to_owned()));
-    for asked in [volume, image] {
+    for asked in [volume, image, snapshot] {
         assert_eq!(found(&device, &asked, PATIENCE).await, Finding::Fine, "{asked}");
     }
 }
@@ -359,8 +370,10 @@ fn unusable_configuration_is_refused_and_the_token_is_never_shown() {
 #[tokio::test]
 async fn a_storage_host_is_asked_for_volumes_only_and_trusted_by_its_authority_only() {
     let device = Device::start(Face::Iscsi, Script::Obey).await;
-    let [port, volume, image] = checks();
-    assert_eq!(found(&device, &volume, PATIENCE).await, Finding::Fine);
+    let [port, volume, image, snapshot] = checks();
+    for asked in [volume, snapshot] {
+        assert_eq!(found(&device, &asked, PATIENCE).await, Finding::Fine, "{asked}");
+    }
     for asked in [port, image] {
         assert!(matches!(found(&device, &asked, PATIENCE).await, Finding::CannotTell(_)), "{asked}");
     }
@@ -383,7 +396,7 @@ async fn a_storage_host_is_asked_for_volumes_only_and_trusted_by_its_authority_o
 }
 
 fn volume_check() -> Check {
-    let [_, volume, _] = checks();
+    let [_, volume, _, _] = checks();
     volume
 }
 
@@ -414,12 +427,12 @@ async fn a_row_that_somebody_else_changed_meanwhile_is_left_alone() {
 #[tokio::test]
 async fn a_switch_is_asked_beforehand_for_its_ports_only() {
     let device = Device::start(Face::Ovsdb, Script::Obey).await;
-    let [port, volume, image] = checks();
+    let [port, volume, image, snapshot] = checks();
     assert_eq!(found(&device, &port, PATIENCE).await, Finding::Fine);
     let gone = SwitchPort { provider: "sw".parse().unwrap(), port: "sw1/9".to_owned() };
     let absent = Finding::Absent("the switch has no port sw1/9".to_owned());
     assert_eq!(found(&device, &Check::Port(gone), PATIENCE).await, absent);
-    for asked in [volume, image] {
+    for asked in [volume, image, snapshot] {
         assert!(matches!(found(&device, &asked, PATIENCE).await, Finding::CannotTell(_)), "{asked}");
     }
     let finding = found(&Device::gone(Face::Ovsdb).await, &port, PATIENCE).await;

@@ -11,8 +11,8 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use policies::{
-    Action, Check, Effect, Finding, LogIndex, Outcome, Permit, PlanId, ProviderKind, Refusal, Sealed, Seen,
-    Volume,
+    Action, Check, Doubt, Effect, Finding, LogIndex, Outcome, Permit, PlanId, ProviderKind, Refusal, Sealed,
+    Seen, SnapshotName, Volume,
 };
 use provisioning::storage::Config;
 use provisioning::storage::show::{self, Target};
@@ -40,6 +40,18 @@ const N3: &str = "iqn.2026-01.lab:n3";
 const NO_TARGET: &str = "Target not found(515)";
 /// How it refuses who is there with another secret or none.
 const NO_ACCOUNT: &str = "Authentication failure(513)";
+
+/// The shell of `docs/drivers/iscsi.md`, which a test below compares.
+const SNAPSHOT_PROGRAM: &str = r#"#!/bin/sh
+[ ! -f "${0%/*}/manners" ] || . "${0%/*}/manners"
+set -eu
+verb=$1 volume=$2 backing=$3 name=${4:-}
+case $verb in
+create) cp --reflink=auto "$backing" "$backing@.$name"; sync "$backing@.$name"; mv "$backing@.$name" "$backing@$name" ;;
+list)   for file in "$backing"@ha-f*; do [ ! -e "$file" ] || echo "${file##*@}"; done ;;
+delete) rm -f "$backing@$name" ;;
+esac
+"#;
 
 struct Always;
 
@@ -74,6 +86,7 @@ struct Host {
     tgtd: Option<Process>,
     daemon: Option<Process>,
     directory: TempDir,
+    programs: Option<TempDir>,
     portal: u16,
     api: u16,
     ca: String,
@@ -84,12 +97,38 @@ impl Host {
         Host::start_with("")
     }
 
+    /// With a `snapshot_program` that copies the volume, and does what the file `manners` beside it says first.
+    fn start_with_snapshots() -> Host {
+        let programs = TempDir::new().unwrap();
+        let program = programs.path().join("snapshot");
+        fs::write(&program, SNAPSHOT_PROGRAM).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut host = Host::start_with(&format!("snapshot_program = \"{}\"", program.display()));
+        host.programs = Some(programs);
+        host
+    }
+
+    /// Shell that the snapshot program runs first from now on.
+    fn snapshots_first(&self, manners: &str) {
+        fs::write(self.programs.as_ref().unwrap().path().join("manners"), manners).unwrap();
+    }
+
+    /// The snapshots of the volume, as files.
+    fn snapshots(&self) -> Vec<String> {
+        let files = fs::read_dir(self.directory.path()).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> =
+            names.filter_map(|name| Some(name.strip_prefix("v1.img@")?.to_owned())).collect();
+        names.sort();
+        names
+    }
+
     /// With more lines for the configuration of `ha-storage`.
     fn start_with(settings: &str) -> Host {
         let directory = TempDir::new().unwrap();
         let key = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
         let (portal, api, ca) = (free_port(), free_port(), key.cert.pem());
-        let mut host = Host { tgtd: None, daemon: None, directory, portal, api, ca };
+        let mut host = Host { tgtd: None, daemon: None, programs: None, directory, portal, api, ca };
         let at = host.directory.path().display();
         let mut config = format!(
             "listen = \"127.0.0.1:{api}\"\ncertificate = \"{at}/cert.pem\"\nkey = \"{at}/key.pem\"\n\
@@ -328,6 +367,12 @@ fn revoke() -> Action {
     Action::Revoke { node, provider, volume: "v1".parse().unwrap() }
 }
 
+fn snapshot(failover: u64) -> Action {
+    let (node, provider) = ("n2".parse().unwrap(), "stor".parse().unwrap());
+    let name = SnapshotName::of(PlanId(failover));
+    Action::Snapshot { node, provider, volume: "v1".parse().unwrap(), name, keep: 2 }
+}
+
 async fn ask(backend: &Backend, volume: &str) -> Finding {
     let volume = Volume { provider: "stor".parse().unwrap(), volume: volume.parse().unwrap() };
     check(backend, &Check::Volume(volume), Instant::now() + PATIENCE).await
@@ -558,4 +603,115 @@ fn the_example_of_the_help_text_is_a_configuration() {
     fs::write(&file, example).unwrap();
     let config = Config::load(file.path()).unwrap();
     assert_eq!((config.volumes.len(), config.initiators.len()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_made_of_a_volume_that_nobody_has_and_old_ones_of_ours_go() {
+    let host = Host::start_with_snapshots();
+    fs::write(host.path("v1.img@nightly"), "another's").unwrap();
+    let (mut old, mut new, mut token) = ("n1", "n2", 10);
+    done(host.carry(&attach(), N1, 1).await);
+    for failover in [3, 9, 12] {
+        let mut writer = host.writer(old);
+        assert_eq!(writer.line(), "1");
+        let held = host.carry(&snapshot(failover), N2, token).await;
+        assert_eq!(held, Outcome::Refused(Refusal::HeldByOther(name_of(old))));
+        done(host.carry(&revoke(), &name_of(old), token).await);
+        let reading = done(host.carry(&snapshot(failover), N2, token + 1).await);
+        assert!(reading.ends_with(&format!("ha-f{failover}, token i{}", token + 1)), "{reading}");
+        let kept = fs::read(host.path(&format!("v1.img@ha-f{failover}"))).unwrap();
+        assert!(kept == fs::read(host.path("v1.img")).unwrap(), "all that was written is in it");
+        done(host.carry(&attach(), &name_of(new), token + 2).await);
+        drop(writer);
+        (old, new, token) = (new, old, token + 10);
+    }
+    assert_eq!(host.snapshots(), ["ha-f12", "ha-f9", "nightly"]);
+    // A leader that was replaced comes late, and would keep a volume that is in use.
+    let late = host.carry(&snapshot(4), N2, 20).await;
+    assert_eq!(late, Outcome::Refused(Refusal::TokenTooOld { ours: LogIndex(20), newest: LogIndex(32) }));
+    assert_eq!(host.snapshots(), ["ha-f12", "ha-f9", "nightly"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_fails_or_hangs_leaves_nothing_and_holds_nothing_up() {
+    let host = Host::start_with_snapshots();
+    host.snapshots_first("[ $1 != create ] || { echo 'no space in the pool' >&2; exit 1; }");
+    let Outcome::Refused(Refusal::DeviceRefused(why)) = host.carry(&snapshot(3), N2, 2).await else {
+        panic!()
+    };
+    assert!(why.contains("no space in the pool"), "{why}");
+    // It has made something before it failed.
+    host.snapshots_first("[ $1 != create ] || { echo torn >\"$3@$4\"; exit 1; }");
+    let torn = host.carry(&snapshot(3), N2, 3).await;
+    assert!(matches!(torn, Outcome::Refused(Refusal::DeviceRefused(_))), "{torn:?}");
+    // It says that it has, and has not.
+    host.snapshots_first("[ $1 != create ] || exit 0");
+    let lied = host.carry(&snapshot(3), N2, 4).await;
+    assert!(
+        matches!(&lied, Outcome::Refused(Refusal::DeviceRefused(why)) if why.contains("does not list it"))
+    );
+    assert_eq!(host.snapshots(), [""; 0]);
+    host.snapshots_first("[ $1 != create ] || { echo $$ >\"${0%/*}/pid\"; sleep 3600; }");
+    let slow = host.carry_for(&snapshot(3), N2, 5, Duration::from_secs(2)).await;
+    assert!(matches!(slow, Outcome::Unknown(Doubt::NoAnswer { .. } | Doubt::NotSeen { .. })), "{slow:?}");
+    done(host.carry(&attach(), N2, 6).await);
+    assert_eq!(host.login_node("n2"), Ok(()));
+    let pid = fs::read_to_string(host.programs.as_ref().unwrap().path().join("pid")).unwrap();
+    wait_for("the program ends once nobody waits for it", || {
+        !Path::new(&format!("/proc/{}", pid.trim())).exists()
+    });
+    assert_eq!(host.snapshots(), [""; 0]);
+}
+
+/// The program is slower than the policy lets the spare wait: what it makes is no still volume's.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_made_while_the_volume_was_given_on_is_deleted_again() {
+    let host = Host::start_with_snapshots();
+    let programs = host.programs.as_ref().unwrap().path().to_owned();
+    host.snapshots_first(
+        "[ $1 != create ] || { mkfifo \"${0%/*}/go\"; : >\"${0%/*}/began\"; read -r _ <\"${0%/*}/go\" || :; }",
+    );
+    let keep = async { host.carry(&snapshot(3), N2, 5).await };
+    let give = async {
+        while !programs.join("began").exists() {
+            tokio::task::yield_now().await;
+        }
+        done(host.carry(&attach(), N2, 6).await);
+        fs::write(programs.join("go"), "\n").unwrap();
+    };
+    let (kept, ()) = tokio::join!(keep, give);
+    assert_eq!(kept, Outcome::Refused(Refusal::TokenTooOld { ours: LogIndex(5), newest: LogIndex(6) }));
+    assert_eq!(host.snapshots(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whether_snapshots_can_be_made_is_said_beforehand() {
+    let host = Host::start();
+    let asked = Check::Snapshot(Volume { provider: "stor".parse().unwrap(), volume: "v1".parse().unwrap() });
+    let ask = async |host: &Host| check(&host.backend(), &asked, Instant::now() + PATIENCE).await;
+    let finding = ask(&host).await;
+    assert!(matches!(&finding, Finding::Absent(why) if why.contains("no `snapshot_program`")), "{finding:?}");
+    let refused = host.carry(&snapshot(3), N2, 5).await;
+    let Outcome::Refused(Refusal::NotConfigured(why)) = refused else { panic!("{refused:?}") };
+    assert!(why.contains("no `snapshot_program`"), "{why}");
+    drop(host);
+    let host = Host::start_with_snapshots();
+    assert_eq!(ask(&host).await, Finding::Fine);
+    let checked = || {
+        let output = host.ha_storage().arg("check").output().unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    fs::write(host.path("v1.img@ha-f7"), "").unwrap();
+    assert!(checked().ends_with("snapshot_program answers, it lists 1 snapshots of ours\n"), "{}", checked());
+    host.snapshots_first("echo 'no such pool' >&2; exit 1");
+    assert!(checked().contains("no such pool"), "{}", checked());
+    let finding = ask(&host).await;
+    assert!(matches!(&finding, Finding::CannotTell(why) if why.contains("no such pool")), "{finding:?}");
+}
+
+#[test]
+fn the_snapshot_program_of_the_documentation_is_the_one_that_is_tested() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/drivers/iscsi.md");
+    let (_, body) = SNAPSHOT_PROGRAM.split_once("manners\"\n").unwrap();
+    assert!(fs::read_to_string(page).unwrap().contains(body));
 }

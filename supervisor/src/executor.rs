@@ -167,6 +167,7 @@ impl<O: Outside> Executor<O> {
             Action::PowerOn { .. } => power(0, Act::On),
             Action::Revoke { provider, .. }
             | Action::ClosePort { provider, .. }
+            | Action::Snapshot { provider, .. }
             | Action::Attach { provider, .. }
             | Action::OpenPort { provider, .. }
             | Action::SetBoot { provider, .. } => {

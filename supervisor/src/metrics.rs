@@ -324,11 +324,10 @@ fn describe_coverage(r: &Registry, coverage: &Coverage) -> Result<(), MetricsErr
         let kind = domain.split('/').next().unwrap_or_default();
         losses.with_label_values(&[kind]).add(i64::from(!loss.is_covered()));
     }
-    let help =
-        "Ports, volumes and boot images that are not fine, by what their provider says; told by the leader.";
+    let help = "Ports, volumes, boot images and snapshots that are not fine, by what their provider says; told by the leader.";
     let failed = Opts::new("ha_checks_failed", help);
     let failed: IntGaugeVec = add(r, IntGaugeVec::new(failed, &["kind", "finding"]))?;
-    for kind in ["port", "volume", "boot"] {
+    for kind in ["port", "volume", "boot", "snapshot"] {
         for finding in ["absent", "faulty", "cannot_tell"] {
             failed.with_label_values(&[kind, finding]).set(0);
         }

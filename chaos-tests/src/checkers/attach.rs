@@ -1,10 +1,11 @@
 //! **Nothing is given to the new node before the old one is proven to be cut off.** When a plan's proof is committed,
 //! the old node really cannot write the instance's volumes and is in no network, and where the proof says that power
-//! was seen off, some member has read it as off twice since the plan began. Nothing is given before that entry.
+//! was seen off, some member has read it as off twice since the plan began. Nothing is given before that entry, and no
+//! volume's state is kept while somebody can write to it.
 //! (R2, R3; facts/verification.md I3.)
 
 use super::{Checker, Deed, Fact, Scene};
-use policies::{Accepted, Command, NodeId, Phase, Plan, PlanId, Step};
+use policies::{Accepted, Command, NodeId, Phase, Plan, PlanId, Step, VolumeId};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
@@ -32,6 +33,7 @@ impl Checker for Attach {
                     self.twice.insert(node.clone(), scene.now);
                 }
             }
+            Fact::Sent { deed: Deed::Snapshot { volume, .. }, .. } => return still(scene, volume),
             Fact::Sent { deed, .. } if deed.gives() => return given(scene, deed),
             _ => {}
         }
@@ -52,10 +54,21 @@ impl Checker for Attach {
 /// Only the plan that the node is the spare of may give it something, and only after its proof.
 fn given(scene: &Scene, deed: &Deed) -> Result<(), String> {
     let plans = scene.state.plans.values();
-    let mut proven = plans.filter(|plan| plan.decision.spare.as_ref() == Some(deed.node()));
+    let mut proven = plans.filter(|plan| plan.decision.spare.as_ref() == deed.node());
     match proven.any(|plan| plan.proof.is_some()) {
         true => Ok(()),
         false => Err(format!("`{deed}` was sent without any proven plan for it")),
+    }
+}
+
+/// What is kept of a volume must not be torn.
+fn still(scene: &Scene, volume: &VolumeId) -> Result<(), String> {
+    match scene.truth.writers.get(volume).into_iter().flatten().next() {
+        Some(node) => Err(format!("the state of {volume} is kept while {node} can write to it")),
+        None => {
+            scene.sometimes("a volume's state is kept before it is given on");
+            Ok(())
+        }
     }
 }
 

@@ -46,7 +46,7 @@ impl Checker for Drained {
         let Some((_, proposal)) = scene.entry(fact) else { return Ok(()) };
         if let Command::Lead { step: Step::Cleaned { node }, .. } = &proposal.command {
             scene.sometimes("a released node becomes a spare again");
-            if let Some(deed) = scene.truth.commands.keys().find(|deed| deed.node() == node) {
+            if let Some(deed) = scene.truth.commands.keys().find(|deed| deed.node() == Some(node)) {
                 return Err(format!("{node} is a spare again while `{deed}` is still under way"));
             }
         }

@@ -3,7 +3,9 @@
 //! Why it exists: whoever judges a run, simulated or real, needs the same few facts.
 //! What it never does: say whether it was right.
 
-use policies::{Action, ClusterState, Epoch, InstanceId, LogIndex, MemberId, NodeId, Proposal, VolumeId};
+use policies::{
+    Action, ClusterState, Epoch, InstanceId, LogIndex, MemberId, NodeId, Proposal, SnapshotName, VolumeId,
+};
 use provisioning::Wish;
 use std::fmt;
 use std::sync::Arc;
@@ -32,6 +34,13 @@ pub enum Deed {
         node: NodeId,
         /// Which volume.
         volume: VolumeId,
+    },
+    /// Keep the volume's state.
+    Snapshot {
+        /// Which volume.
+        volume: VolumeId,
+        /// As what.
+        name: SnapshotName,
     },
     /// Give the volume.
     Attach {
@@ -81,6 +90,7 @@ impl Deed {
             Wish::Attached { volume, initiator } => {
                 Deed::Attach { node: node(initiator), volume: volume.clone() }
             }
+            Wish::Snapshot { volume, name, .. } => Deed::Snapshot { volume: volume.clone(), name: *name },
             Wish::PortClosed { port } => Deed::Close { node: node(port) },
             Wish::PortOpen { port, vlan, .. } => Deed::Open { node: node(port), vlan: *vlan },
             Wish::Boots { node, instance, epoch, .. } => {
@@ -97,6 +107,7 @@ impl Deed {
             Action::PowerOff { node, .. } => Deed::PowerOff { node },
             Action::PowerOn { node } => Deed::PowerOn { node },
             Action::Revoke { node, volume, .. } => Deed::Revoke { node, volume },
+            Action::Snapshot { volume, name, .. } => Deed::Snapshot { volume, name },
             Action::Attach { node, volume, .. } => Deed::Attach { node, volume },
             Action::ClosePort { node, .. } => Deed::Close { node },
             Action::OpenPort { node, vlan, .. } => Deed::Open { node, vlan },
@@ -104,9 +115,10 @@ impl Deed {
         })
     }
 
-    /// Whom it touches.
-    pub fn node(&self) -> &NodeId {
+    /// Whom it touches, if anybody.
+    pub fn node(&self) -> Option<&NodeId> {
         match self {
+            Deed::Snapshot { .. } => None,
             Deed::PowerOff { node }
             | Deed::ShutDown { node }
             | Deed::PowerOn { node }
@@ -114,7 +126,7 @@ impl Deed {
             | Deed::Attach { node, .. }
             | Deed::Close { node }
             | Deed::Open { node, .. }
-            | Deed::Boot { node, .. } => node,
+            | Deed::Boot { node, .. } => Some(node),
         }
     }
 
@@ -124,7 +136,9 @@ impl Deed {
             Deed::PowerOff { node } | Deed::ShutDown { node } | Deed::PowerOn { node } => {
                 format!("power of {node}")
             }
-            Deed::Revoke { volume, .. } | Deed::Attach { volume, .. } => format!("volume {volume}"),
+            Deed::Revoke { volume, .. } | Deed::Snapshot { volume, .. } | Deed::Attach { volume, .. } => {
+                format!("volume {volume}")
+            }
             Deed::Close { node } | Deed::Open { node, .. } => format!("port of {node}"),
             Deed::Boot { instance, .. } => format!("role of {instance}"),
         }
@@ -134,6 +148,7 @@ impl Deed {
     pub fn gives(&self) -> bool {
         match self {
             Deed::PowerOff { .. } | Deed::ShutDown { .. } | Deed::Revoke { .. } | Deed::Close { .. } => false,
+            Deed::Snapshot { .. } => false,
             Deed::PowerOn { .. } | Deed::Attach { .. } | Deed::Open { .. } | Deed::Boot { .. } => true,
         }
     }
@@ -146,6 +161,7 @@ impl fmt::Display for Deed {
             Deed::ShutDown { node } => write!(f, "ask {node} to shut down"),
             Deed::PowerOn { node } => write!(f, "power on {node}"),
             Deed::Revoke { node, volume } => write!(f, "revoke {volume} from {node}"),
+            Deed::Snapshot { volume, name } => write!(f, "keep {volume} as snapshot {name}"),
             Deed::Attach { node, volume } => write!(f, "attach {volume} to {node}"),
             Deed::Close { node } => write!(f, "close the port of {node}"),
             Deed::Open { node, vlan } => write!(f, "open the port of {node} into vlan {vlan}"),

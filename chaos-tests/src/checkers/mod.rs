@@ -73,7 +73,7 @@ impl Scene {
 }
 
 /// What a thousand seeds must have reached at least once.
-pub const INTERESTING: [&str; 9] = [
+pub const INTERESTING: [&str; 10] = [
     "a client reads the newest state",
     "a failover is done",
     "a node is fenced that a minority still hears",
@@ -82,6 +82,7 @@ pub const INTERESTING: [&str; 9] = [
     "a refusal is committed with its reason",
     "a released node becomes a spare again",
     "a snapshot is installed",
+    "a volume's state is kept before it is given on",
     "isolation saves us: a proven node still has power",
 ];
 

@@ -17,7 +17,7 @@ impl Checker for Quarantine {
 
     fn see(&mut self, scene: &Scene, fact: &Fact) -> Result<(), String> {
         if let Fact::Sent { deed, .. } = fact {
-            let record = scene.state.nodes.get(deed.node());
+            let record = deed.node().and_then(|node| scene.state.nodes.get(node));
             return match record.map(|record| &record.state) {
                 Some(state @ (NodeState::Quarantined { .. } | NodeState::Cleaning { .. }))
                     if deed.gives() =>

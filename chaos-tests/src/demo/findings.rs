@@ -213,6 +213,7 @@ pub(super) mod tests {
             overlapping_writes: 0,
             runs: vec![run],
             handovers: vec![],
+            snapshots: BTreeMap::new(),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::rack::array::Run;
 use crate::rack::world::World;
 use crate::rack::{Change, Description, Journal, Noted, RackSpec};
 use policies::*;
-use provisioning::rack::{Assignment, BootChange, PortChange, PortSetting, VolumeChange};
+use provisioning::rack::{Assignment, BootChange, PortChange, PortSetting, SnapshotChange, VolumeChange};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -88,6 +88,9 @@ impl Story {
                 let change = VolumeChange::Revoke { initiator: initiator.clone(), token };
                 self.happens(Change::Volume { volume: volume.clone(), change });
                 Change::Reach { volume, initiator, open: false }
+            }
+            Action::Snapshot { volume, name, keep, .. } => {
+                Change::Snapshot { volume, change: SnapshotChange { name, keep, token } }
             }
             Action::Attach { node, volume, .. } => {
                 let initiator = initiator(&node);

@@ -46,10 +46,10 @@ mod tests {
     use crate::field::trail::trail;
     use crate::rack::{Change, Noted};
     use policies::{
-        Cause, ClusterState, Command, Evidence, LogIndex, MemberId, Millis, NodeId, PlanId, Proposal, Step,
-        Verdict, Wall,
+        Cause, ClusterState, Command, Evidence, LogIndex, MemberId, Millis, NodeId, PlanId, Proposal,
+        SnapshotName, Step, Verdict, Wall,
     };
-    use provisioning::rack::{PortChange, PortSetting, VolumeChange};
+    use provisioning::rack::{PortChange, PortSetting, SnapshotChange, VolumeChange};
     use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
 
@@ -191,6 +191,11 @@ mod tests {
             then(facts, [Change::Volume { volume: name("vol-1"), change }]);
         });
         assert_eq!(stranger, "`attach vol-1 to node-2` was sent without any proven plan for it");
+        let torn = said("attach", |facts| {
+            let change = SnapshotChange { name: SnapshotName::of(PlanId(6)), keep: 2, token: LogIndex(5) };
+            then(facts, [Change::Snapshot { volume: name("vol-1"), change }]);
+        });
+        assert_eq!(torn, "the state of vol-1 is kept while node-3 can write to it");
     }
 
     #[test]

@@ -218,6 +218,10 @@ impl<'a> Rack<'a> {
                 };
                 (token, self.carried_out(at, deed, token))
             }
+            Change::Snapshot { volume, change } => {
+                let deed = Deed::Snapshot { volume: volume.clone(), name: change.name };
+                (change.token, self.carried_out(at, deed, change.token))
+            }
             Change::Reach { volume, initiator, open } => {
                 (none, vec![self.session(volume, initiator, *open)?])
             }

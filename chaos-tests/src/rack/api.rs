@@ -20,8 +20,8 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use policies::{NodeId, Power, VolumeId};
 use provisioning::rack::{
-    BootChange, BootState, ImageState, NotThere, PortChange, PortSetting, PortState, VolumeChange,
-    VolumeState,
+    BootChange, BootState, ImageState, NotThere, PortChange, PortSetting, PortState, SnapshotChange,
+    SnapshotState, VolumeChange, VolumeState,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -114,6 +114,7 @@ pub(super) struct Api {
 pub(super) fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/volumes/{volume}", get(volume).put(change_volume))
+        .route("/v1/snapshots/{volume}", get(snapshots).put(make_snapshot))
         .route("/v1/ports/{port}", get(port).put(change_port))
         .route("/v1/images/{image}", get(image))
         .route("/v1/boot/{node}", get(boot).put(change_boot))
@@ -186,6 +187,31 @@ async fn change_volume(
         });
     }
     Ok(Json(locked(&world.array).state(&volume)?))
+}
+
+async fn snapshots(
+    State(api): State<Api>,
+    Path(volume): Path<VolumeId>,
+) -> Result<Json<SnapshotState>, ApiError> {
+    Ok(Json(locked(&api.site.world.array).snapshots(&volume)?))
+}
+
+async fn make_snapshot(
+    State(api): State<Api>,
+    Path(volume): Path<VolumeId>,
+    Json(change): Json<SnapshotChange>,
+) -> Result<Json<SnapshotState>, ApiError> {
+    let world = &api.site.world;
+    if api.in_the_mood().await? {
+        let text = format!("{volume} is kept as {} ({})", change.name, change.token);
+        world.on_volume(&volume, |array| {
+            array.keep(&volume, &change)?;
+            world.record(Change::Snapshot { volume: volume.clone(), change });
+            Ok::<_, DeviceError>(())
+        })?;
+        world.note(text);
+    }
+    Ok(Json(locked(&world.array).snapshots(&volume)?))
 }
 
 async fn port(State(api): State<Api>, Path(port): Path<String>) -> Result<Json<PortState>, ApiError> {

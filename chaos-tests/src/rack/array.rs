@@ -6,8 +6,8 @@
 //! What it never does: no network and no clock; times are arguments, in nanoseconds since the rack's start.
 
 use super::conflict::{DeviceError, newest_first};
-use policies::{LogIndex, VolumeId};
-use provisioning::rack::{Conflict, VolumeChange, VolumeState};
+use policies::{LogIndex, SnapshotName, VolumeId};
+use provisioning::rack::{Conflict, SnapshotChange, SnapshotState, VolumeChange, VolumeState};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,6 +61,8 @@ pub struct VolumeReport {
     pub runs: Vec<Run>,
     /// Changes of the writer, oldest first.
     pub handovers: Vec<Handover>,
+    /// What was kept of it: the last value in each snapshot.
+    pub snapshots: BTreeMap<SnapshotName, u64>,
 }
 
 /// The volume went from one writer to another.
@@ -84,6 +86,7 @@ struct Volume {
     newest: LogIndex,
     sessions: BTreeMap<SessionId, (String, u64)>,
     runs: Vec<Run>,
+    snapshots: BTreeMap<SnapshotName, u64>,
     newest_grant_written: u64,
     writes: u64,
     lost: u64,
@@ -161,6 +164,39 @@ impl Array {
                 Ok(dropped)
             }
         }
+    }
+
+    /// Reads which snapshots of a volume there are.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotFound`] if there is no such volume.
+    pub fn snapshots(&self, id: &VolumeId) -> Result<SnapshotState, DeviceError> {
+        let not_found = || DeviceError::NotFound { what: format!("volume {id}") };
+        let volume = self.volumes.get(id).ok_or_else(not_found)?;
+        Ok(SnapshotState { snapshots: volume.snapshots.keys().copied().collect(), newest: volume.newest })
+    }
+
+    /// Keeps what is on a volume, and deletes what is too much then. What is kept already stays as it is.
+    ///
+    /// # Errors
+    /// [`DeviceError`] if there is no such volume, the token is older than the newest seen, or somebody's writes can arrive.
+    /// Nothing has changed then.
+    pub fn keep(&mut self, id: &VolumeId, change: &SnapshotChange) -> Result<(), DeviceError> {
+        let writer = self.reach(id).pop_first();
+        let not_found = || DeviceError::NotFound { what: format!("volume {id}") };
+        let volume = self.volumes.get_mut(id).ok_or_else(not_found)?;
+        newest_first(volume.newest, change.token)?;
+        if let Some(holder) = writer {
+            return Err(Conflict::HeldByOther { holder }.into());
+        }
+        volume.newest = change.token;
+        let last = volume.last();
+        volume.snapshots.entry(change.name).or_insert(last);
+        let ours = volume.snapshots.keys().copied().collect();
+        for old in change.surplus(&ours) {
+            volume.snapshots.remove(&old);
+        }
+        Ok(())
     }
 
     /// Opens a session. Returns it and the last value on the volume, from which the writer goes on.
@@ -273,6 +309,7 @@ impl Volume {
             overlapping_writes: self.overlapping,
             runs: self.runs.clone(),
             handovers: handovers.collect(),
+            snapshots: self.snapshots.clone(),
         }
     }
 }
@@ -280,6 +317,7 @@ impl Volume {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use policies::PlanId;
 
     fn volume() -> VolumeId {
         "v1".parse().unwrap()
@@ -336,6 +374,33 @@ mod tests {
             Ok(vec![]),
             "the same token again is welcome"
         );
+    }
+
+    #[test]
+    fn what_is_kept_of_a_volume_is_what_was_on_it_when_nobody_wrote() {
+        let mut array = array(true);
+        let keep = |failover, token| SnapshotChange {
+            name: SnapshotName::of(PlanId(failover)),
+            keep: 2,
+            token: LogIndex(token),
+        };
+        let (mut writer, mut value) = ("n1", 0);
+        for (failover, next) in [(2, "n2"), (9, "n1"), (10, "n2")] {
+            let (session, _) = array.login(&volume(), writer).unwrap();
+            value += 1;
+            array.write(&volume(), session, value, value).unwrap();
+            let held = Conflict::HeldByOther { holder: writer.to_owned() };
+            assert_eq!(array.keep(&volume(), &keep(failover, failover)), Err(held.into()));
+            array.change(&volume(), &revoke(writer, failover), false).unwrap();
+            array.keep(&volume(), &keep(failover, failover)).unwrap();
+            array.keep(&volume(), &keep(failover, failover)).unwrap();
+            let old = Conflict::TokenTooOld { newest: LogIndex(failover) };
+            assert_eq!(array.keep(&volume(), &keep(failover, failover - 1)), Err(old.into()));
+            array.change(&volume(), &attach(next, failover), false).unwrap();
+            writer = next;
+        }
+        let kept = [(SnapshotName::of(PlanId(9)), 2), (SnapshotName::of(PlanId(10)), 3)];
+        assert_eq!(array.report()[0].snapshots, kept.into());
     }
 
     #[test]

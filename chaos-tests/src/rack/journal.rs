@@ -6,7 +6,7 @@
 //! is not in it: only our own BMC says so exactly.
 
 use policies::{NodeId, VolumeId};
-use provisioning::rack::{BootChange, PortChange, VolumeChange};
+use provisioning::rack::{BootChange, PortChange, SnapshotChange, VolumeChange};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -50,6 +50,13 @@ pub enum Change {
         volume: VolumeId,
         /// What.
         change: VolumeChange,
+    },
+    /// The array kept a volume's state.
+    Snapshot {
+        /// Of which volume.
+        volume: VolumeId,
+        /// What was asked for.
+        change: SnapshotChange,
     },
     /// Writes of an initiator arrive from now on, for it has the right or a session, or they do no longer.
     Reach {

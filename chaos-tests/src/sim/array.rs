@@ -6,7 +6,7 @@
 use super::scene::IMAGE;
 use super::world::Inner;
 use crate::checkers::{Deed, Fact};
-use policies::{Check, Epoch, Finding, InstanceId, LogIndex, NodeId, VolumeId};
+use policies::{Check, Epoch, Finding, InstanceId, LogIndex, NodeId, SnapshotName, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How a provider behaves.
@@ -32,6 +32,8 @@ pub struct Array {
     rights: BTreeMap<VolumeId, BTreeSet<NodeId>>,
     /// Who is connected to each volume. A session outlives the right to it until it is dropped.
     sessions: BTreeMap<VolumeId, BTreeSet<NodeId>>,
+    /// What was kept of each volume.
+    snapshots: BTreeSet<(VolumeId, SnapshotName)>,
     /// The VLAN of each node's port.
     ports: BTreeMap<NodeId, Option<u16>>,
     /// Whom each instance boots on.
@@ -74,6 +76,7 @@ impl Array {
             Deed::Revoke { node, volume } => {
                 !has(&self.rights, volume, node) && !has(&self.sessions, volume, node)
             }
+            Deed::Snapshot { volume, name } => self.snapshots.contains(&(volume.clone(), *name)),
             Deed::Attach { node, volume } => {
                 self.rights.get(volume).is_some_and(|nodes| nodes.len() == 1 && nodes.contains(node))
             }
@@ -92,11 +95,18 @@ impl Array {
         fresh || !self.compares_tokens
     }
 
-    /// The other node that has the volume, for a device that refuses a second one.
+    /// The other node that has the volume, for a device that refuses a second one; or whoever has it, if its state is to be
+    /// kept.
     pub fn holder(&self, deed: &Deed) -> Option<NodeId> {
-        let Deed::Attach { node, volume } = deed else { return None };
-        let other = |nodes: &BTreeSet<NodeId>| nodes.iter().find(|other| *other != node).cloned();
-        self.rights.get(volume).and_then(other).filter(|_| self.is_exclusive)
+        match deed {
+            Deed::Attach { node, volume } => {
+                let other = |nodes: &BTreeSet<NodeId>| nodes.iter().find(|other| *other != node).cloned();
+                self.rights.get(volume).and_then(other).filter(|_| self.is_exclusive)
+            }
+            Deed::Snapshot { volume, .. } => self.rights.get(volume)?.first().cloned(),
+            Deed::Revoke { .. } | Deed::Close { .. } | Deed::Open { .. } | Deed::Boot { .. } => None,
+            Deed::PowerOff { .. } | Deed::ShutDown { .. } | Deed::PowerOn { .. } => None,
+        }
     }
 }
 
@@ -138,6 +148,7 @@ impl Inner {
                     }
                 });
             }
+            Deed::Snapshot { volume, name } => drop(self.array.snapshots.insert((volume.clone(), *name))),
             Deed::Attach { node, volume } => {
                 self.array.rights.entry(volume.clone()).or_default().insert(node.clone());
                 self.use_what_it_may(node);
@@ -156,7 +167,7 @@ impl Inner {
     pub fn find(&self, check: &Check) -> Finding {
         let is_there = match check {
             Check::Port(port) => self.machines.keys().any(|node| node.as_str() == port.port),
-            Check::Volume(volume) => self.array.rights.contains_key(&volume.volume),
+            Check::Volume(volume) | Check::Snapshot(volume) => self.array.rights.contains_key(&volume.volume),
             Check::Boot(boot) => boot.image == IMAGE,
         };
         if is_there { Finding::Fine } else { Finding::Absent(format!("there is no {check}")) }

@@ -289,6 +289,7 @@ impl Inner {
 fn device(deed: &Deed) -> usize {
     match deed {
         Deed::Revoke { .. }
+        | Deed::Snapshot { .. }
         | Deed::Attach { .. }
         | Deed::PowerOff { .. }
         | Deed::ShutDown { .. }
@@ -342,7 +343,7 @@ impl provisioning::Provider for SimOutside {
                 return;
             }
             let device = match check {
-                Check::Volume(_) => 0,
+                Check::Volume(_) | Check::Snapshot(_) => 0,
                 Check::Port(_) => 1,
                 Check::Boot(_) => 2,
             };

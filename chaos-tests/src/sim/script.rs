@@ -259,6 +259,7 @@ impl Script {
         }
         script.faults = faults(dice, &script);
         // Dice of their own: whatever else a seed means stays as it is.
+        script.policy.takeover.snapshot_max = snapshot_max(&mut Dice::of(seed, "snapshots"));
         script.faults.extend(ambush::lay(&mut Dice::of(seed, "ambush"), &script));
         script.faults.sort_by_key(|(at, _)| *at);
         if mode == Mode::Liveness {
@@ -268,6 +269,11 @@ impl Script {
         }
         script
     }
+}
+
+/// A third of all seeds keeps what is on a volume before it is given on; some are in a hurry.
+fn snapshot_max(dice: &mut Dice) -> Millis {
+    if dice.chance(300) { Millis(dice.between(100, 1_000)) } else { Millis(0) }
 }
 
 /// A random subset of the kinds, each with a weight of its own, at a random rate.

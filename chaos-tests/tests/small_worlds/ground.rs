@@ -71,6 +71,7 @@ impl Ground {
             }
             Action::OpenPort { vlan, .. } => self.open[network_number(*vlan)] |= bit,
             Action::Diagnose { .. }
+            | Action::Snapshot { .. }
             | Action::Revoke { .. }
             | Action::ClosePort { .. }
             | Action::SetBoot { .. } => {}
@@ -110,7 +111,7 @@ impl Ground {
                 (naive || closed || !rules.revokes(), read)
             }
             Action::OpenPort { vlan, .. } => (self.open[network_number(*vlan)] & bit != 0, read),
-            Action::SetBoot { .. } => (true, read),
+            Action::Snapshot { .. } | Action::SetBoot { .. } => (true, read),
         };
         shown.then_some(Outcome::Done(seen))
     }

@@ -63,9 +63,11 @@ fn given_after_proof(state: &ClusterState) -> bool {
         | Action::PowerOff { .. }
         | Action::Revoke { .. }
         | Action::ClosePort { .. } => false,
-        Action::Attach { .. } | Action::OpenPort { .. } | Action::SetBoot { .. } | Action::PowerOn { .. } => {
-            true
-        }
+        Action::Snapshot { .. }
+        | Action::Attach { .. }
+        | Action::OpenPort { .. }
+        | Action::SetBoot { .. }
+        | Action::PowerOn { .. } => true,
     };
     state.plans.values().all(|plan| plan.proof.is_some() || !plan.intents.iter().any(gives))
 }

@@ -121,6 +121,7 @@ pub fn check(wants: impl IntoIterator<Item = Want>) -> Result<ClusterState, Stri
         plans_do_not_share(&state)?;
         nodes_and_instances_agree(&state)?;
         proof_comes_first(&state)?;
+        volumes_are_kept_first(&state)?;
         policies_are_selected(&state)?;
         time_runs_forward(&before, &state)?;
     }
@@ -216,11 +217,13 @@ fn instance(name_: &str, node: &str) -> Instance {
 fn documents() -> Documents {
     let kind =
         ProviderKind::Rack { url: "http://127.0.0.1:1".to_owned(), token: Sealed("sealed".to_owned()) };
+    let (_, mut policy) = Policy::presets().remove(1);
+    policy.takeover.snapshot_max = Millis(1);
     Documents {
         providers: vec![Provider { name: name("rack"), kind }],
         nodes: NODES.iter().map(|name| node(name, 1)).collect(),
         instances: INSTANCES.iter().zip(NODES).map(|(name, node)| instance(name, node)).collect(),
-        policies: vec![],
+        policies: vec![PolicyDocument { name: name("quick"), policy }],
     }
 }
 
@@ -459,7 +462,8 @@ fn proof_comes_first(state: &ClusterState) -> Result<(), String> {
             | Action::PowerOff { .. }
             | Action::Revoke { .. }
             | Action::ClosePort { .. } => false,
-            Action::Attach { .. }
+            Action::Snapshot { .. }
+            | Action::Attach { .. }
             | Action::OpenPort { .. }
             | Action::SetBoot { .. }
             | Action::PowerOn { .. } => true,
@@ -488,6 +492,23 @@ fn proof_comes_first(state: &ClusterState) -> Result<(), String> {
         let first = plan.intents.iter().find(gives).map(|intent| intent.token);
         let last = rests.last().copied();
         holds!(first.is_none() || last < first, "{} gave before it had proved", plan.id);
+    }
+    Ok(())
+}
+
+/// A volume's state is kept once, and before the spare is given the volume.
+fn volumes_are_kept_first(state: &ClusterState) -> Result<(), String> {
+    for plan in state.plans.values() {
+        let (mut kept, mut given) = (BTreeSet::new(), BTreeSet::new());
+        for intent in &plan.intents {
+            if let Action::Attach { volume, .. } = &intent.action {
+                given.insert(volume);
+            }
+            if let Action::Snapshot { volume, .. } = &intent.action {
+                holds!(!given.contains(volume), "{}: {volume} is kept after it was given away", plan.id);
+                holds!(kept.insert(volume), "{}: {volume} is kept twice", plan.id);
+            }
+        }
     }
     Ok(())
 }

@@ -112,6 +112,7 @@ impl Machine {
             | Action::PowerOn { .. } => true,
             Action::Revoke { .. }
             | Action::ClosePort { .. }
+            | Action::Snapshot { .. }
             | Action::Attach { .. }
             | Action::OpenPort { .. }
             | Action::SetBoot { .. } => false,
@@ -144,6 +145,7 @@ impl Machine {
             | Action::PowerOn { .. }
             | Action::Revoke { .. }
             | Action::ClosePort { .. }
+            | Action::Snapshot { .. }
             | Action::Attach { .. }
             | Action::OpenPort { .. }
             | Action::SetBoot { .. } => {}
@@ -168,6 +170,7 @@ impl Ending {
             Action::PowerOn { .. } => 100,
             Action::Revoke { .. }
             | Action::ClosePort { .. }
+            | Action::Snapshot { .. }
             | Action::Attach { .. }
             | Action::OpenPort { .. }
             | Action::SetBoot { .. } => 20,
@@ -186,6 +189,7 @@ impl Ending {
             Action::PowerOn { .. } => Seen::On,
             Action::Revoke { .. }
             | Action::ClosePort { .. }
+            | Action::Snapshot { .. }
             | Action::Attach { .. }
             | Action::OpenPort { .. }
             | Action::SetBoot { .. } => Seen::ReadBack("as wished".to_owned()),

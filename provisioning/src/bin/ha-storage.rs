@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
   key = \"/etc/ha-storage/key.pem\"
   token_file = \"/etc/ha-storage/token\"
   state = \"/var/lib/ha-storage\"
+  snapshot_program = \"/usr/local/sbin/ha-snapshot\"
 
   [[volume]]
   name = \"web-root\"
@@ -42,7 +43,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Check the configuration, and whether tgtd answers; changes nothing.
+    /// Check the configuration, and whether tgtd and snapshot_program answer; changes nothing.
     Check,
 }
 
@@ -59,11 +60,15 @@ async fn main() -> Result<()> {
 async fn check(config: &Config) -> Result<()> {
     storage::check(config).context("read the files that the configuration names")?;
     let targets = Tgt::new(config).targets().await.context("ask tgtd")?;
+    let snapshots = storage::check_snapshots(config).await.context("ask snapshot_program")?;
     let (volumes, initiators) = (config.volumes.len(), config.initiators.len());
+    let snapshots =
+        snapshots.map(|ours| format!("; snapshot_program answers, it lists {ours} snapshots of ours"));
     writeln!(
         std::io::stdout(),
-        "{volumes} volumes, {initiators} initiators; tgtd answers, it has {} targets",
-        targets.len()
+        "{volumes} volumes, {initiators} initiators; tgtd answers, it has {} targets{}",
+        targets.len(),
+        snapshots.unwrap_or_default()
     )?;
     Ok(())
 }

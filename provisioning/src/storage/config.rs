@@ -48,6 +48,8 @@ pub struct Config {
     /// tgtd's control port (`tgtd -C`).
     #[serde(default)]
     pub control_port: u16,
+    /// What makes snapshots of the volumes' backings; absent: nothing does.
+    pub snapshot_program: Option<PathBuf>,
     /// Volumes.
     #[serde(default, rename = "volume")]
     pub volumes: Vec<VolumeConfig>,
@@ -183,6 +185,9 @@ impl Config {
                 return bad("`certificate` and `key` go together".to_owned());
             }
         }
+        if let Some(program) = self.snapshot_program.as_ref().filter(|program| !program.is_absolute()) {
+            return bad(format!("snapshot_program {program:?} is not an absolute path"));
+        }
         let (mut names, mut targets, mut backings) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for VolumeConfig { name, target, backing, .. } in &self.volumes {
             if name.as_str().len() > VOLUME_NAME_MAX {
@@ -299,6 +304,7 @@ mod tests {
             ("/dev/vg/v1", "vg/v1", "absolute"),
             ("lab:n1\"", "lab:n1\"\nchap_user = \"u\"", "go together"),
             ("state", "stat", "unknown field"),
+            ("state", "snapshot_program = \"snap\"\nstate", "absolute"),
         ] {
             let why = check(&GOOD.replace(old, new)).unwrap_err();
             assert!(why.contains(says), "{why}");

@@ -2,6 +2,8 @@
 //!
 //! What this is: one lock around the records and every change of tgt; [`Keeper::look`] and [`Keeper::change`] for members,
 //! [`Keeper::tend`] for the clock. Each makes tgt agree first, so nobody is ever told of a state that is about to change.
+//! [`Keeper::snapshots`] and [`Keeper::snapshot`] are the same for snapshots: made only while nobody may write to the volume,
+//! without the lock, for a program of the site may take long and a revoke must not wait for it.
 //! Why it exists: tgt's rights must at all times be a subset of what is on disk, also when tgtd or we were killed between any
 //! two steps. All can be cut short anywhere: there is no state but the record and tgt, and [`Keeper::tend`] goes on.
 //! What it never does: it binds nobody but the recorded holder, and to no target but the recorded one.
@@ -9,9 +11,10 @@
 use super::config::{Config, ConfigError, Initiator, VolumeConfig};
 use super::record::{Generation, Record, RecordError, Store};
 use super::show::Target;
+use super::snapshots::{SnapshotError, Snapshots};
 use super::tgt::{LUN, Tgt, TgtError};
-use crate::rack::{Conflict, NotThere, VolumeChange, VolumeState};
-use policies::VolumeId;
+use crate::rack::{Conflict, NotThere, SnapshotChange, SnapshotState, VolumeChange, VolumeState};
+use policies::{LogIndex, VolumeId};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -28,6 +31,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub struct Keeper {
     config: Config,
     tgt: Tgt,
+    snapshots: Option<Snapshots>,
     /// Whoever has it is the only one to change tgt: a target's number must not become another volume's between a reading and
     /// the step that follows.
     store: Mutex<Store>,
@@ -90,6 +94,14 @@ pub enum KeeperError {
         /// tgt's number for it.
         tid: u32,
     },
+    /// The program for snapshots.
+    #[error("volume {volume}")]
+    Snapshot {
+        /// Which.
+        volume: VolumeId,
+        /// Why.
+        source: SnapshotError,
+    },
     /// It still does not agree.
     #[error("volume {volume}: tgt does not come to what is wished for within {AGREE_MAX:?}; next: {next}")]
     Late {
@@ -112,6 +124,9 @@ pub enum ChangeError {
     /// Its words cannot be right; nothing has changed.
     #[error("{0}")]
     BadWords(String),
+    /// The program for snapshots failed, and there is none of this name.
+    #[error("{}", policies::causes(.0))]
+    NotMade(SnapshotError),
     /// Nobody knows whether it was made.
     #[error(transparent)]
     Unknown(KeeperError),
@@ -125,7 +140,8 @@ impl Keeper {
     pub fn open(config: Config) -> Result<Keeper, RecordError> {
         let store = Store::open(&config.state)?;
         store.last()?;
-        Ok(Keeper { tgt: Tgt::new(&config), config, store: Mutex::new(store) })
+        let (tgt, snapshots) = (Tgt::new(&config), Snapshots::new(&config));
+        Ok(Keeper { config, tgt, snapshots, store: Mutex::new(store) })
     }
 
     /// Makes tgt agree for every volume; what went wrong with each.
@@ -168,6 +184,83 @@ impl Keeper {
         self.agree(&store, volume).await.map(drop).map_err(ChangeError::Unknown)
     }
 
+    /// The snapshots of a volume, as the program lists them.
+    ///
+    /// # Errors
+    /// [`ChangeError::NotThere`] if there is no such volume, or nothing makes snapshots here; [`ChangeError::Unknown`] if the
+    /// program does not say.
+    pub async fn snapshots(&self, name: &str) -> Result<SnapshotState, ChangeError> {
+        let (volume, snapshots) = (self.volume(name)?, self.program()?);
+        let unknown = |source| ChangeError::Unknown(KeeperError::snapshot(volume, source));
+        let ours = snapshots.list(volume).await.map_err(unknown)?;
+        let record = self.store.lock().await.read(&volume.name);
+        let record = record.map_err(|error| ChangeError::Unknown(KeeperError::Record(error)))?;
+        Ok(SnapshotState { snapshots: ours, newest: record.newest })
+    }
+
+    /// Makes a snapshot of a volume that nobody may write to, and deletes those of ours that are too many then.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn snapshot(&self, name: &str, change: &SnapshotChange) -> Result<(), ChangeError> {
+        let (volume, snapshots) = (self.volume(name)?, self.program()?);
+        let unknown = |source| ChangeError::Unknown(KeeperError::snapshot(volume, source));
+        let _turn = snapshots.turn(volume).await;
+        self.quiet(volume, change.token).await?;
+        let there = snapshots.list(volume).await.map_err(unknown)?;
+        if !there.contains(&change.name) {
+            self.make(snapshots, volume, change).await?;
+        }
+        for old in change.surplus(&there) {
+            match snapshots.delete(volume, old).await {
+                Ok(()) => tracing::info!(volume = %volume.name, snapshot = %old, "deleted"),
+                // The new one is there, and that is what was asked for; the next one tries again.
+                Err(error) => {
+                    let error = policies::causes(&error);
+                    tracing::warn!(volume = %volume.name, error, "delete an old snapshot");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the program failed to make, and what was made while somebody was given the volume, is deleted again: nobody knows
+    /// what is in it.
+    async fn make(
+        &self,
+        snapshots: &Snapshots,
+        volume: &VolumeConfig,
+        change: &SnapshotChange,
+    ) -> Result<(), ChangeError> {
+        let unknown = |source| ChangeError::Unknown(KeeperError::snapshot(volume, source));
+        let made = snapshots.create(volume, change.name).await.map_err(ChangeError::NotMade);
+        let made = match made {
+            Ok(()) => self.quiet(volume, change.token).await,
+            Err(error) => Err(error),
+        };
+        if made.is_err() && snapshots.list(volume).await.map_err(unknown)?.contains(&change.name) {
+            snapshots.delete(volume, change.name).await.map_err(unknown)?;
+        }
+        made.inspect(|()| tracing::info!(volume = %volume.name, snapshot = %change.name, "kept"))
+    }
+
+    /// Takes note of the token, if nobody may write to the volume: nobody is recorded, and tgt agrees.
+    async fn quiet(&self, volume: &VolumeConfig, token: LogIndex) -> Result<(), ChangeError> {
+        let store = self.store.lock().await;
+        let unknown = |error| ChangeError::Unknown(KeeperError::Record(error));
+        let record = newer(store.read(&volume.name).map_err(unknown)?, token)?;
+        if let Some(holder) = record.holder {
+            return Err(ChangeError::Conflict(Conflict::HeldByOther { holder }));
+        }
+        store.keep(&volume.name, &record).map_err(unknown)?;
+        self.agree(&store, volume).await.map(drop).map_err(ChangeError::Unknown)
+    }
+
+    fn program(&self) -> Result<&Snapshots, ChangeError> {
+        let error = || "this storage host cannot make snapshots: it has no `snapshot_program`".to_owned();
+        self.snapshots.as_ref().ok_or_else(|| ChangeError::NotThere(NotThere { error: error() }))
+    }
+
     fn volume(&self, name: &str) -> Result<&VolumeConfig, ChangeError> {
         let not_there = || ChangeError::NotThere(NotThere { error: format!("there is no volume {name}") });
         self.config.volume(name).ok_or_else(not_there)
@@ -176,10 +269,7 @@ impl Keeper {
     /// The record after the change.
     fn wish(&self, record: Record, change: &VolumeChange) -> Result<Record, ChangeError> {
         let (VolumeChange::Attach { initiator, token } | VolumeChange::Revoke { initiator, token }) = change;
-        if *token < record.newest {
-            return Err(ChangeError::Conflict(Conflict::TokenTooOld { newest: record.newest }));
-        }
-        let record = Record { newest: *token, ..record };
+        let record = newer(record, *token)?;
         let is_holder = record.holder.as_ref() == Some(initiator);
         match (change, &record.holder) {
             (VolumeChange::Attach { .. }, Some(holder)) if !is_holder => {
@@ -294,6 +384,14 @@ impl Keeper {
     }
 }
 
+/// The record with this token, unless it has seen a newer one (R8).
+fn newer(record: Record, token: LogIndex) -> Result<Record, ChangeError> {
+    match token < record.newest {
+        true => Err(ChangeError::Conflict(Conflict::TokenTooOld { newest: record.newest })),
+        false => Ok(Record { newest: token, ..record }),
+    }
+}
+
 /// What a reading says. Sessions are named as often as they are.
 fn state(record: &Record, target: Option<&Target>) -> VolumeState {
     let (holders, sessions) = match target {
@@ -360,6 +458,10 @@ fn furnish(volume: &VolumeConfig, target: &Target, owner: &Initiator) -> Result<
 impl KeeperError {
     fn tgt(volume: &VolumeConfig, source: TgtError) -> KeeperError {
         KeeperError::Tgt { volume: volume.name.clone(), source }
+    }
+
+    fn snapshot(volume: &VolumeConfig, source: SnapshotError) -> KeeperError {
+        KeeperError::Snapshot { volume: volume.name.clone(), source }
     }
 }
 

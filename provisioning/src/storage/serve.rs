@@ -1,11 +1,11 @@
-//! Speaks with the members: HTTPS, a bearer token, the rack's words for volumes.
+//! Speaks with the members: HTTPS, a bearer token, the rack's words for volumes and their snapshots.
 //!
-//! Why it exists: the look and the change of a volume, and nothing else, leave the storage host.
+//! Why it exists: the look and the change of a volume or its snapshots, and nothing else, leave the storage host.
 //! What it never does: it answers nobody without the token, and says nothing of a volume of which tgt says nothing (503).
 
 use super::config::{Config, ConfigError, read, read_private};
 use super::keeper::{ChangeError, Keeper};
-use crate::rack::VolumeChange;
+use crate::rack::{SnapshotChange, VolumeChange};
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{StatusCode, header};
@@ -195,6 +195,7 @@ async fn http(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, rout
 fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/volumes/{name}", get(look).put(change))
+        .route("/v1/snapshots/{name}", get(look_at_snapshots).put(make_snapshot))
         .layer(middleware::from_fn_with_state(api.clone(), admit))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(api)
@@ -227,11 +228,30 @@ async fn change(State(api): State<Api>, Path(name): Path<String>, body: Bytes) -
     }
 }
 
+async fn look_at_snapshots(State(api): State<Api>, Path(name): Path<String>) -> Response {
+    match api.keeper.snapshots(&name).await {
+        Ok(state) => Json(state).into_response(),
+        Err(error) => refuse(&error),
+    }
+}
+
+async fn make_snapshot(State(api): State<Api>, Path(name): Path<String>, body: Bytes) -> Response {
+    let change: SnapshotChange = match serde_json::from_slice(&body) {
+        Ok(change) => change,
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    match api.keeper.snapshot(&name, &change).await {
+        Ok(()) => StatusCode::OK.into_response(),
+        Err(error) => refuse(&error),
+    }
+}
+
 fn refuse(error: &ChangeError) -> Response {
     match error {
         ChangeError::NotThere(not_there) => (StatusCode::NOT_FOUND, Json(not_there)).into_response(),
         ChangeError::Conflict(conflict) => (StatusCode::CONFLICT, Json(conflict)).into_response(),
         ChangeError::BadWords(why) => (StatusCode::UNPROCESSABLE_ENTITY, why.clone()).into_response(),
+        ChangeError::NotMade(_) => (StatusCode::FAILED_DEPENDENCY, error.to_string()).into_response(),
         ChangeError::Unknown(why) => (StatusCode::SERVICE_UNAVAILABLE, policies::causes(why)).into_response(),
     }
 }

@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use policies::LogIndex;
 use provisioning::rack::{
     BootChange, BootState, Conflict, ImageState, Link, NotThere, PortChange, PortSetting, PortState,
-    VolumeChange, VolumeState,
+    SnapshotChange, SnapshotState, VolumeChange, VolumeState,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -200,6 +200,8 @@ fn token(path: &str, body: &[u8]) -> LogIndex {
         match serde_json::from_slice(body).unwrap() {
             VolumeChange::Attach { token, .. } | VolumeChange::Revoke { token, .. } => token,
         }
+    } else if path.starts_with("/v1/snapshots/") {
+        serde_json::from_slice::<SnapshotChange>(body).unwrap().token
     } else if path.starts_with("/v1/ports/") {
         serde_json::from_slice::<PortChange>(body).unwrap().token
     } else {
@@ -233,6 +235,7 @@ async fn look(script: Script, seen: &Mutex<Seen>, path: &str) -> Response {
     let change = seen.done.get(path);
     match path.strip_prefix("/v1/").and_then(|rest| rest.split_once('/')) {
         Some(("volumes", volume)) => Json(volume_state(script, volume, change)).into_response(),
+        Some(("snapshots", "v1" | "v2")) => Json(snapshot_state(change)).into_response(),
         Some(("ports", port)) => Json(port_state(script, port, change)).into_response(),
         Some(("images", image)) => Json(ImageState { image: image.to_owned() }).into_response(),
         Some(("boot", "n1")) => Json(boot_state(change)).into_response(),
@@ -255,6 +258,11 @@ fn volume_state(script: Script, volume: &str, change: Option<&Vec<u8>>) -> Volum
         other => panic!("{other:?}"),
     }
     state
+}
+
+fn snapshot_state(change: Option<&Vec<u8>>) -> SnapshotState {
+    let made = change.map(|body| serde_json::from_slice::<SnapshotChange>(body).unwrap().name);
+    SnapshotState { snapshots: made.into_iter().collect(), newest: LogIndex(0) }
 }
 
 /// `sw1/3` is open, `sw1/4` closed. The slash arrives escaped: it is part of a name, not of the path.

@@ -82,7 +82,7 @@ impl Facts<'_> {
             policy: self.state.policy_of_node(name).map(|(name, _)| name.clone()),
             checks: self.checked(|check| match check {
                 Check::Port(port) => ports.contains(port),
-                Check::Volume(_) | Check::Boot(_) => false,
+                Check::Volume(_) | Check::Boot(_) | Check::Snapshot(_) => false,
             }),
             now: self.now,
         })
@@ -138,7 +138,7 @@ impl Facts<'_> {
             failovers: its.map(|plan| self.failover_line(plan)).collect(),
             checks: self.checked(|check| match check {
                 Check::Port(_) => false,
-                Check::Volume(volume) => record.instance.volumes.contains(volume),
+                Check::Volume(volume) | Check::Snapshot(volume) => record.instance.volumes.contains(volume),
                 Check::Boot(boot) => record.instance.boot.as_ref() == Some(boot),
             }),
             now: self.now,

@@ -8,7 +8,7 @@ use crate::api::explain::{Explanation, outcome_text};
 use crate::api::{Became, EffectivePolicy, OtherPolicy, PolicyVersion};
 use crate::bundle::BundleContents;
 use crate::context::ContextDetail;
-use policies::{Because, Event, FenceDevice, Intent, Order, Power};
+use policies::{Action, Because, Event, FenceDevice, Intent, Order, Outcome, Power};
 use std::collections::BTreeMap;
 
 /// A screen of `Name  value` lines; a value of several lines is indented under its name.
@@ -218,8 +218,21 @@ pub fn failover(detail: &FailoverDetail, screen: &Screen) -> String {
         format!("{}  {begun:>8}  {} - {end}", time::clock(intent.at, &screen.zone), intent.action)
     });
     sheet.lines("Steps", steps);
+    sheet.lines("Snapshots", plan.intents.iter().filter_map(snapshot));
     sheet.lines("BMC told", plan.intents.iter().flat_map(Intent::told).cloned());
     sheet.text
+}
+
+/// What was kept of a volume before the spare got it, or why nothing.
+fn snapshot(intent: &Intent) -> Option<String> {
+    let Action::Snapshot { provider, volume, name, .. } = &intent.action else { return None };
+    let what = match &intent.end {
+        Some((Outcome::Done(_), _)) => name.to_string(),
+        Some((Outcome::Refused(refusal), _)) => format!("none, {refusal}"),
+        Some((Outcome::Unknown(doubt), _)) => format!("perhaps {name}, {doubt}"),
+        None => format!("{name} is under way"),
+    };
+    Some(format!("{volume} at {provider}: {what}"))
 }
 
 fn after(length: policies::Millis) -> String {

@@ -546,11 +546,50 @@ fn what_providers_say_beforehand_is_shown_with_the_node_and_the_instance() {
     let fine = ports.into_iter().map(Check::Port).chain(volumes.into_iter().map(Check::Volume));
     story.view.checks = fine.map(|check| checked(check, Finding::Fine)).collect();
     story.view.checks.push(checked(port("of another node"), Finding::Fine));
+    let volume = Volume { provider: name("rack"), volume: name("vol-web") };
+    let cannot =
+        Finding::Absent("this storage host cannot make snapshots: it has no `snapshot_program`".into());
+    story.view.checks.push(checked(Check::Snapshot(volume), cannot));
     let why = "look for port sw1/2 at rack: cannot connect: Connection refused";
     story.view.checks[0].finding = Finding::CannotTell(why.into());
     let (facts, screen) = (story.facts(), screen());
     golden("node_show_checked", &node(&facts.node(&name("n2")).unwrap(), &screen));
     golden("instance_show_checked", &super::instance(&facts.instance(&name("web")).unwrap(), &screen));
+}
+
+#[test]
+fn a_failover_says_what_was_kept_of_each_volume_or_why_nothing() {
+    let mut story = mid_failover();
+    let quick = &story.state.policies[&name::<PolicyId>("quick")].policy;
+    let policy = Box::new(quick.with([("takeover.snapshot_max", "2s")]).unwrap());
+    let reason = "data first".to_owned();
+    story.then(92, "admin", Command::SetPolicy { name: name("quick"), policy, check: None, reason });
+    let more = ["vol-db", "vol-log"].map(|volume| Volume { provider: name("rack"), volume: name(volume) });
+    let web = story.state.instances.get_mut(&name::<InstanceId>("web")).unwrap();
+    std::sync::Arc::make_mut(&mut web.instance).volumes.extend(more);
+    let plan = story.facts().failovers()[0].id;
+    let read_back = || Outcome::Done(Seen::ReadBack("snapshots ha-f3 ha-f9, token i24".into()));
+    let isolate = story.state.phase_actions(&story.state.plans[&plan]);
+    let isolate = isolate.into_iter().filter(|action| match action {
+        Action::ClosePort { .. } => true,
+        Action::Revoke { volume, .. } => volume.as_str() != "vol-web",
+        _ => false,
+    });
+    for action in isolate {
+        let token = story.leads(92, Step::Intend { plan, action });
+        story.leads(93, Step::Resolve { token, outcome: read_back() });
+    }
+    story.leads(93, Step::Place { plan, tried: Millis(33_000) });
+    let refused = Refusal::NotConfigured("this storage host cannot make snapshots".into());
+    let mut ends =
+        [read_back(), Outcome::Refused(refused), Outcome::Unknown(Doubt::NoAnswer { waited: Millis(2000) })]
+            .into_iter();
+    for action in story.state.snapshot_actions(&story.state.plans[&plan]) {
+        let token = story.leads(93, Step::Intend { plan, action });
+        story.leads(95, Step::Resolve { token, outcome: ends.next().unwrap() });
+    }
+    assert_eq!(ends.next(), None);
+    golden("failover_show_snapshots", &failover(&story.facts().failover(plan).unwrap(), &screen()));
 }
 
 #[test]
