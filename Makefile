@@ -5,6 +5,9 @@ CARGO ?= cargo
 RUNS ?= 10
 DEMO_FLAGS = $(if $(filter 1,$(ONCE)),--once) $(if $(BMC),--bmc $(BMC))
 
+# Features of what `make build` builds. Those of the simulator are no harm, and let `.ci/run` build everything only once.
+FEATURES ?=
+
 # How long `make fuzz` tries each target, and which one; empty: all.
 SECONDS ?= 60
 TARGET ?=
@@ -27,7 +30,7 @@ bench: build ## Measure failovers; prints medians and ranges (RUNS=10)
 	@target/release/demo --bench-policy $(RUNS)
 
 build: ## Build everything that runs, optimised
-	@$(CARGO) build --release --quiet --bins --workspace
+	@$(CARGO) build --release --quiet --bins --workspace $(if $(FEATURES),--features $(FEATURES))
 
 test: tools fmt-check clippy unit smoke ## Format, lints, all tests; installs openipmi, ipmitool, Open vSwitch, tgt and QEMU if they are missing
 

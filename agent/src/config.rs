@@ -5,7 +5,7 @@
 
 use crate::key::Key;
 use crate::wire::boot_id_of;
-use policies::{BootId, Epoch, Millis, NodeId};
+use policies::{BootId, Epoch, HttpUrl, Millis, NodeId};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -45,6 +45,8 @@ pub struct Config {
     pub write_probe: Option<WriteProbe>,
     /// Whether it tells its hardware.
     pub inventory: bool,
+    /// The members' boot services, for a hot spare.
+    pub boot_services: Vec<HttpUrl>,
 }
 
 /// Where the node learns its epoch.
@@ -145,6 +147,8 @@ struct Raw {
     paths: Vec<PathConfig>,
     write_probe: Option<WriteProbe>,
     inventory: Option<bool>,
+    #[serde(default)]
+    boot_services: Vec<HttpUrl>,
 }
 
 fn key_from_hex<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Key>, D::Error> {
@@ -178,6 +182,12 @@ impl Config {
         let whole = |message: String| ConfigError::Whole { file: file.to_owned(), message };
         let interval = raw.interval.unwrap_or(Millis(250));
         check(&raw.paths, interval).map_err(whole)?;
+        if let Some(url) = raw.boot_services.iter().find(|url| url.target() != "/") {
+            return Err(whole(format!("boot_services: {url}: leave out the path, write http://host:port")));
+        }
+        if raw.boot_services.len() > MEMBERS_MAX {
+            return Err(whole(format!("boot_services: more than {MEMBERS_MAX} members")));
+        }
         let key = match (raw.key, raw.key_file) {
             (Some(key), None) => key,
             (None, Some(path)) => parse_key(&path, &read(&path, "key file")?)?,
@@ -206,6 +216,7 @@ impl Config {
             paths,
             write_probe,
             inventory: raw.inventory.unwrap_or(true),
+            boot_services: raw.boot_services,
         })
     }
 }
@@ -328,6 +339,7 @@ mode = "age-of-file"
             ("\"127.0.0.2:7201\"", "\"m2:7201\"", "invalid socket address syntax"),
             ("[\"127.0.0.1:7201\", \"127.0.0.2:7201\"]", "[]", "has 0 members"),
             ("age-of-file", "age", "unknown variant `age`"),
+            ("boot_id = ", "boot_services = [\"http://m1/x\"]\nboot_id = ", "leave out the path"),
             (
                 "[write_probe]",
                 "[[paths]]\nname=\"blue\"\nmembers=[\"127.0.0.1:1\"]\n[write_probe]",

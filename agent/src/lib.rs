@@ -2,15 +2,18 @@
 //!
 //! What this is: the wire format ([`wire`]), the node's key ([`key`]), the agent's configuration ([`config`]), its
 //! watched files ([`watched`]), its sending half ([`beacon`]), what it sees of its node ([`hardware`]), and how it tells
-//! that ([`inventory`]). The supervisor's ingest uses the first two and the last.
+//! that ([`inventory`]); how a hot spare waits ([`standby`]) and goes on into an instance's kernel ([`kexec`]). The
+//! supervisor's ingest uses the first two and the inventory.
 //! Why it exists: a node that says every 250 ms that it lives, which life it is and that its disk still takes writes
 //! is judged dead sooner and wrongly less often than one that is only asked from outside.
-//! What it never does: it receives nothing, decides nothing, and carries no secret but the node's own key.
+//! What it never does: it listens to nobody, decides nothing, and carries no secret but the node's own key.
 
 pub mod beacon;
 pub mod config;
 pub mod hardware;
 pub mod inventory;
+pub mod kexec;
 pub mod key;
+pub mod standby;
 pub mod watched;
 pub mod wire;

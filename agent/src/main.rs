@@ -4,18 +4,20 @@
 //! What it never does: it does not fork, listen, or write anything but lines on its standard error.
 
 use ha_agent::beacon::Beacon;
-use ha_agent::config::Config;
+use ha_agent::config::{Config, EpochSource};
 use ha_agent::hardware::Hardware;
+use ha_agent::kexec;
+use ha_agent::standby::{self, News, Standby};
 use ha_agent::wire::NodeTag;
 use nix::sys::signal::{SigSet, Signal};
-use policies::LastGasp;
+use policies::{Epoch, LastGasp};
 use std::env::consts::ARCH;
 use std::error::Error;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 const HELP: &str = "\
@@ -24,6 +26,8 @@ Heartbeats of this node for the failover supervisor.
 Usage:
   ha-agent run --config FILE               send heartbeats until a signal comes
                                            SIGTERM, SIGINT: say farewell, end; SIGHUP: end without a word
+  ha-agent spare --config FILE             the same as a hot spare: wait for an instance, load its kernel, and go on
+                                           into it (kexec) when the cluster says so; needs boot_services in FILE
   ha-agent gasp --panic --config FILE      say once that the kernel panicked (for a crash kernel's hook)
   ha-agent gasp --shutdown --config FILE   say once that the system is shutting down
   ha-agent check --config FILE             read and check the configuration, send nothing
@@ -42,6 +46,7 @@ enum Ask {
     Help,
     Version,
     Run(PathBuf),
+    Spare(PathBuf),
     Gasp(LastGasp, PathBuf),
     Check(PathBuf),
     Inventory,
@@ -53,6 +58,7 @@ fn main() -> ExitCode {
         Ok(Ask::Help) => print(HELP),
         Ok(Ask::Version) => print(concat!("ha-agent ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Ask::Run(file)) => run(&file),
+        Ok(Ask::Spare(file)) => spare(&file),
         Ok(Ask::Gasp(why, file)) => read(&file).and_then(|config| {
             farewell(&mut Beacon::new(config)?, why);
             Ok(())
@@ -84,11 +90,11 @@ fn parse(arguments: &[String]) -> Result<Ask, String> {
             "--config" => file = Some(PathBuf::from(rest.next().ok_or("--config needs a file")?)),
             "--panic" => gasp = Some(LastGasp::Panic),
             "--shutdown" => gasp = Some(LastGasp::Shutdown),
-            "run" | "gasp" | "check" | "inventory" if verb.is_none() => verb = Some(argument),
+            "run" | "spare" | "gasp" | "check" | "inventory" if verb.is_none() => verb = Some(argument),
             unknown => return Err(format!("unknown argument {unknown:?}")),
         }
     }
-    let verb = verb.ok_or("say what to do: run, gasp, check or inventory")?;
+    let verb = verb.ok_or("say what to do: run, spare, gasp, check or inventory")?;
     if verb == "inventory" {
         let alone = file.is_none() && gasp.is_none();
         return if alone { Ok(Ask::Inventory) } else { Err("inventory takes no other arguments".into()) };
@@ -96,6 +102,7 @@ fn parse(arguments: &[String]) -> Result<Ask, String> {
     let file = file.ok_or_else(|| format!("{verb} needs --config FILE"))?;
     match (verb, gasp) {
         ("run", None) => Ok(Ask::Run(file)),
+        ("spare", None) => Ok(Ask::Spare(file)),
         ("check", None) => Ok(Ask::Check(file)),
         ("gasp", Some(why)) => Ok(Ask::Gasp(why, file)),
         ("gasp", None) => Err("gasp needs --panic or --shutdown".into()),
@@ -119,33 +126,91 @@ fn check(file: &Path) -> Result<(), Box<dyn Error>> {
     ))
 }
 
+/// What ends the even beat.
+enum Event {
+    Signal(Signal),
+    Standby(News),
+}
+
 fn run(file: &Path) -> Result<(), Box<dyn Error>> {
-    // Blocked before the first thread starts, so that all threads leave the signals to the one that waits for them.
+    let signals = block()?;
+    let (pass_on, events) = mpsc::channel();
+    pass_on_signals(signals, pass_on)?;
+    live(read(file)?, &events)
+}
+
+/// Waits for an instance as a hot spare.
+fn spare(file: &Path) -> Result<(), Box<dyn Error>> {
+    if !standby::root_is_in_memory()? {
+        return Err("the root file system is not in memory: a hot spare leaves its system behind at any moment, and may \
+                    switch the machine off; start it from a RAM disk"
+            .into());
+    }
+    let signals = block()?;
+    let mut config = read(file)?;
+    if config.boot_services.is_empty() {
+        let file = file.display();
+        return Err(format!(
+            "{file}: a hot spare asks the members' boot services: write boot_services = [...]"
+        )
+        .into());
+    }
+    config.epoch = EpochSource::Fixed(Epoch::STANDBY);
+    let (pass_on, events) = mpsc::channel();
+    pass_on_signals(signals, pass_on.clone())?;
+    let tell = move |news| pass_on.send(Event::Standby(news)).is_ok();
+    Standby::start(config.boot_services.clone(), config.node.clone(), tell)?;
+    live(config, &events)
+}
+
+/// Blocks the signals before the first thread starts, so that all threads leave them to the one that waits for them.
+fn block() -> Result<SigSet, Box<dyn Error>> {
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     signals.thread_block()?;
-    let config = read(file)?;
+    Ok(signals)
+}
+
+/// Beats until something ends it.
+fn live(config: Config, events: &Receiver<Event>) -> Result<(), Box<dyn Error>> {
     let interval = Duration::from_millis(config.interval.0);
     say(format_args!("node {} {}: a heartbeat every {}", config.node, config.boot, config.interval));
     let looks = if config.inventory { Some(Hardware::keep_looking(ARCH)?) } else { None };
     let mut beacon = Beacon::new(config)?;
-    let signal = beat_until_signal(&mut beacon, interval, &wait_for(signals)?, looks.as_ref())?;
-    if signal == Signal::SIGHUP {
-        say(format_args!("{signal}: ending without a farewell"));
-    } else {
-        farewell(&mut beacon, LastGasp::Shutdown);
-        say(format_args!("{signal}: said farewell, ending"));
+    loop {
+        match beat_until_event(&mut beacon, interval, events, looks.as_ref())? {
+            Event::Signal(signal @ Signal::SIGHUP) => {
+                say(format_args!("{signal}: ending without a farewell"));
+                return Ok(());
+            }
+            Event::Signal(signal) => {
+                farewell(&mut beacon, LastGasp::Shutdown);
+                say(format_args!("{signal}: said farewell, ending"));
+                return Ok(());
+            }
+            Event::Standby(News::Said(what)) => say(format_args!("{what}")),
+            // Members take a new life of a node only after the old one has ended.
+            Event::Standby(News::GoOn(booting)) => {
+                say(format_args!("going on into {booting}"));
+                farewell(&mut beacon, LastGasp::Shutdown);
+                say(format_args!("going on into {booting} failed: {}", kexec::go()));
+            }
+            Event::Standby(News::Halt(why)) => {
+                say(format_args!("switching off: {why}"));
+                farewell(&mut beacon, LastGasp::Shutdown);
+                say(format_args!("switching off failed: {}", kexec::power_off()));
+            }
+        }
     }
-    Ok(())
 }
 
 /// Keeps the beat on a grid, so that the time of sending adds up to nothing; beats that a stall has made late are
 /// left out, for only the newest says anything.
-fn beat_until_signal(
+fn beat_until_event(
     beacon: &mut Beacon,
     interval: Duration,
-    signals: &Receiver<Signal>,
+    events: &Receiver<Event>,
     looks: Option<&Receiver<Hardware>>,
-) -> Result<Signal, Box<dyn Error>> {
+) -> Result<Event, Box<dyn Error>> {
     let mut due = Instant::now();
     let mut untold = false;
     loop {
@@ -168,27 +233,26 @@ fn beat_until_signal(
         if due < now {
             due = now;
         }
-        match signals.recv_timeout(due - now) {
-            Ok(signal) => return Ok(signal),
+        match events.recv_timeout(due - now) {
+            Ok(event) => return Ok(event),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
-                return Err("the thread that waits for signals ended".into());
+                return Err("the threads that wait for signals ended".into());
             }
         }
     }
 }
 
 /// Starts a thread that passes on the first of the signals.
-fn wait_for(signals: SigSet) -> io::Result<Receiver<Signal>> {
-    let (pass_on, received) = mpsc::channel();
+fn pass_on_signals(signals: SigSet, pass_on: Sender<Event>) -> io::Result<()> {
     let work = move || {
         if let Ok(signal) = signals.wait() {
             // Fails only if the main thread has ended, and with it the process.
-            pass_on.send(signal).ok();
+            pass_on.send(Event::Signal(signal)).ok();
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(work)?;
-    Ok(received)
+    Ok(())
 }
 
 fn farewell(beacon: &mut Beacon, why: LastGasp) {
@@ -225,6 +289,7 @@ mod tests {
         assert_eq!(ask("--config /c gasp --panic"), Ok(Ask::Gasp(LastGasp::Panic, "/c".into())));
         assert_eq!(ask("gasp --shutdown --config /c"), Ok(Ask::Gasp(LastGasp::Shutdown, "/c".into())));
         assert_eq!(ask("check --config /c"), Ok(Ask::Check("/c".into())));
+        assert_eq!(ask("spare --config /c"), Ok(Ask::Spare("/c".into())));
         assert_eq!(ask("inventory"), Ok(Ask::Inventory));
         assert_eq!(ask("run --help"), Ok(Ask::Help));
         assert_eq!(ask("--version"), Ok(Ask::Version));

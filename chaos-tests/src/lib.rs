@@ -6,6 +6,7 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod cargo;
 pub mod checkers;
 pub mod demo;
 pub mod field;

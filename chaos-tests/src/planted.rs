@@ -5,6 +5,7 @@
 //! What it never does: leave a trace in the product. The bugs are edits to a copy of the sources, all of them in one build,
 //! each switched on by its name in [`SWITCH`]; with none switched on the copy plays every seed as the product does.
 
+use crate::cargo::cargo;
 use crate::sim::campaign::{Player, Run, Verdict, play_each};
 use crate::sim::script::Mode;
 use serde::Deserialize;
@@ -298,10 +299,12 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), Broken> {
     write().map_err(doing(format!("write {}", path.display())))
 }
 
-/// A target directory of its own: cargo would else put the mutants where the product's programs are.
+/// A target directory of its own: cargo names a workspace's crates by their place within it, so it would take the mutants for
+/// the product.
 fn compile(workspace: &Path, tree: &Path) -> Result<PathBuf, Broken> {
     let target = workspace.join(PLACE).join("build");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    lend(&workspace.join("target/release"), &target.join("release"))?;
+    let mut cargo = cargo();
     cargo.current_dir(tree).args(["build", "--release", "--locked", "--quiet"]);
     cargo.args(["--package", "chaos-tests", "--features", "sim", "--bin", "chaos", "--target-dir"]);
     let output = cargo.arg(&target).output().map_err(doing("start cargo"))?;
@@ -309,6 +312,37 @@ fn compile(workspace: &Path, tree: &Path) -> Result<PathBuf, Broken> {
         true => Ok(target.join("release/chaos")),
         false => Err(Broken::Build(String::from_utf8_lossy(&output.stderr).into_owned())),
     }
+}
+
+/// Our crates, by the names of their packages.
+const OURS: [&str; 7] =
+    ["policies", "raft-store", "fencing", "provisioning", "supervisor", "ha-agent", "chaos-tests"];
+
+/// Gives the copy what the product's dependencies were built into, at its first build. What cargo knows of our own crates is
+/// left out, so that it builds those.
+fn lend(built: &Path, to: &Path) -> Result<(), Broken> {
+    if to.exists() || !built.exists() {
+        return Ok(());
+    }
+    let lending = || format!("copy what was built from {} to {}", built.display(), to.display());
+    std::fs::create_dir_all(to).map_err(doing(lending()))?;
+    // With their times, by which cargo tells whether they are old.
+    let mut copy = Command::new("cp");
+    copy.arg("--archive").args(["deps", "build", ".fingerprint"].map(|part| built.join(part))).arg(to);
+    let copied = copy.status().map_err(doing(lending()))?;
+    let known = to.join(".fingerprint");
+    if !copied.success() {
+        return Err(doing(lending())(io::Error::other(format!("cp: {copied}"))));
+    }
+    for entry in std::fs::read_dir(&known).map_err(doing(lending()))? {
+        let path = entry.map_err(doing(lending()))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let package = name.rsplit_once('-').map_or("", |(package, _)| package);
+        if OURS.contains(&package) {
+            std::fs::remove_dir_all(&path).map_err(doing(lending()))?;
+        }
+    }
+    Ok(())
 }
 
 /// With no bug switched on, the copy must play the first seeds as this program does.

@@ -56,6 +56,13 @@ fn tests_wait_for_conditions() {
 }
 
 #[test]
+fn only_tests_and_the_simulator_stop_the_clock() {
+    let files = files("rs");
+    let product = files.iter().filter(|(path, _)| !path.starts_with("chaos-tests/") && !is_test_file(path));
+    none(product.flat_map(|(path, text)| stopped_clocks(path, &code_of(text).0)));
+}
+
+#[test]
 fn nothing_is_left_for_later_and_every_exception_has_a_reason() {
     none(files("rs").iter().flat_map(|(path, text)| unfinished(path, text)));
 }
@@ -325,6 +332,12 @@ fn sleeps(path: &str, tests: &str) -> Vec<String> {
     findings
 }
 
+/// What tokio has for tests only: `.ci/run` builds with the simulator, whose features hide that it is missing elsewhere.
+fn stopped_clocks(path: &str, code: &str) -> Vec<String> {
+    let words = ["start_paused", "time::pause", "time::resume", "time::advance"];
+    lines_with(path, code, &words, "needs tokio's `test-util`")
+}
+
 fn unfinished(path: &str, text: &str) -> Vec<String> {
     let code = bare(text);
     let mut findings = lines_with(path, &code, &["todo!", "unimplemented!"], "is left for later");
@@ -445,6 +458,14 @@ mod fires {
         assert_eq!(sleeps("src/a.rs", &tests_of("src/a.rs", bad)).len(), 1);
         assert_eq!(sleeps("src/a.rs", &tests_of("src/a.rs", good)), Vec::<String>::new());
         assert_eq!(sleeps("a/tests/b.rs", &tests_of("a/tests/b.rs", "fn a() { sleep(x) }")).len(), 1);
+    }
+
+    #[test]
+    fn on_a_clock_that_is_stopped() {
+        let bad = "fn a() { tokio::time::pause(); }\n#[cfg(test)]\nmod tests {}";
+        assert_eq!(stopped_clocks("x", &code_of(bad).0).len(), 1);
+        let good = "fn a() {}\n#[cfg(test)]\nmod tests { fn b() { tokio::time::pause(); } }";
+        assert_eq!(stopped_clocks("x", &code_of(good).0), Vec::<String>::new());
     }
 
     #[test]

@@ -384,7 +384,7 @@ impl ClusterState {
             Phase::Moving if self.snapshot_actions(plan).contains(action) && !plan.tried(action) => {
                 Phase::Moving
             }
-            Phase::Moving if Some(action) == self.start_action(plan).as_ref() => {
+            Phase::Moving if self.may_start(plan, action) => {
                 let all = self.move_actions(plan);
                 let done = |a: &Action| plan.intents.iter().any(|i| i.action == *a && i.is_done());
                 if !all.iter().all(done) {
@@ -392,7 +392,7 @@ impl ClusterState {
                 }
                 Phase::Starting
             }
-            Phase::Starting if Some(action) == self.start_action(plan).as_ref() => Phase::Starting,
+            Phase::Starting if self.may_start(plan, action) => Phase::Starting,
             Phase::Moving | Phase::Starting => return Err(not_a_step()),
             Phase::Done | Phase::Replaced | Phase::Cancelled => {
                 return Err(Rejected::WrongPhase { plan: id, phase: plan.phase });
@@ -509,8 +509,10 @@ impl ClusterState {
         let took = story.at.since(plan.at);
         let text = format!("failover {id} is done {took} after the decision: {seen}");
         story.tell(&plan_keys(plan), text);
+        let takeover = LastTakeover::of(plan);
         let spare = plan.decision.spare.clone();
         if let Some(record) = spare.and_then(|spare| self.nodes.get_mut(&spare)) {
+            record.takeover = takeover;
             // It was seen alive; from now on its silence means something.
             record.verdict = Verdict::Healthy;
             record.judged = story.at;

@@ -5,14 +5,16 @@
 
 use crate::concession::{Concession, Rung};
 use crate::inventory::Instance;
-use crate::memory::LastPower;
-use crate::placement::{Candidate, Wish, candidates, choose, elsewhere, misfit, preference, takes_part};
+use crate::memory::{LastPower, Presence};
+use crate::placement::{
+    Candidate, Preference, Wish, candidates, choose, elsewhere, misfit, preference, takes_part,
+};
 use crate::plan::Verdict;
 use crate::policy::{After, Mode, Spares};
 use crate::readiness::{Check, Checked, lacks};
 use crate::sights::doubt;
 use crate::state::{ClusterState, InstanceRecord, NodeRecord, NodeState};
-use crate::view::View;
+use crate::view::{NodeView, View};
 use crate::waiting::Waiting;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
@@ -140,11 +142,13 @@ impl Troubles {
 
     /// All spares, by what the member that acts knows of them.
     pub(crate) fn candidates<'a>(&self, state: &'a ClusterState, view: &View) -> Vec<Candidate<'a>> {
-        let last_power = |node: &NodeId| {
-            let reading = view.nodes.get(node).and_then(|node| node.power);
-            reading.map_or(LastPower::NeverAsked, |(power, _)| LastPower::of(power))
+        let presence = |node: &NodeId| {
+            let node = view.nodes.get(node);
+            let power = node.and_then(|node| node.power);
+            let power = power.map_or(LastPower::NeverAsked, |(power, _)| LastPower::of(power));
+            Presence { power, waits_hot: node.is_some_and(NodeView::waits_hot) }
         };
-        candidates(state, last_power, &|check| self.about(check), view.at)
+        candidates(state, presence, &|check| self.about(check), view.at)
     }
 
     fn about(&self, check: &Check) -> Option<Checked> {
@@ -215,7 +219,8 @@ impl<'a> Survey<'a> {
         let Some(policy) = self.state.policies.get(&record.policy).map(|record| &record.policy) else {
             return Cover::Uncovered(Waiting::NoFittingSpare { missing: vec![] });
         };
-        let wish = Wish { instance, spares: &policy.spares, from };
+        let wish =
+            Wish { instance, spares: &policy.spares, from, kexecs: self.state.kexecs(instance, policy) };
         let hour = policy.acting.hour(self.now);
         match (self.best(record, from, |_| true), policy.acting.mode_in(&hour)) {
             (Some((spare, [])), Mode::Automatic | Mode::Approval) => Cover::Spare(spare),
@@ -270,26 +275,27 @@ impl<'a> Survey<'a> {
         from: &'a NodeRecord,
         is_left: impl Fn(&NodeRecord) -> bool,
     ) -> Option<(NodeId, &'a [Concession])> {
+        let kexecs = self.state.kexecs(&record.instance, &self.state.policies.get(&record.policy)?.policy);
         self.ladders.get(&record.policy)?.iter().find_map(|Rung { gives_up, spares }| {
-            let wish = Wish { instance: &record.instance, spares, from };
+            let wish = Wish { instance: &record.instance, spares, from, kexecs };
             Some((self.best_by(&wish, &is_left)?, gives_up.as_slice()))
         })
     }
 
     fn best_by(&mut self, wish: &Wish<'a>, is_left: &impl Fn(&NodeRecord) -> bool) -> Option<NodeId> {
-        let mut found: Option<(usize, &NodeId)> = None;
+        let mut found: Option<Preference> = None;
         for spare in self.fitting(wish.instance, wish.spares).iter() {
             if !is_left(spare.record) || elsewhere(wish, spare).is_some() {
                 continue;
             }
             let preference = preference(wish, spare);
             found = Some(found.map_or(preference, |best| best.min(preference)));
-            // They come by name: no later one is better.
-            if preference.0 == 0 {
+            // The hot ones come first, then by name: no later one is better.
+            if preference.is_best() {
                 break;
             }
         }
-        found.map(|(_, node)| node.clone())
+        found.map(|best| best.node.clone())
     }
 
     fn fitting(&mut self, instance: &'a Instance, spares: &'a Spares) -> Rc<[&'a Candidate<'a>]> {
@@ -557,11 +563,11 @@ pub(crate) mod tests {
             }
             let coverage = Coverage::of(&state, &view);
             let trouble = |check: &Check| view.troubles().find(|it| *it.check == *check).cloned();
-            let all = || candidates(&state, |_| LastPower::NeverAsked, &trouble, Wall(0));
+            let all = || candidates(&state, |_| crate::placement::UNSEEN, &trouble, Wall(0));
             let chosen = |record: &InstanceRecord, candidates: &[Candidate]| {
                 let (instance, from) = (&record.instance, &state.nodes[&record.node]);
                 let spares = &state.policies[&record.policy].policy.spares;
-                choose(&state, candidates, &Wish { instance, spares, from })
+                choose(&state, candidates, &Wish { instance, spares, from, kexecs: false })
             };
             for record in state.instances.values() {
                 let (instance, from) = (&record.instance, &state.nodes[&record.node]);

@@ -7,6 +7,7 @@
 
 use crate::apply::{Story, instance_key, node_key, not_there};
 use crate::command::{Object, Rejected};
+use crate::inventory::Node;
 use crate::plan::Verdict;
 use crate::state::{ClusterState, NodeState, Order};
 use crate::words::*;
@@ -111,8 +112,11 @@ impl ClusterState {
         if !self.providers.contains_key(name) {
             return Err(not_there("provider", name));
         }
-        let nodes =
-            self.nodes.values().filter(|record| record.node.ports.iter().any(|port| port.provider == *name));
+        let nodes = self.nodes.values().filter(|record| {
+            let Node { ports, standby, .. } = &*record.node;
+            ports.iter().any(|port| port.provider == *name)
+                || standby.iter().any(|boot| boot.provider == *name)
+        });
         let instances = self.instances.values().filter(|record| {
             let instance = &record.instance;
             instance.volumes.iter().any(|volume| volume.provider == *name)

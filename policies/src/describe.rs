@@ -2,7 +2,8 @@
 
 use crate::apply::not_there;
 use crate::command::{Documents, Event, Rejected};
-use crate::inventory::{FenceDevice, Instance, Node, Provider, ProviderKind};
+use crate::image::Image;
+use crate::inventory::{Boot, FenceDevice, Instance, Node, Provider, ProviderKind};
 use crate::plan::{Evidence, Verdict};
 use crate::state::*;
 use crate::words::*;
@@ -33,6 +34,7 @@ impl NodeRecord {
             fence_order: None,
             approved: None,
             strikes: vec![],
+            takeover: None,
             confirmed_off: None,
             found: None,
         }
@@ -93,6 +95,7 @@ impl ClusterState {
                 return Err(not_there("provider", &port.provider));
             }
         }
+        self.check_standby(node)?;
         if let Some(plan) = self.plan_of_node(&node.name) {
             let why = format!("it takes part in failover {}", plan.id);
             return Err(Rejected::InUse { what: format!("node/{}", node.name), why });
@@ -113,6 +116,30 @@ impl ClusterState {
         }
         self.nodes.insert(node.name.clone(), NodeRecord::new(node.clone()));
         Ok(true)
+    }
+
+    /// A hot spare boots like any node, and its agent has to tell that it waits.
+    fn check_standby(&self, node: &Node) -> Result<(), Rejected> {
+        let Some(Boot { provider, image }) = &node.standby else { return Ok(()) };
+        let provider = self.providers.get(provider).ok_or_else(|| not_there("provider", provider))?;
+        let served = provider.kind.boot_service().map(|(_, images)| images.get(image));
+        let why = match served {
+            None => format!("standby: provider {} is not of the kind `boot`", provider.name),
+            Some(None) => format!("standby: provider {} has no image {image}", provider.name),
+            Some(Some(Image::San { .. })) => {
+                format!(
+                    "standby: image {image} is a disk in the network; a spare waits in its memory, in a `linux` image"
+                )
+            }
+            Some(Some(Image::Linux { .. })) if node.boot_macs.is_empty() => {
+                "standby: without boot_macs the boot service does not know it".to_owned()
+            }
+            Some(Some(Image::Linux { .. })) if node.agent_key.is_none() => {
+                "standby: without agent_key nobody hears that it waits".to_owned()
+            }
+            Some(Some(Image::Linux { .. })) => return Ok(()),
+        };
+        Err(Rejected::BadValue { what: format!("node/{}", node.name), why })
     }
 
     fn describe_instance(&mut self, instance: &Instance) -> Result<bool, Rejected> {

@@ -40,8 +40,8 @@ pub enum Image {
 
 /// What fills the gaps.
 pub(crate) struct Filling<'a> {
-    pub(crate) instance: &'a InstanceId,
-    pub(crate) epoch: Epoch,
+    /// Absent on a hot spare: a text that asks for it cannot be filled there.
+    pub(crate) placed: Option<(&'a InstanceId, Epoch)>,
     pub(crate) node: &'a NodeId,
     /// Absent: a text that asks for it cannot be filled.
     pub(crate) initiator: Option<&'a str>,
@@ -72,10 +72,11 @@ impl Image {
     /// # Errors
     /// In words, what cannot be filled.
     pub(crate) fn fill(&self, filling: &Filling) -> Result<Image, String> {
-        let epoch = filling.epoch.0.to_string();
+        let (instance, epoch) = filling.placed.unzip();
+        let epoch = epoch.map(|epoch| epoch.0.to_string());
         let names = [
-            ("instance", Some(filling.instance.as_str())),
-            ("epoch", Some(epoch.as_str())),
+            ("instance", instance.map(InstanceId::as_str)),
+            ("epoch", epoch.as_deref()),
             ("node", Some(filling.node.as_str())),
             ("initiator", filling.initiator),
         ];
@@ -123,7 +124,7 @@ mod tests {
     #[test]
     fn gaps_are_filled_and_unknown_ones_are_refused_beforehand() {
         let (instance, node) = ("web".parse().unwrap(), "n1".parse().unwrap());
-        let filling = |initiator| Filling { instance: &instance, epoch: Epoch(3), node: &node, initiator };
+        let filling = |initiator| Filling { placed: Some((&instance, Epoch(3))), node: &node, initiator };
         let image = linux(r"root={instance}-{epoch} at={initiator} a=\{b\}");
         image.check().unwrap();
         let Image::Linux { kernel, initrd, args } = image.fill(&filling(Some("iqn.n1"))).unwrap() else {

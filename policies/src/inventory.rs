@@ -35,6 +35,9 @@ pub struct Node {
     /// Burned-in addresses of the network cards that it starts from, by which the boot service knows it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub boot_macs: Vec<Mac>,
+    /// What it boots while it has no instance: a system in memory in which its agent waits. Makes it a hot spare while it is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<Boot>,
     /// The name by which storage knows this node (IQN, host id).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initiator: Option<String>,

@@ -183,6 +183,11 @@ pub const KEYS: &[Key] = &[
         "how long a drained node's system has to shut down before it is fenced, where the order does not say",
     ),
     key(
+        "takeover.kexec_max",
+        Kind::Time,
+        "how long a hot spare has to be heard after it was told to go on into the instance; then, or with `0ms` at once, it is switched off and on",
+    ),
+    key(
         "takeover.start_deadline",
         Kind::Time,
         "from power-on to the first heartbeat; then the spare is given up",

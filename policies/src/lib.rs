@@ -79,7 +79,7 @@ pub use preview::{Changed, Fate, LossTold, Preview};
 pub use readiness::{CANNOT_TELL_MAX, CHECK_EVERY, Check, Checked, Finding};
 pub use requirement::*;
 pub use revise::{POLICIES_MAX, VERSIONS_KEPT_MAX};
-pub use role::BootRole;
+pub use role::{BootRole, Booting};
 pub use select::*;
 pub use snapshot::{BadSnapshotName, SnapshotName};
 pub use spares::{SpareUse, spare_uses};

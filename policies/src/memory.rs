@@ -4,6 +4,7 @@
 use crate::capability::Capabilities;
 use crate::command::Step;
 use crate::effect::{Action, Outcome};
+use crate::judge::REPORT_AGE_MAX;
 use crate::observation::{Power, Report, Sight, Stamp};
 use crate::plan::{Intent, Phase, Verdict};
 use crate::policy::{Detection, Policy};
@@ -27,6 +28,14 @@ pub(crate) enum LastPower {
     NeverAsked,
     Mute,
     Read(Power),
+}
+
+/// What is seen of a node that may become a spare.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Presence {
+    pub(crate) power: LastPower,
+    /// Some member hears it wait as a hot spare. One is enough: if it is wrong, the spare is started cold.
+    pub(crate) waits_hot: bool,
 }
 
 impl LastPower {
@@ -159,9 +168,12 @@ impl Memory {
         }
     }
 
-    /// What the node's BMC said last, however long ago.
-    pub(crate) fn last_power(&self, node: &NodeId) -> LastPower {
-        self.powers.get(node).map_or(LastPower::NeverAsked, |(power, _)| LastPower::of(*power))
+    /// What is known of a node that may become a spare: what its BMC said last, however long ago, and whether it waits hot.
+    pub(crate) fn presence(&self, node: &NodeId, now: Mono) -> Presence {
+        let power = self.powers.get(node).map_or(LastPower::NeverAsked, |(power, _)| LastPower::of(*power));
+        let fresh = self.reports.values().filter(|(_, at)| now.since(*at) <= REPORT_AGE_MAX);
+        let waits_hot = fresh.filter_map(|(report, _)| report.sights.get(node)).any(Sight::waits_hot);
+        Presence { power, waits_hot }
     }
 
     /// True once no copy of this intent's effect can still take effect: it has ended, or its leader has lost the

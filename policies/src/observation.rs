@@ -20,7 +20,7 @@ pub enum Power {
 pub struct Heartbeat {
     /// Which life of the node's operating system.
     pub boot: BootId,
-    /// The placement that the node believes to run; 0 on a spare.
+    /// The placement that the node believes to run; 0 if it knows of none, [`Epoch::STANDBY`] on a hot spare.
     pub epoch: Epoch,
     /// Age of the last acknowledged disk write; `None`: no write yet or none watched.
     pub write_age: Option<Millis>,
@@ -90,6 +90,11 @@ pub enum Meaning {
 }
 
 impl Sight {
+    /// True if the node waits as a hot spare.
+    pub fn waits_hot(&self) -> bool {
+        matches!(self, Sight::Alive { epoch: Epoch::STANDBY, .. })
+    }
+
     /// What this member's sight means. `known`: the cluster has seen the node alive before, as it is described now.
     /// A node that was never heard is no dead node: its agent may never have run, its address may be wrong.
     pub fn meaning(&self, known: bool) -> Meaning {
@@ -111,6 +116,7 @@ impl Sight {
 impl fmt::Display for Sight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Sight::Alive { epoch: Epoch::STANDBY, .. } => write!(f, "waits as a hot spare"),
             Sight::Alive { write_stale: None, .. } => write!(f, "alive"),
             Sight::Alive { write_stale: Some(age), .. } => write!(f, "alive, last write {age} ago"),
             Sight::Silent { lasting, never, kernel } => {

@@ -3,9 +3,9 @@
 use crate::capability::Capabilities;
 use crate::concession::{Concession, Rung, given_up};
 use crate::inventory::{Instance, Provider};
-use crate::memory::LastPower;
+use crate::memory::{LastPower, Presence};
 use crate::observation::Power;
-use crate::plan::Verdict;
+use crate::plan::{Start, Verdict};
 use crate::policy::Spares;
 use crate::readiness::{Finding, Trouble, ports_out};
 use crate::state::{ClusterState, NodeRecord, NodeState};
@@ -21,6 +21,8 @@ const MISFITS_MAX: usize = 20;
 /// A chosen spare.
 pub(crate) struct Choice {
     pub(crate) spare: NodeId,
+    /// How it is made to run the instance.
+    pub(crate) start: Start,
     /// What the policy gave up, for none fits otherwise.
     pub(crate) gives_up: Vec<Concession>,
     /// The others, best first, each with the reason why it was not taken.
@@ -30,7 +32,7 @@ pub(crate) struct Choice {
 /// A spare as far as the choice looks at it.
 pub(crate) struct Candidate<'a> {
     pub(crate) record: &'a NodeRecord,
-    power: LastPower,
+    pub(crate) presence: Presence,
     /// A failover that it takes part in although it is a spare.
     plan: Option<PlanId>,
     /// What it has, and what it has less of than was declared.
@@ -51,19 +53,21 @@ pub(crate) struct Wish<'a> {
     pub(crate) spares: &'a Spares,
     /// The node that it leaves.
     pub(crate) from: &'a NodeRecord,
+    /// A hot spare can go on into its kernel.
+    pub(crate) kexecs: bool,
 }
 
-/// All spares, whether they fit or not.
+/// All spares, whether they fit or not: the hot ones first, then by name.
 pub(crate) fn candidates<'a>(
     state: &'a ClusterState,
-    last_power: impl Fn(&NodeId) -> LastPower,
+    presence: impl Fn(&NodeId) -> Presence,
     trouble: Trouble,
     now: Wall,
 ) -> Vec<Candidate<'a>> {
     let spares = state.nodes.values().filter(|record| record.state == NodeState::Spare);
     let candidate = |record| Candidate {
         record,
-        power: last_power(&record.node.name),
+        presence: presence(&record.node.name),
         plan: state.plan_of_node(&record.node.name).map(|plan| plan.id),
         capabilities: record.capabilities(),
         mismatch: record.mismatch(),
@@ -71,7 +75,9 @@ pub(crate) fn candidates<'a>(
         providers: &state.providers,
         now,
     };
-    spares.map(candidate).collect()
+    let mut candidates: Vec<Candidate> = spares.map(candidate).collect();
+    candidates.sort_by_key(|spare| !spare.presence.waits_hot);
+    candidates
 }
 
 /// A need wherever the instance runs: says what the node misses.
@@ -112,7 +118,7 @@ fn healthy(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
     match &spare.record.verdict {
         Verdict::Failed(cause) => Some(format!("failed ({cause})")),
         Verdict::Unknown | Verdict::Healthy | Verdict::Gray => {
-            (spare.power == LastPower::Mute).then(|| "its BMC does not answer".to_owned())
+            (spare.presence.power == LastPower::Mute).then(|| "its BMC does not answer".to_owned())
         }
     }
 }
@@ -129,10 +135,12 @@ fn fenceable(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
     fencing.is_empty().then(|| "no fencing device: it could be neither started nor fenced".to_owned())
 }
 
-/// Power on does nothing to a running node: it would keep what runs on it, with the instance's volumes attached.
+/// Power on does nothing to a running node: it would keep what runs on it, with the instance's volumes attached. A hot
+/// spare is told to go on into the instance.
 fn is_off(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
-    let is_on = spare.power == LastPower::Read(Power::On);
-    is_on.then(|| "its power is on: it would not boot the instance".to_owned())
+    let Presence { power, waits_hot } = spare.presence;
+    (power == LastPower::Read(Power::On) && !waits_hot)
+        .then(|| "its power is on: it would not boot the instance".to_owned())
 }
 
 fn ports(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
@@ -249,11 +257,11 @@ fn choose_by(
             Some(misfit) => misfits.push((&spare.record.node.name, misfit)),
             None => {
                 let preference = preference(wish, spare);
-                far += usize::from(preference.0 == 0);
+                far += usize::from(preference.is_best());
                 fitting.push(preference);
             }
         }
-        // They come by name: no later one is better than these.
+        // The hot ones come first, then by name: no later one is better than these.
         if far > RUNNERS_UP_MAX {
             break;
         }
@@ -261,31 +269,56 @@ fn choose_by(
     fitting.sort_unstable();
     let told = |(node, why): (&NodeId, String)| (node.clone(), why);
     let mut fitting = fitting.into_iter();
-    let Some((_, chosen)) = fitting.next() else {
+    let Some(chosen) = fitting.next() else {
         return Err(misfits.into_iter().take(MISFITS_MAX).map(told).collect());
     };
     let also = match gives_up.as_slice() {
         [] => String::new(),
         gives_up => format!(", giving up {}", given_up(gives_up)),
     };
-    let runner_up = |(shared, node): (usize, &NodeId)| match shared {
-        0 => (node.clone(), format!("fits as well{also}")),
-        shared => {
+    let runner_up = |Preference { shared, start, node }: Preference| match (shared, start > chosen.start) {
+        (0, false) => (node.clone(), format!("fits as well{also}")),
+        (0, true) => (node.clone(), format!("fits, but would start later{also}")),
+        (shared, _) => {
             let from = &wish.from.node.name;
             (node.clone(), format!("fits, but shares {shared} failure domains with {from}{also}"))
         }
     };
     let runners_up = fitting.map(runner_up).chain(misfits.into_iter().map(told));
     let runners_up = runners_up.take(RUNNERS_UP_MAX).collect();
-    Ok(Choice { spare: chosen.clone(), gives_up, runners_up })
+    Ok(Choice { spare: chosen.node.clone(), start: chosen.start, gives_up, runners_up })
 }
 
-/// Less is better: farthest from the failed node first, for what killed it may reach its neighbours.
-pub(crate) fn preference<'a>(wish: &Wish, spare: &Candidate<'a>) -> (usize, &'a NodeId) {
-    let (from, spare) = (&wish.from.node, &spare.record.node);
-    let shared = from.domains.iter().filter(|(kind, name)| spare.domains.get(*kind) == Some(*name));
-    (shared.count(), &spare.name)
+/// How good a spare is: less is better.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Preference<'a> {
+    /// Farthest from the failed node first: what killed it may reach its neighbours.
+    shared: usize,
+    /// The quickest first. A hot one is known to work as well.
+    start: Start,
+    pub(crate) node: &'a NodeId,
 }
+
+impl Preference<'_> {
+    /// True if none that comes later is better, where hot ones come first.
+    pub(crate) fn is_best(&self) -> bool {
+        self.shared == 0 && self.start <= Start::PowerOn
+    }
+}
+
+pub(crate) fn preference<'a>(wish: &Wish, spare: &Candidate<'a>) -> Preference<'a> {
+    let (from, node) = (&wish.from.node, &spare.record.node);
+    let shared = from.domains.iter().filter(|(kind, name)| node.domains.get(*kind) == Some(*name));
+    let start = match (spare.presence.waits_hot, wish.kexecs) {
+        (true, true) => Start::Kexec,
+        (true, false) => Start::PowerCycle,
+        (false, _) => Start::PowerOn,
+    };
+    Preference { shared: shared.count(), start, node: &node.name }
+}
+
+#[cfg(test)]
+pub(crate) const UNSEEN: Presence = Presence { power: LastPower::NeverAsked, waits_hot: false };
 
 #[cfg(test)]
 mod tests {
@@ -300,8 +333,7 @@ mod tests {
         let state = described(&DOCUMENTS.replace("\"52:54:00:00:00:02\"", "")).unwrap();
         let mut instance = state.instances.values().next().unwrap().instance.as_ref().clone();
         let spares = Policy::presets().remove(0).1.spares;
-        let [spare] =
-            candidates(&state, |_| LastPower::NeverAsked, &|_| None, Wall(1)).try_into().ok().unwrap();
+        let [spare] = candidates(&state, |_| UNSEEN, &|_| None, Wall(1)).try_into().ok().unwrap();
         assert_eq!(
             boot_mac(&instance, &spares, &spare).as_deref(),
             Some("it has no boot_macs, by which pxe would know it")

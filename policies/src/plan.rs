@@ -133,6 +133,29 @@ pub struct Decision {
     /// How long the system of the old node has to shut down before the node is fenced; absent: it is fenced at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shutdown: Option<Millis>,
+    /// How the spare is made to run the instance.
+    #[serde(default, skip_serializing_if = "Start::is_power_on")]
+    pub start: Start,
+}
+
+/// How a spare is made to run an instance; the quickest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// It waits hot, and its agent goes on into the instance's kernel; if that takes too long, as with `PowerCycle`.
+    Kexec,
+    /// It is off, and is switched on.
+    #[default]
+    PowerOn,
+    /// It waits hot, and is switched off and on: nothing else would make it boot the instance.
+    PowerCycle,
+}
+
+impl Start {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if wants a reference")]
+    fn is_power_on(&self) -> bool {
+        *self == Start::PowerOn
+    }
 }
 
 /// A failover.
@@ -159,6 +182,61 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// True while this node, its spare, is being switched off to be switched on again.
+    pub fn is_restarting(&self, node: &NodeId) -> bool {
+        let is_power = |action: &Action| match action {
+            Action::PowerOff { .. } | Action::PowerOn { .. } => action.node() == node,
+            Action::ShutDown { .. }
+            | Action::Diagnose { .. }
+            | Action::Revoke { .. }
+            | Action::ClosePort { .. }
+            | Action::Snapshot { .. }
+            | Action::Attach { .. }
+            | Action::OpenPort { .. }
+            | Action::SetBoot { .. } => false,
+        };
+        let newest = self.intents.iter().rev().find(|intent| is_power(&intent.action));
+        newest.is_some_and(|newest| self.restarts(&newest.action))
+    }
+
+    /// The newest command that switches the spare off, for it to boot anew. Not part of any proof.
+    pub(crate) fn restart(&self) -> Option<&Intent> {
+        self.intents.iter().rev().find(|intent| self.restarts(&intent.action))
+    }
+
+    /// The first one, from which on the spare is started cold.
+    pub(crate) fn restarted_first(&self) -> Option<&Intent> {
+        self.intents.iter().find(|intent| self.restarts(&intent.action))
+    }
+
+    /// True if this action switches the spare off.
+    pub(crate) fn restarts(&self, action: &Action) -> bool {
+        matches!(action, Action::PowerOff { node, .. } if self.decision.spare.as_ref() == Some(node))
+    }
+
+    /// The phase in which this plan carries the action out.
+    pub(crate) fn phase_of(&self, action: &Action) -> Phase {
+        match action {
+            Action::ShutDown { .. } => Phase::Stopping,
+            Action::PowerOff { .. } if self.restarts(action) => Phase::Starting,
+            Action::Diagnose { .. }
+            | Action::PowerOff { .. }
+            | Action::Revoke { .. }
+            | Action::ClosePort { .. } => Phase::Fencing,
+            Action::SetBoot { .. } if self.decision.start != Start::PowerOn => Phase::Starting,
+            Action::Snapshot { .. }
+            | Action::Attach { .. }
+            | Action::OpenPort { .. }
+            | Action::SetBoot { .. } => Phase::Moving,
+            Action::PowerOn { .. } => Phase::Starting,
+        }
+    }
+
+    /// True if what this action wishes for was seen.
+    pub(crate) fn did(&self, action: &Action) -> bool {
+        self.intents.iter().any(|intent| intent.action == *action && intent.is_done())
+    }
+
     /// True if this action was begun.
     pub(crate) fn tried(&self, action: &Action) -> bool {
         self.intents.iter().any(|intent| intent.action == *action)

@@ -133,6 +133,7 @@ impl<'a> Desk<'a> {
                     gates,
                     runners_up: vec![],
                     shutdown: None,
+                    start: Start::PowerOn,
                 };
                 wishes.lead(self.leader, Step::Begin(Box::new(decision)));
             }
@@ -181,8 +182,9 @@ impl<'a> Desk<'a> {
         }
         let brakes = &policy.policy.brakes;
         let mut gates = self.standing().may_begin(from, &cause, brakes)?;
-        let wish = Wish { instance, spares: &policy.policy.spares, from };
-        let Choice { spare, gives_up, runners_up } = choose(self.state, self.candidates(), &wish)
+        let kexecs = self.state.kexecs(instance, &policy.policy);
+        let wish = Wish { instance, spares: &policy.policy.spares, from, kexecs };
+        let Choice { spare, start, gives_up, runners_up } = choose(self.state, self.candidates(), &wish)
             .map_err(|missing| Waiting::NoFittingSpare { missing })?;
         if !gives_up.is_empty() {
             let found = format!("no spare fits without giving up {}", given_up(&gives_up));
@@ -198,6 +200,7 @@ impl<'a> Desk<'a> {
             gates,
             runners_up,
             shutdown: shutdown(record, from, &cause),
+            start,
             cause,
         })
     }
@@ -209,7 +212,7 @@ impl<'a> Desk<'a> {
     fn candidates(&self) -> &[Candidate<'a>] {
         self.candidates.get_or_init(|| {
             let trouble = |check: &Check| self.memory.checks.trouble(check, self.now);
-            candidates(self.state, |node| self.memory.last_power(node), &trouble, self.wall)
+            candidates(self.state, |node| self.memory.presence(node, self.now), &trouble, self.wall)
         })
     }
 
@@ -358,32 +361,86 @@ impl<'a> Desk<'a> {
 
     /// Starts the spare and waits for its first sign of life in the new epoch.
     fn start(&self, plan: &Plan, policy: &Policy, wishes: &mut Wishes) {
-        let Some(action) = self.state.start_action(plan) else { return };
-        let spare = action.node().clone();
-        let started = plan.intents.iter().any(|i| i.action == action && i.is_done());
-        if let Some(seen) = self.sign_of_life(plan, policy, &spare, started) {
+        let spare = plan.decision.spare.as_ref().and_then(|spare| self.state.nodes.get(spare));
+        let Some((spare, action)) =
+            spare.and_then(|spare| Some((spare, self.start_step(plan, policy, spare)?)))
+        else {
+            return;
+        };
+        let started = plan.intents.iter().find(|intent| intent.action == action && intent.is_done());
+        if let Some(seen) = self.sign_of_life(plan, policy, spare, started) {
             return wishes.lead(self.leader, Step::Finish { plan: plan.id, seen });
         }
+        if plan.decision.start == Start::Kexec && action.bearing() == Bearing::Takes {
+            let (node, after) = (spare.node.name.clone(), policy.takeover.kexec_max);
+            wishes.wait(Subject::Plan(plan.id), Waiting::StartsCold { node, epoch: plan.epoch, after });
+        }
         self.take(plan, policy, &action, policy.takeover.step_deadline, wishes);
-        if started {
-            let why = Waiting::FirstHeartbeat { node: spare, epoch: plan.epoch };
+        if started.is_some() {
+            let why = Waiting::FirstHeartbeat { node: spare.node.name.clone(), epoch: plan.epoch };
             wishes.wait(Subject::Plan(plan.id), why);
         }
-        if plan.phase == Phase::Starting
-            && self.memory.in_phase(plan.id, self.now) >= policy.takeover.start_deadline
-        {
+        if self.starting_cold(plan, policy) >= policy.takeover.start_deadline {
             self.give_up(plan, wishes);
+        }
+    }
+
+    /// For how long the spare has been starting cold. A hot one has all that time if it comes to that, the drain of the command
+    /// that switches it off left out.
+    fn starting_cold(&self, plan: &Plan, policy: &Policy) -> Millis {
+        if plan.phase != Phase::Starting {
+            return Millis(0);
+        }
+        match (plan.restarted_first(), plan.decision.start) {
+            (Some(off), _) => {
+                let age = self.memory.age(off.token, self.now);
+                Millis(age.0.saturating_sub(policy.fencing.power_effect_max.0))
+            }
+            (None, Start::Kexec) => Millis(0),
+            (None, Start::PowerOn | Start::PowerCycle) => self.memory.in_phase(plan.id, self.now),
+        }
+    }
+
+    /// What is to start the spare now. A hot one is told to go on into the instance; if it is not heard there in time, it is
+    /// switched off, and once that is seen and no copy of the command can arrive any more, on.
+    fn start_step(&self, plan: &Plan, policy: &Policy, spare: &NodeRecord) -> Option<Action> {
+        let on = || Action::PowerOn { node: spare.node.name.clone() };
+        let has_time = || {
+            plan.phase == Phase::Moving || self.memory.in_phase(plan.id, self.now) < policy.takeover.kexec_max
+        };
+        match (plan.decision.start, plan.restart()) {
+            (Start::PowerOn, _) => Some(on()),
+            (Start::Kexec | Start::PowerCycle, Some(off)) if off.is_done() => {
+                Some(self.state.boot_action(plan).filter(|boot| !plan.did(boot)).unwrap_or_else(on))
+            }
+            (Start::Kexec, None) if has_time() => self.state.boot_action(plan),
+            (Start::Kexec | Start::PowerCycle, _) => power_off(plan, spare),
         }
     }
 
     /// What shows that the instance runs on the spare: a heartbeat in the plan's epoch. Where nobody tells the node its
     /// epoch (no boot provider), any heartbeat after its start; without an agent, an answer of its kernel, or of its service
-    /// where that is what tells that it works: a service that is slow to start is no failure.
-    fn sign_of_life(&self, plan: &Plan, policy: &Policy, spare: &NodeId, started: bool) -> Option<String> {
-        let record = self.state.nodes.get(spare).filter(|_| plan.phase == Phase::Starting)?;
+    /// where that is what tells that it works: a service that is slow to start is no failure. What was heard of a spare that
+    /// was switched off meanwhile counts only once it would have fallen silent.
+    fn sign_of_life(
+        &self,
+        plan: &Plan,
+        policy: &Policy,
+        record: &NodeRecord,
+        started: Option<&Intent>,
+    ) -> Option<String> {
+        if plan.phase != Phase::Starting {
+            return None;
+        }
+        if plan.restart().is_some() {
+            let settles = Millis(policy.detection.suspect_after.0.saturating_mul(2));
+            started.filter(|on| !self.memory.ended_within(on.token, settles, self.now))?;
+        }
+        let (spare, started) = (&record.node.name, started.is_some());
         let boots = self.state.carried(plan).is_some_and(|record| record.instance.boot.is_some());
         let (has_agent, has_service) = (record.node.agent_key.is_some(), record.node.probe.http.is_some());
         let counts = |sight: &Sight| match sight {
+            Sight::Alive { epoch: Epoch::STANDBY, .. } => false,
             Sight::Alive { epoch, .. } if has_agent => *epoch == plan.epoch || started && !boots,
             Sight::Alive { .. } => started && !has_agent,
             Sight::Silent { kernel: Kernel::Answers, .. } => started && !has_agent && !has_service,
@@ -438,15 +495,15 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// R5, drain: a step waits for every older command of another plan that could still undo it. What gives the
-    /// instance to a node waits for what could give it to another node or cut this one off. What cuts a node off waits
-    /// for what could give it back the same thing later than we looked.
+    /// R5, drain: a step waits for every older command of another plan that could still undo it, and for what this plan itself
+    /// has switched its spare off by. What gives the instance to a node waits for what could give it to another node or cut
+    /// this one off. What cuts a node off waits for what could give it back the same thing later than we looked.
     fn contradiction(&self, plan: &Plan, action: &Action) -> Option<Waiting> {
         let target = action.node();
         self.undrained(|other, intent| {
             let at_target = intent.action.node() == target;
             let same_instance = other.decision.instance == plan.decision.instance;
-            other.id != plan.id
+            (other.id != plan.id || plan.restarts(&intent.action))
                 && match (action.bearing(), intent.action.bearing()) {
                     (Bearing::Reads, _) | (_, Bearing::Reads) | (Bearing::Takes, Bearing::Takes) => false,
                     (Bearing::Takes, Bearing::Gives) => at_target && action.is_undone_by(&intent.action),
@@ -461,7 +518,7 @@ impl<'a> Desk<'a> {
         for plan in self.state.plans.values() {
             let Some(record) = self.state.policy_even_if_deleted(&plan.decision.policy.0) else { continue };
             for intent in plan.intents.iter().filter(|intent| concerns(plan, intent)) {
-                let open = intent.end.is_none() && plan.phase == intent.action.phase();
+                let open = intent.end.is_none() && plan.phase == plan.phase_of(&intent.action);
                 if open || !self.memory.is_drained(intent, self.leader, &record.policy, self.now) {
                     return Some(Waiting::Draining { older: intent.action.to_string(), token: intent.token });
                 }
@@ -480,8 +537,12 @@ impl<'a> Desk<'a> {
             Phase::Done | Phase::Replaced | Phase::Cancelled => return,
         };
         let reasons = wishes.waiting.get(&Subject::Plan(plan.id)).map_or(&[][..], Vec::as_slice);
-        let needs_nobody =
-            |why: &Waiting| matches!(why, Waiting::InFlight { .. } | Waiting::FirstHeartbeat { .. });
+        let needs_nobody = |why: &Waiting| {
+            matches!(
+                why,
+                Waiting::InFlight { .. } | Waiting::FirstHeartbeat { .. } | Waiting::StartsCold { .. }
+            )
+        };
         // What drains, or is under way for the first time, goes on by itself.
         let fresh = plan.intents.iter().all(|intent| intent.trouble().is_none());
         let goes_on = reasons.iter().any(|why| {
@@ -507,7 +568,9 @@ fn pause(plan: &Plan, action: &Action, policy: &Policy) -> Millis {
 
 /// The next power-off to try: one level at a time, the next level after each failure, round and round.
 fn power_off(plan: &Plan, from: &NodeRecord) -> Option<Action> {
-    let last = plan.intents.iter().rev().find(|i| matches!(i.action, Action::PowerOff { .. }));
+    let is_its_power =
+        |action: &Action| matches!(action, Action::PowerOff { node, .. } if *node == from.node.name);
+    let last = plan.intents.iter().rev().find(|intent| is_its_power(&intent.action));
     let level = match last.map(|last| (&last.action, last.end.is_none() || last.is_done())) {
         Some((action, true)) => return Some(action.clone()),
         Some((Action::PowerOff { level, .. }, false)) => level + 1,

@@ -113,6 +113,12 @@ pub struct Takeover {
     /// Lower: data in its memory is lost. Higher: a system that hangs holds its drain up longer.
     #[serde(default = "five_minutes")]
     pub shutdown_deadline: Millis,
+    /// How long a hot spare has to be heard in the new epoch after it was told to go on into the instance's kernel; then it is
+    /// switched off and on. Covers the start of the instance's system, without the server's POST. Lower: a hot spare that
+    /// would have been there soon is started again. Higher: one whose hardware does not survive it is waited for. 0: hot
+    /// spares are switched off and on at once.
+    #[serde(default)]
+    pub kexec_max: Millis,
     /// From power-on to the first heartbeat of the new epoch; then the spare is given up. Covers the server's POST.
     pub start_deadline: Millis,
 }

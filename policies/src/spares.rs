@@ -64,7 +64,8 @@ fn fit(state: &ClusterState, classes: &[Class], spare: &Candidate) -> SpareUse {
         }
         for record in &class.members {
             let Some(from) = state.nodes.get(&record.node) else { continue };
-            match elsewhere(&Wish { instance: &record.instance, spares: class.spares, from }, spare) {
+            let wish = Wish { instance: &record.instance, spares: class.spares, from, kexecs: false };
+            match elsewhere(&wish, spare) {
                 Some(why) => drop(misses.insert(why)),
                 None => fits += 1,
             }

@@ -3,7 +3,7 @@
 use crate::capability::Capabilities;
 use crate::command::{Documents, Rejected};
 use crate::inventory::{Instance, Node, Provider};
-use crate::plan::{Evidence, FenceProof, Intent, Phase, Plan, Verdict};
+use crate::plan::{Evidence, FenceProof, Intent, Phase, Plan, Start, Verdict};
 use crate::policy::Policy;
 use crate::waiting::Waiting;
 use crate::words::*;
@@ -123,6 +123,9 @@ pub struct NodeRecord {
     /// When it was fenced because it had failed or did not start, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub strikes: Vec<Wall>,
+    /// Its last takeover.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takeover: Option<LastTakeover>,
     /// An operator's order to fence it.
     pub fence_order: Option<Order>,
     /// An operator's word that it is off; used up by the fence that is under way.
@@ -130,6 +133,28 @@ pub struct NodeRecord {
     /// The hardware that its agent found last; `None`: no agent has told yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Box<Capabilities>>,
+}
+
+/// How a spare took over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastTakeover {
+    /// How it was started in the end.
+    pub start: Start,
+    /// From the proof that the old node was cut off until the instance was seen on it.
+    pub took: Millis,
+}
+
+impl LastTakeover {
+    /// Of a plan that is done.
+    pub fn of(plan: &Plan) -> Option<Self> {
+        let entered = |wanted| plan.entered.iter().find(|(phase, _)| *phase == wanted).map(|(_, at)| *at);
+        let took = entered(Phase::Done)?.since(entered(Phase::Moving)?);
+        let start = match plan.restart() {
+            Some(_) => Start::PowerCycle,
+            None => plan.decision.start,
+        };
+        Some(LastTakeover { start, took })
+    }
 }
 
 impl NodeRecord {

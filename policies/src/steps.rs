@@ -2,28 +2,10 @@
 //! them and for `apply` that checks them.
 
 use crate::effect::{Action, Bearing, Effect};
-use crate::plan::{Cause, Phase, Plan, isolation};
+use crate::plan::{Cause, Intent, Phase, Plan, Start, isolation};
 use crate::snapshot::SnapshotName;
 use crate::state::{ClusterState, InstanceRecord};
 use crate::words::{Millis, NodeId, ProviderId, VolumeId};
-
-impl Action {
-    /// The phase of a plan in which it is carried out.
-    pub(crate) fn phase(&self) -> Phase {
-        match self {
-            Action::ShutDown { .. } => Phase::Stopping,
-            Action::Diagnose { .. }
-            | Action::PowerOff { .. }
-            | Action::Revoke { .. }
-            | Action::ClosePort { .. } => Phase::Fencing,
-            Action::Snapshot { .. }
-            | Action::Attach { .. }
-            | Action::OpenPort { .. }
-            | Action::SetBoot { .. } => Phase::Moving,
-            Action::PowerOn { .. } => Phase::Starting,
-        }
-    }
-}
 
 impl ClusterState {
     /// The instance whose volumes and networks the old node may still touch: the one that moves, or, for a plan that
@@ -65,7 +47,8 @@ impl ClusterState {
         levels.chain(isolation(&from.node, instance)).collect()
     }
 
-    /// Everything that gives the spare the instance's volumes, networks and boot source.
+    /// Everything that gives the spare the instance's volumes, networks and boot source. A hot one that is told its boot source
+    /// goes on into it at once, so there that belongs to its start.
     pub fn move_actions(&self, plan: &Plan) -> Vec<Action> {
         let spare = plan.decision.spare.as_ref().and_then(|spare| self.nodes.get(spare));
         let (Some(spare), Some(record)) = (spare, self.carried(plan)) else { return vec![] };
@@ -83,14 +66,53 @@ impl ClusterState {
             tagged: network.tagged.clone(),
             mac: network.mac.clone(),
         });
-        let boot = instance.boot.iter().map(|boot| Action::SetBoot {
-            node: node.clone(),
+        let boot = match plan.decision.start {
+            Start::PowerOn => self.boot_action(plan),
+            Start::Kexec | Start::PowerCycle => None,
+        };
+        volumes.chain(ports).chain(boot).collect()
+    }
+
+    /// What gives the spare the instance's boot source, if it has one.
+    pub(crate) fn boot_action(&self, plan: &Plan) -> Option<Action> {
+        let instance = &self.carried(plan)?.instance;
+        let boot = instance.boot.as_ref()?;
+        Some(Action::SetBoot {
+            node: plan.decision.spare.clone()?,
             provider: boot.provider.clone(),
             instance: instance.name.clone(),
             image: boot.image.clone(),
             epoch: plan.epoch,
-        });
-        volumes.chain(ports).chain(boot).collect()
+        })
+    }
+
+    /// Everything that may start the spare. A hot one is told to go on into the instance's kernel, or is switched off at one of
+    /// its fencing levels, told what to boot, and switched on.
+    pub fn start_actions(&self, plan: &Plan) -> Vec<Action> {
+        let spare = plan.decision.spare.as_ref().and_then(|spare| self.nodes.get(spare));
+        let Some(node) = spare.map(|spare| &spare.node) else { return vec![] };
+        let on = Action::PowerOn { node: node.name.clone() };
+        let levels = (0..node.fencing.len()).map(|level| Action::PowerOff { node: node.name.clone(), level });
+        match plan.decision.start {
+            Start::PowerOn => vec![on],
+            Start::Kexec | Start::PowerCycle => {
+                self.boot_action(plan).into_iter().chain(levels).chain([on]).collect()
+            }
+        }
+    }
+
+    /// True if this step may start the spare now. A hot one that is not to go on into the instance's kernel is told nothing
+    /// before it was seen off; and power on does nothing to it before that.
+    pub(crate) fn may_start(&self, plan: &Plan, action: &Action) -> bool {
+        let seen_off = || plan.restart().is_some_and(Intent::is_done);
+        let in_order = match (action, plan.decision.start) {
+            (Action::PowerOn { .. }, Start::Kexec | Start::PowerCycle) => {
+                seen_off() && self.boot_action(plan).is_none_or(|boot| plan.did(&boot))
+            }
+            (Action::SetBoot { .. }, Start::PowerCycle) => seen_off(),
+            (_, _) => true,
+        };
+        in_order && self.start_actions(plan).contains(action)
     }
 
     /// What keeps the state of a volume before `attach` gives it to the spare, if the policy wants that and nobody may write
@@ -119,19 +141,19 @@ impl ClusterState {
         self.move_actions(plan).iter().filter_map(|attach| self.snapshot_before(plan, attach)).collect()
     }
 
-    /// What starts the spare.
-    pub fn start_action(&self, plan: &Plan) -> Option<Action> {
-        plan.decision.spare.as_ref().map(|node| Action::PowerOn { node: node.clone() })
-    }
-
     /// True if an effect that is about to be sent is still wanted. One that was held up, by a slow device or a stopped
     /// process, may find that its failover has gone on: then it must give nothing to a node that has been given up since,
-    /// nor ask politely one that is being fenced, nor keep a volume that somebody may write to. What cuts a node off does no
-    /// harm late, for the point of no return is behind it (R6).
+    /// nor ask politely one that is being fenced, nor switch off a spare that has been switched on, nor keep a volume that
+    /// somebody may write to. What cuts a node off does no harm late, for the point of no return is behind it (R6).
     pub fn wants(&self, effect: &Effect) -> bool {
         let Some(plan) = self.plans.get(&effect.plan) else { return false };
+        let phase = plan.phase_of(&effect.action);
         match (&effect.action, effect.action.bearing()) {
-            (Action::ShutDown { .. }, _) | (_, Bearing::Gives) => plan.phase == effect.action.phase(),
+            (Action::PowerOff { .. }, _) if phase == Phase::Starting => {
+                plan.phase == phase
+                    && plan.restart().is_some_and(|newest| newest.token == effect.token && !newest.is_done())
+            }
+            (Action::ShutDown { .. }, _) | (_, Bearing::Gives) => plan.phase == phase,
             (Action::Snapshot { .. }, _) => {
                 plan.phase == Phase::Moving && self.snapshot_actions(plan).contains(&effect.action)
             }
@@ -147,7 +169,7 @@ impl ClusterState {
                 before.chain(self.fence_actions(plan)).collect()
             }
             Phase::Moving => self.snapshot_actions(plan).into_iter().chain(self.move_actions(plan)).collect(),
-            Phase::Starting => self.start_action(plan).into_iter().collect(),
+            Phase::Starting => self.start_actions(plan),
             Phase::Done | Phase::Replaced | Phase::Cancelled => vec![],
         }
     }

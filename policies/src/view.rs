@@ -62,6 +62,13 @@ pub struct NodeView {
     pub waiting: Vec<Waiting>,
 }
 
+impl NodeView {
+    /// True if some member hears it wait as a hot spare.
+    pub fn waits_hot(&self) -> bool {
+        self.sights.values().any(Sight::waits_hot)
+    }
+}
+
 impl Engine {
     /// The present view. Costs a pass over all nodes: for people and scrapes, not for each input.
     pub fn view(&self, now: Now) -> View {

@@ -170,6 +170,15 @@ pub enum Waiting {
         /// How the last attempt ended.
         last: String,
     },
+    /// The hot spare was not heard in time after it was told to go on into the instance.
+    StartsCold {
+        /// Which node.
+        node: NodeId,
+        /// In which epoch.
+        epoch: Epoch,
+        /// How long it had.
+        after: Millis,
+    },
     /// The spare was started; its first heartbeat of the new epoch is awaited.
     FirstHeartbeat {
         /// The spare.
@@ -311,6 +320,10 @@ impl fmt::Display for Waiting {
             }
             Waiting::InFlight { steps } => write!(f, "under way: {}", steps.join(", ")),
             Waiting::Retrying { step, last } => write!(f, "will try again: {step} ({last})"),
+            Waiting::StartsCold { node, epoch, after } => write!(
+                f,
+                "{node} was not heard within {after} after it was told to go on into {epoch}: it is started cold"
+            ),
             Waiting::FirstHeartbeat { node, epoch } => {
                 write!(f, "waiting for the first heartbeat of {node} in {epoch}")
             }

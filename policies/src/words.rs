@@ -142,6 +142,11 @@ number!(
     /// Counts the placements of one instance; +1 at each.
     Epoch, "e"
 );
+
+impl Epoch {
+    /// What a node says that waits for an instance as a hot spare. No placement comes so far.
+    pub const STANDBY: Epoch = Epoch(u64::MAX);
+}
 number!(
     /// A leadership, named by the log index of the leader's own `TookOver` (R10). A Raft term is not an epoch.
     LeaderEpoch, "L"

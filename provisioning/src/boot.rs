@@ -6,7 +6,7 @@
 
 use crate::rack::{body, parse, plain_client, said};
 use crate::{ProviderError, State, Wish};
-use policies::{BootRole, Check, Finding, HttpUrl, Refusal};
+use policies::{BootRole, Booting, Check, Finding, HttpUrl, Refusal};
 use reqwest::{Client, StatusCode};
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -45,7 +45,7 @@ impl Boot {
             Wish::Boots { node, instance: wanted, image, epoch: current } => {
                 let doing = format!("look whether to {wish}");
                 let role: BootRole = self.ask(&doing, &format!("/boot/node/{node}"), deadline).await?;
-                let holds = matches!(&role, BootRole::Boots { instance, epoch, name, .. }
+                let holds = matches!(&role, BootRole::Boots(Booting { instance, epoch, name, .. })
                     if (instance, epoch, name) == (wanted, current, image));
                 Ok(State { holds, reading: role.to_string() })
             }

@@ -3,7 +3,7 @@
 //! Why it exists: most network cards start iPXE, or a loader that can; a script is all that it needs. What it never does:
 //! decide. A script does what a [`BootRole`] says, and unless it boots, the question comes again.
 
-use policies::{BootRole, HttpUrl, Image};
+use policies::{BootRole, Booting, HttpUrl, Image};
 
 /// Seconds between two rounds in which no member answered. An election takes less than one.
 const PAUSE: u32 = 2;
@@ -28,23 +28,29 @@ pub fn start(members: &[HttpUrl]) -> String {
 pub fn script(role: &BootRole) -> String {
     let mut lines = vec!["#!ipxe".to_owned(), format!("echo {role}")];
     match role {
-        BootRole::Boots { image, initiator, .. } => {
+        BootRole::Boots(Booting { image, initiator, .. }) => {
             lines.extend(initiator.iter().map(|initiator| format!("set initiator-iqn {initiator}")));
-            match image {
-                Image::Linux { kernel, initrd, args } => {
-                    lines.extend(["imgfree".to_owned(), format!("kernel {kernel} {args}")]);
-                    lines.extend(initrd.iter().map(|initrd| format!("initrd {initrd}")));
-                    lines.push("boot".to_owned());
-                }
-                Image::San { uri } => lines.push(format!("sanboot {uri}")),
-            }
+            lines.extend(boot(image));
         }
+        BootRole::Stands { image, .. } => lines.extend(boot(image)),
         BootRole::Local { .. } => lines.push("set ha-local 1".to_owned()),
         BootRole::Waits { .. } => lines.push(format!("sleep {WAIT}")),
         // Time to read why. Not every iPXE can switch off.
         BootRole::Halts { .. } => lines.extend([format!("sleep {WAIT}"), "poweroff ||".to_owned()]),
     }
     finished(&lines)
+}
+
+fn boot(image: &Image) -> Vec<String> {
+    match image {
+        Image::Linux { kernel, initrd, args } => {
+            let mut lines = vec!["imgfree".to_owned(), format!("kernel {kernel} {args}")];
+            lines.extend(initrd.iter().map(|initrd| format!("initrd {initrd}")));
+            lines.push("boot".to_owned());
+            lines
+        }
+        Image::San { uri } => vec![format!("sanboot {uri}")],
+    }
 }
 
 fn finished(lines: &[String]) -> String {
@@ -74,13 +80,18 @@ goto ask
 
     #[test]
     fn each_role_has_its_script() {
-        let boots = |image, initiator: Option<&str>| BootRole::Boots {
-            instance: "web".parse().unwrap(),
-            epoch: Epoch(2),
-            name: "debian".to_owned(),
-            image,
-            initiator: initiator.map(str::to_owned),
+        let boots = |image, initiator: Option<&str>| {
+            BootRole::Boots(Booting {
+                instance: "web".parse().unwrap(),
+                epoch: Epoch(2),
+                name: "debian".to_owned(),
+                image,
+                initiator: initiator.map(str::to_owned),
+            })
         };
+        let standby =
+            Image::Linux { kernel: "http://h/vmlinuz".to_owned(), initrd: vec![], args: String::new() };
+        let stands = BootRole::Stands { name: "standby".to_owned(), image: standby, prepares: None };
         let linux = Image::Linux {
             kernel: "http://h/vmlinuz".to_owned(),
             initrd: vec!["http://h/a".to_owned(), "http://h/b".to_owned()],
@@ -102,6 +113,7 @@ boot
                 boots(Image::San { uri: "iscsi:h:::1:iqn.t".to_owned() }, Some("iqn.n1")),
                 "echo boots web in e2 from debian\nset initiator-iqn iqn.n1\nsanboot iscsi:h:::1:iqn.t\n",
             ),
+            (stands, "echo waits as a hot spare in standby\nimgfree\nkernel http://h/vmlinuz \nboot\n"),
             (
                 BootRole::Local { why: why.clone() },
                 "echo boots by itself: n1 is quarantined by f7\nset ha-local 1\n",

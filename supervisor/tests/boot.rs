@@ -77,7 +77,7 @@ async fn a_node_is_told_what_the_committed_state_says_of_it() {
     let (status, start) = ask(&daemon, "/boot/start/pxe").await;
     assert_eq!(status, 200);
     assert!(start.contains(&format!("chain --autofree http://{}/boot/mac/", daemon.boot)), "{start}");
-    assert!(matches!(role(&daemon, "/boot/mac/52:54:00:00:00:01?epoch=1").await, BootRole::Boots { .. }));
+    assert!(matches!(role(&daemon, "/boot/mac/52:54:00:00:00:01?epoch=1").await, BootRole::Boots(_)));
     for (path, word) in [
         ("/boot/mac/52:54:00:00:00:01?epoch=7", "web is in e1, no longer in e7"),
         ("/boot/mac/52:54:00:00:00:02", "s1 is spare"),
@@ -110,6 +110,29 @@ async fn a_member_that_does_not_lead_says_so_and_gives_the_first_script_only() {
     for path in ["/boot", "/boot/node/n1", "/boot/mac/52:54:00:00:00:01/ipxe"] {
         assert_eq!(ask(&daemon, path).await.0, 503, "{path}");
     }
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_knows_its_role_is_told_when_it_changes() {
+    let (_dir, daemon) = one_member().await;
+    let own = format!("\"http://{}\"", daemon.boot);
+    apply(&daemon, documents(&own, LINUX)).await;
+    let http = provisioning::rack::plain_client(PATIENCE).unwrap();
+    let ask = |mark: &str, wait: &str| {
+        let question = http.get(format!("http://{}/boot/node/n1", daemon.boot));
+        question.header("If-None-Match", mark).header("Prefer", wait).send()
+    };
+    let answer = ask("\"another\"", "wait=2").await.unwrap();
+    assert_eq!(answer.status(), 200, "it knows something else");
+    let mark = answer.headers()["etag"].to_str().unwrap().to_owned();
+    assert_eq!(ask(&mark, "respond-async").await.unwrap().status(), 304, "it does not want to wait");
+    let waiting = tokio::spawn(ask(&mark, "wait=2"));
+    apply(&daemon, documents(&own, &LINUX.replace("vmlinuz", "vmlinux"))).await;
+    let answer = waiting.await.unwrap().unwrap();
+    // Whether it was asked before the change or after.
+    assert_eq!(answer.status(), 200);
+    assert!(answer.text().await.unwrap().contains("vmlinux"));
     daemon.end().await;
 }
 

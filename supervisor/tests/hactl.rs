@@ -135,6 +135,7 @@ impl Hand<'_> {
             gates: vec![],
             runners_up: vec![],
             shutdown: None,
+            start: Start::PowerOn,
         };
         PlanId(self.step(Step::Begin(Box::new(decision))).await.0)
     }

@@ -1,6 +1,6 @@
 //! **A rightful owner is never powered off by a late command.** When a power-off takes effect at a node, no instance
-//! belongs to that node, or a plan against it is past its first intent; the same holds for a system that is asked to shut
-//! down. (facts/verification.md I10.)
+//! belongs to that node, or a plan against it is past its first intent, or the failover that gave it the instance starts it
+//! anew; the same holds for a system that is asked to shut down. (facts/verification.md I10.)
 
 use super::{Checker, Deed, Fact, Scene};
 use policies::{NodeState, Phase, Plan};
@@ -20,6 +20,10 @@ impl Checker for Bystander {
         let stops = |plan: &Plan| plan.phase == Phase::Stopping && plan.decision.from == *node;
         if scene.state.plan_of_node(node).is_some_and(stops) {
             scene.sometimes("a drained system is asked to shut down");
+            return Ok(());
+        }
+        if scene.state.plan_of_node(node).is_some_and(|plan| plan.is_restarting(node)) {
+            scene.sometimes("a hot spare is started cold");
             return Ok(());
         }
         match scene.state.nodes.get(node).map(|record| &record.state) {

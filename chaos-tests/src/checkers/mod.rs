@@ -73,9 +73,11 @@ impl Scene {
 }
 
 /// What a thousand seeds must have reached at least once.
-pub const INTERESTING: [&str; 10] = [
+pub const INTERESTING: [&str; 12] = [
     "a client reads the newest state",
     "a failover is done",
+    "a hot spare goes on into the instance",
+    "a hot spare is started cold",
     "a node is fenced that a minority still hears",
     "a node is fenced without an instance to move",
     "a power-off takes effect after the node was fenced",

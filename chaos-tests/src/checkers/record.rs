@@ -3,7 +3,7 @@
 //! on intents that ended as done. (Design §7; facts/verification.md I20.)
 
 use super::{Checker, Fact, Scene};
-use policies::{Cause, Phase, Plan};
+use policies::{Cause, LastTakeover, Phase, Plan, Start};
 
 #[derive(Debug, Default)]
 pub(super) struct Record;
@@ -22,6 +22,9 @@ impl Checker for Record {
             goes_on(plan)?;
             if plan.decision.instance.is_some() {
                 scene.sometimes("a failover is done");
+            }
+            if LastTakeover::of(plan).is_some_and(|takeover| takeover.start == Start::Kexec) {
+                scene.sometimes("a hot spare goes on into the instance");
             }
         }
         Ok(())

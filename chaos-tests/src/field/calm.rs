@@ -129,12 +129,13 @@ impl Story {
             gates: vec![Gate { name: "armed".to_owned(), found: "yes".to_owned() }],
             runners_up: Vec::new(),
             shutdown: None,
+            start: Start::PowerOn,
         };
         let plan = PlanId(self.lead(Step::Begin(Box::new(decision))).0);
         self.steps(plan);
         self.lead(Step::Place { plan, tried: Millis(100) });
         self.steps(plan);
-        let start = self.state.start_action(&self.state.plans[&plan]).unwrap();
+        let start = self.state.start_actions(&self.state.plans[&plan]).remove(0);
         self.step(plan, &start);
         self.lead(Step::Finish { plan, seen: "a heartbeat".to_owned() });
         plan

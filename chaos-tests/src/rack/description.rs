@@ -172,6 +172,10 @@ pub struct MachineDescription {
     pub ports: [String; 2],
     /// The cabinet that it stands in.
     pub cabinet: String,
+    /// A program with its arguments that is the machine in place of our agent and workload, such as an emulator. What it
+    /// boots is not the rack's business then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub emulator: Vec<String>,
 }
 
 /// One instance.
@@ -304,6 +308,7 @@ impl MachineDescription {
             agent_key: Sealed(hex(&rand::random::<[u8; 32]>())),
             ports: [format!("sw-a/{number}"), format!("sw-b/{number}")],
             cabinet: format!("r{}", 1 + (number - 1) % 3),
+            emulator: vec![],
         })
     }
 
@@ -323,6 +328,7 @@ impl MachineDescription {
             }],
             ports: self.ports.iter().map(port).collect(),
             boot_macs: vec![],
+            standby: None,
             initiator: Some(self.initiator.clone()),
             probe: Probe { tcp: Some(self.probe.to_string()), icmp: None, http: None },
             agent_key: Some(self.agent_key.clone()),

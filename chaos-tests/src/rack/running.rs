@@ -339,6 +339,7 @@ impl Builder<'_> {
             initiator: described.initiator.clone(),
             offspring: self.offspring.clone(),
             world: self.world.clone(),
+            emulator: described.emulator.clone(),
         })
     }
 }

@@ -48,6 +48,8 @@ pub struct Software {
     pub offspring: Offspring,
     /// Whom to ask what to boot.
     pub world: Arc<World>,
+    /// A program that is the machine in place of all that.
+    pub emulator: Vec<String>,
 }
 
 /// The agent's configuration file (docs/agent.md).
@@ -83,6 +85,9 @@ impl Software {
     /// # Errors
     /// If a file cannot be written or a process not be started.
     pub async fn start(&self) -> io::Result<Programs> {
+        if let Some((program, arguments)) = self.emulator.split_first() {
+            return self.emulate(program, arguments).await;
+        }
         let assignment = locked(&self.world.boot).answer(&self.node).cloned();
         let written = self.dir.join("written");
         match fs::remove_file(&written) {
@@ -113,6 +118,13 @@ impl Software {
             programs.agent = Some(self.offspring.spawn(command).await?);
         }
         Ok(programs)
+    }
+
+    async fn emulate(&self, program: &str, arguments: &[String]) -> io::Result<Programs> {
+        let console = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("console"))?;
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stderr(console.try_clone()?).stdout(console);
+        Ok(Programs { agent: None, workloads: vec![self.offspring.spawn(command).await?] })
     }
 
     /// Lets the agent send the farewell of a panicked kernel, as a crash kernel's hook would.

@@ -3,11 +3,12 @@
 //! Why it exists: nodes hang, panic, come back by themselves, and their BMCs are slow, dead, or lie.
 //! What it never does: stop using what it was given before it is really cut off.
 
+use super::dice::Dice;
 use super::world::Inner;
 use crate::checkers::{Deed, Fact};
 use ha_agent::key::Key;
 use ha_agent::wire::{Beat, NodeTag, encode};
-use policies::{BootId, Epoch, Heartbeat, LastGasp, MemberId, Millis, NodeId};
+use policies::{BootId, BootRole, Epoch, Heartbeat, LastGasp, MemberId, Millis, NodeId};
 
 /// Between two heartbeats.
 const BEAT: u64 = 250_000;
@@ -119,6 +120,11 @@ impl Machine {
         }
     }
 
+    /// True if it waits for an instance.
+    fn waits_hot(&self) -> bool {
+        self.power && self.life == Life::Works && self.epoch == Epoch::STANDBY
+    }
+
     /// True if nothing is wrong with it.
     pub fn is_well(&self, now: u64) -> bool {
         self.power && self.life == Life::Works && now >= self.nic_cut_until
@@ -153,7 +159,8 @@ impl Inner {
             return;
         }
         machine.sequence += 1;
-        let write_age = (machine.epoch.0 > 0).then(|| Millis((now - machine.last_write) / 1000));
+        let runs = machine.epoch.0 > 0 && machine.epoch != Epoch::STANDBY;
+        let write_age = runs.then(|| Millis((now - machine.last_write) / 1000));
         let said = Heartbeat {
             boot: BootId(machine.starts),
             epoch: machine.epoch,
@@ -251,8 +258,53 @@ impl Inner {
         }
     }
 
+    /// While it waits as a hot spare, for ever: it asks what it is to run, and is told what was so when it asked, soon or late.
+    pub fn wait_for_ever(&mut self, node: NodeId, mut dice: Dice) {
+        self.after(dice.between(50_000, 150_000), move |inner| {
+            let now = inner.now;
+            let machine = inner.machine(&node);
+            let (waits, start) = (machine.waits_hot() && machine.is_well(now), machine.starts);
+            if waits {
+                let late = if dice.chance(20) { dice.between(0, 2_000_000) } else { 0 };
+                let (delay, told) = (dice.between(500, 5_000) + late, node.clone());
+                let role = inner.court.scene.state.boot_role(&node, None);
+                inner.after(delay, move |inner| inner.told(&told, start, role));
+            }
+            inner.wait_for_ever(node, dice);
+        });
+    }
+
+    /// A hot spare hears what it is to run. With its life its questions end.
+    fn told(&mut self, node: &NodeId, start: u64, role: BootRole) {
+        let machine = self.machine(node);
+        if machine.starts != start || !machine.waits_hot() {
+            return;
+        }
+        match role {
+            BootRole::Boots(booting) => {
+                machine.gasp = Some(LastGasp::Shutdown);
+                self.beat(node);
+                let machine = self.machine(node);
+                (machine.life, machine.gasp) = (Life::Boots, None);
+                machine.starts += 1;
+                let (start, boot_time, boots) = (machine.starts, machine.boot_time * 1000, machine.boots);
+                if boots {
+                    let node = node.clone();
+                    self.after(boot_time, move |inner| inner.works(&node, start, booting.epoch));
+                }
+            }
+            BootRole::Halts { .. } => self.lose_power(node),
+            BootRole::Stands { .. } | BootRole::Local { .. } | BootRole::Waits { .. } => {}
+        }
+    }
+
     fn booted(&mut self, node: &NodeId, start: u64) {
-        let epoch = self.array.boots(node);
+        let stands = matches!(self.court.scene.state.boot_role(node, None), BootRole::Stands { .. });
+        let epoch = if stands { Epoch::STANDBY } else { self.array.boots(node) };
+        self.works(node, start, epoch);
+    }
+
+    fn works(&mut self, node: &NodeId, start: u64, epoch: Epoch) {
         let now = self.now;
         let machine = self.machine(node);
         if machine.power && machine.starts == start && machine.life == Life::Boots {

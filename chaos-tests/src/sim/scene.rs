@@ -5,6 +5,7 @@
 //! What it never does: change afterwards.
 
 use super::dice::Dice;
+use super::script::Script;
 use ha_agent::key::Key;
 use policies::*;
 use raft_store::{Snapshots, Timing};
@@ -45,11 +46,15 @@ where
     text.parse().expect("a good name")
 }
 
-/// `instances` nodes that carry one each, and `spares` that carry none, in racks of four.
-pub fn inventory(seal: &Seal, policy: &Policy, instances: u64, spares: u64, dice: &mut Dice) -> Inventory {
+/// Nodes that carry an instance each, and spares, in racks of four. The members' own boot service serves them.
+pub fn inventory(seal: &Seal, script: &Script, dice: &mut Dice) -> Inventory {
+    let (instances, spares) = (script.instances, script.spares);
     let mut documents = Documents::default();
     let mut keys = BTreeMap::new();
-    for kind in ["array", "switch", "boot"] {
+    let linux = Image::Linux { kernel: "http://sim".to_owned(), initrd: vec![], args: String::new() };
+    let (urls, images) = (vec![name("http://sim")], BTreeMap::from([(IMAGE.to_owned(), linux)]));
+    documents.providers.push(Provider { name: name("boot"), kind: ProviderKind::Boot { urls, images } });
+    for kind in ["array", "switch"] {
         let provider: ProviderId = name(kind);
         let token = sealed(seal, Secret::ProviderToken(&provider), b"token");
         let kind = ProviderKind::Rack { url: "http://sim".to_owned(), token };
@@ -59,7 +64,7 @@ pub fn inventory(seal: &Seal, policy: &Policy, instances: u64, spares: u64, dice
         let kind = if number < instances { "n" } else { "s" };
         let node: NodeId = name(&format!("{kind}{number:02}"));
         let key = Key::new(std::array::from_fn(|_| dice.byte()));
-        documents.nodes.push(describe(seal, &node, &key, number / 4));
+        documents.nodes.push(describe(seal, &node, &key, number, script.hot > 0));
         keys.insert(node, key);
     }
     for (number, node) in (0..instances).zip(&documents.nodes) {
@@ -80,7 +85,7 @@ pub fn inventory(seal: &Seal, policy: &Policy, instances: u64, spares: u64, dice
             requires: Default::default(),
         });
     }
-    documents.policies.push(PolicyDocument { name: name("sim"), policy: policy.clone() });
+    documents.policies.push(PolicyDocument { name: name("sim"), policy: script.policy.clone() });
     Inventory { documents, keys }
 }
 
@@ -89,7 +94,8 @@ fn sealed(seal: &Seal, secret: Secret<'_>, plain: &[u8]) -> Sealed {
     seal.seal(secret, plain).expect("a sealed secret")
 }
 
-fn describe(seal: &Seal, node: &NodeId, key: &Key, rack: u64) -> Node {
+fn describe(seal: &Seal, node: &NodeId, key: &Key, number: u64, hot: bool) -> Node {
+    let rack = number / 4;
     let password = sealed(seal, Secret::BmcPassword(node), b"password");
     Node {
         name: node.clone(),
@@ -104,7 +110,8 @@ fn describe(seal: &Seal, node: &NodeId, key: &Key, rack: u64) -> Node {
             boot_device: None,
         }],
         ports: vec![SwitchPort { provider: name("switch"), port: node.to_string() }],
-        boot_macs: vec![],
+        boot_macs: vec![name(&format!("02:00:00:00:00:{number:02x}"))],
+        standby: hot.then(|| Boot { provider: name("boot"), image: IMAGE.to_owned() }),
         initiator: Some(node.to_string()),
         probe: Probe { tcp: Some(node.to_string()), icmp: None, http: None },
         agent_key: Some(sealed(seal, Secret::AgentKey(node), key.to_hex().as_bytes())),

@@ -48,6 +48,8 @@ pub struct Script {
     pub instances: u64,
     /// Nodes without one.
     pub spares: u64,
+    /// How many of them wait hot at the beginning; all of them would when they start.
+    pub hot: u64,
     /// The policy of all instances.
     pub policy: Policy,
     /// Storage refuses a second node on a volume.
@@ -244,6 +246,7 @@ impl Script {
             members,
             instances,
             spares,
+            hot: 0,
             policy: policy(dice, mode),
             exclusive: dice.chance(500),
             tokens: dice.chance(300),
@@ -257,10 +260,16 @@ impl Script {
             let off_time = *dice.one_of(&[0, 10, 50, 300]);
             script.nodes.push((dice.between(200, 3_000), off_time, dice.chance(150)));
         }
+        // Dice of their own, as for the ambush.
+        let hot = &mut Dice::of(seed, "hot");
+        script.hot = if hot.chance(500) { hot.between(1, spares) } else { 0 };
+        script.policy.takeover.kexec_max =
+            if hot.chance(800) { Millis(hot.between(1_000, 4_000)) } else { Millis(0) };
         script.faults = faults(dice, &script);
         // Dice of their own: whatever else a seed means stays as it is.
         script.policy.takeover.snapshot_max = snapshot_max(&mut Dice::of(seed, "snapshots"));
         script.faults.extend(ambush::lay(&mut Dice::of(seed, "ambush"), &script));
+        script.faults.extend(heard_by_one(&mut Dice::of(seed, "heard by one"), &script));
         script.faults.sort_by_key(|(at, _)| *at);
         if mode == Mode::Liveness {
             // A member whose disk is not to be trusted is lost for good, and two such are a quorum lost.
@@ -274,6 +283,17 @@ impl Script {
 /// A third of all seeds keeps what is on a volume before it is given on; some are in a hurry.
 fn snapshot_max(dice: &mut Dice) -> Millis {
     if dice.chance(300) { Millis(dice.between(100, 1_000)) } else { Millis(0) }
+}
+
+/// Once in a while all members but one go deaf to the same node: too rare by chance.
+fn heard_by_one(dice: &mut Dice, script: &Script) -> Vec<(u64, Fault)> {
+    if !dice.chance(100) {
+        return vec![];
+    }
+    let (at, node) = (dice.between(2 * BEGIN, END - 2 * BEGIN), node(dice, script));
+    let hears = dice.between(1, script.members);
+    let deaf = (1..=script.members).filter(|member| *member != hears).map(MemberId);
+    deaf.map(|member| (at, Fault::Deaf { node: node.clone(), member, length: 2 * BEGIN })).collect()
 }
 
 /// A random subset of the kinds, each with a weight of its own, at a random rate.

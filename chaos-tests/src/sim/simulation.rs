@@ -76,13 +76,7 @@ impl Simulation {
         let dice = Dice::of(script.seed, "world");
         #[expect(clippy::expect_used, reason = "32 bytes are a key")]
         let seal = Seal::new(&[7; 32], "sim").expect("a key");
-        let inventory = inventory(
-            &seal,
-            &script.policy,
-            script.instances,
-            script.spares,
-            &mut Dice::of(script.seed, "keys"),
-        );
+        let inventory = inventory(&seal, &script, &mut Dice::of(script.seed, "keys"));
         let setup = Setup {
             founder: MemberId(1),
             timing: Timing::default(),
@@ -104,11 +98,14 @@ impl Simulation {
         inner.calm_network();
         (inner.array.is_exclusive, inner.array.compares_tokens) = (script.exclusive, script.tokens);
         let names = node_names(script.instances, script.spares);
+        let mut hot = script.hot;
         for (name, (boot_time, off_time, shared)) in names.iter().zip(&script.nodes) {
             let Some(key) = self.inventory.keys.get(name) else { continue };
             let carries = self.inventory.documents.instances.iter().any(|instance| instance.node == *name);
-            let epoch = Epoch(u64::from(carries));
-            let mut machine = Machine::new(name.clone(), key.clone(), carries, epoch);
+            let waits = !carries && hot > 0;
+            hot -= u64::from(waits);
+            let epoch = if waits { Epoch::STANDBY } else { Epoch(u64::from(carries)) };
+            let mut machine = Machine::new(name.clone(), key.clone(), carries || waits, epoch);
             (machine.boot_time, machine.off_time) = (*boot_time, *off_time);
             machine.bmc_dies_with_power = *shared && carries;
             inner.machines.insert(name.clone(), machine);
@@ -118,9 +115,13 @@ impl Simulation {
                 inner.array.place(&instance.name, &volume.volume, network.vlan, &instance.node);
             }
         }
+        let mut hot = Dice::of(script.seed, "standby");
         for name in names {
             inner.announce(&name);
-            inner.beat_for_ever(name);
+            inner.beat_for_ever(name.clone());
+            if script.hot > 0 {
+                inner.wait_for_ever(name, Dice::new(hot.draw()));
+            }
         }
         for (member, rate) in (1..).map(MemberId).zip(&script.rates) {
             if member.0 <= script.members {

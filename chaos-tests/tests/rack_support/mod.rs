@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+#[path = "../programs/mod.rs"]
+mod programs;
+
 use chaos_tests::rack::world::Report;
 use chaos_tests::rack::{Binaries, Description, Rack, RackSpec};
 use policies::{NodeId, VolumeId};
@@ -30,16 +33,9 @@ pub(crate) fn rack_binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_rack"))
 }
 
-/// The agent, built if it is not: cargo builds no binaries of other packages for a test.
+/// The agent, built if it is not.
 pub(crate) fn agent_binary() -> PathBuf {
-    let agent = rack_binary().with_file_name("ha-agent");
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--package", "ha-agent"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-    if rack_binary().parent().is_some_and(|dir| dir.ends_with("release")) {
-        build.arg("--release");
-    }
-    assert!(build.status().unwrap().success(), "build ha-agent");
-    agent
+    programs::build().join("ha-agent")
 }
 
 pub(crate) fn without_agent() -> Binaries {

@@ -85,6 +85,7 @@ fn only_a_name(name: NodeId) -> Node {
         fencing: vec![],
         ports: vec![],
         boot_macs: vec![],
+        standby: None,
         initiator: None,
         probe: Probe::default(),
         agent_key: None,

@@ -192,6 +192,7 @@ fn node(name_: &str, ports: usize) -> Node {
         fencing: (1..=2).map(device).collect(),
         ports: (0..ports).map(port).collect(),
         boot_macs: vec![],
+        standby: None,
         initiator: Some(format!("iqn.{name_}")),
         probe: Probe::default(),
         agent_key: None,
@@ -273,6 +274,11 @@ pub fn command(state: &ClusterState, want: &Want) -> Command {
         let order = carried.and_then(|record| record.evacuate.as_ref());
         Box::new(Decision {
             shutdown: order.and_then(|order| order.shutdown),
+            start: match state.applied.0 % 3 {
+                0 => Start::PowerOn,
+                1 => Start::Kexec,
+                _ => Start::PowerCycle,
+            },
             instance,
             from,
             spare,
@@ -337,7 +343,7 @@ pub fn command(state: &ClusterState, want: &Want) -> Command {
         }
         Want::Intend { plan: at, action, foreign } => {
             let actions = state.plans.get(&plan(at)).map_or(vec![], |plan| match foreign {
-                false => state.phase_actions(plan).into_iter().chain(state.start_action(plan)).collect(),
+                false => state.phase_actions(plan).into_iter().chain(state.start_actions(plan)).collect(),
                 true => state.move_actions(plan),
             });
             let spare = || Action::PowerOn { node: name("s1") };

@@ -5,6 +5,8 @@ use policies::*;
 
 /// From power-on to the first heartbeat.
 const BOOT: u64 = 3_000;
+/// From a hot spare's farewell to the first heartbeat of the system that it goes on into.
+const KEXEC: u64 = 1_000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
@@ -32,6 +34,8 @@ pub(super) struct Machine {
     pub(super) claims_off: bool,
     /// False: it stays dark when it is switched on.
     pub(super) boots: bool,
+    /// False: it stays dark when it goes on into another kernel.
+    pub(super) kexecs: bool,
     pub(super) has_agent: bool,
     /// Without an agent: its service is asked, not its kernel.
     pub(super) has_service: bool,
@@ -51,6 +55,7 @@ impl Machine {
             bmc: Bmc::Honest,
             claims_off: false,
             boots: true,
+            kexecs: true,
             has_agent,
             has_service: false,
             epoch,
@@ -141,6 +146,11 @@ impl Machine {
                 self.starts += 1;
                 return self.boots.then_some((BOOT, self.starts));
             }
+            Action::SetBoot { .. } if self.waits_hot() => {
+                self.life = Life::Mute;
+                self.starts += 1;
+                return self.kexecs.then_some((KEXEC, self.starts));
+            }
             Action::Diagnose { .. }
             | Action::PowerOn { .. }
             | Action::Revoke { .. }
@@ -151,6 +161,16 @@ impl Machine {
             | Action::SetBoot { .. } => {}
         }
         None
+    }
+
+    /// The farewell of a hot spare that goes on into another kernel.
+    pub(super) fn farewell(&self, action: &Action, now: u64) -> Option<Heartbeat> {
+        let leaves = matches!(action, Action::SetBoot { .. }) && self.waits_hot();
+        leaves.then(|| Heartbeat { last_gasp: Some(LastGasp::Shutdown), ..self.heartbeat(now) })
+    }
+
+    fn waits_hot(&self) -> bool {
+        self.power && self.life == Life::Beats && self.epoch == Epoch::STANDBY
     }
 
     pub(super) fn booted(&mut self, life: u64, epoch: Epoch) {

@@ -399,6 +399,11 @@ impl World {
     }
 
     fn strike(&mut self, effect: &Effect) {
+        let node = effect.action.node();
+        let farewell = self.machines.get(node).and_then(|it| it.farewell(&effect.action, self.now));
+        if let Some(farewell) = farewell {
+            self.beat(node, &farewell);
+        }
         let boots = match self.machines.get_mut(effect.action.node()) {
             Some(machine) => machine.obey(&effect.action),
             None => None,

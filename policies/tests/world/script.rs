@@ -14,7 +14,7 @@ pub(super) fn load(world: &mut World, script: &str) -> Result<u64, String> {
     let mut lines = script.lines().enumerate().map(|(number, line)| (number + 1, line.trim()));
     lines.next().filter(|(_, title)| title.ends_with('.')).ok_or("line 1 must be a sentence")?;
     let (mut setup, mut armed, mut end) = (Documents::default(), true, None);
-    setup.providers.push(rack()?);
+    setup.providers.extend([rack()?, pxe()?]);
     let mut last = 0;
     for (number, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
         let mut read = || -> Result<(), String> {
@@ -70,6 +70,18 @@ fn rack() -> Result<Provider, String> {
     Ok(Provider { name: parse("rack")?, kind: ProviderKind::Rack { url, token } })
 }
 
+/// What a hot spare and what goes on from there boot.
+fn linux() -> Result<Boot, String> {
+    Ok(Boot { provider: parse("pxe")?, image: "linux".to_owned() })
+}
+
+/// The members' own boot service, with the image `linux`.
+fn pxe() -> Result<Provider, String> {
+    let linux = Image::Linux { kernel: "http://h/vmlinuz".to_owned(), initrd: vec![], args: String::new() };
+    let (urls, images) = (vec![parse("http://m1:7480")?], BTreeMap::from([("linux".to_owned(), linux)]));
+    Ok(Provider { name: parse("pxe")?, kind: ProviderKind::Boot { urls, images } })
+}
+
 fn parse<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|why: T::Err| why.to_string())
 }
@@ -103,10 +115,12 @@ fn describe(world: &mut World, documents: &mut Documents, words: &[&str]) -> Res
     match words {
         ["node", name, options @ ..] => {
             let mut options = pairs(options)?;
-            let hot = options.remove("on").is_some();
+            let hot = options.remove("hot").is_some();
+            let on = options.remove("on").is_some() || hot;
             let absent = options.remove("absent").is_some();
-            let node = node(parse(name)?, &mut options)?;
-            let mut machine = Machine::new(hot && !absent, node.agent_key.is_some(), Epoch(0));
+            let node = node(parse(name)?, hot, &mut options)?;
+            let epoch = if hot { Epoch::STANDBY } else { Epoch(0) };
+            let mut machine = Machine::new(on && !absent, node.agent_key.is_some(), epoch);
             machine.has_service = node.probe.http.is_some();
             world.machines.entry(node.name.clone()).or_insert(machine);
             if absent {
@@ -154,7 +168,7 @@ fn toml_table<T: serde::de::DeserializeOwned>(words: &[&str]) -> Result<T, Strin
     table.remove("it").ok_or_else(String::new)
 }
 
-fn node(name: NodeId, options: &mut BTreeMap<&str, &str>) -> Result<Node, String> {
+fn node(name: NodeId, hot: bool, options: &mut BTreeMap<&str, &str>) -> Result<Node, String> {
     let levels: u8 = number(options, "levels", 1)?;
     let ports: u8 = number(options, "ports", 1)?;
     let address = options.remove("bmc").map_or_else(|| format!("{name}.bmc"), str::to_owned);
@@ -176,6 +190,9 @@ fn node(name: NodeId, options: &mut BTreeMap<&str, &str>) -> Result<Node, String
     let domains = options.iter().filter(|(key, _)| !is_label(key));
     let domains = domains.map(|(key, value)| ((*key).into(), (*value).into())).collect();
     let capabilities = Capabilities::default();
+    let octets: String =
+        name.as_str().bytes().rev().chain([0; 3]).take(3).map(|octet| format!(":{octet:02x}")).collect();
+    let mac = parse(&format!("02:00:00{octets}"))?;
     Ok(Node {
         initiator: Some(format!("iqn.{name}")),
         name,
@@ -184,7 +201,8 @@ fn node(name: NodeId, options: &mut BTreeMap<&str, &str>) -> Result<Node, String
         labels,
         fencing,
         ports,
-        boot_macs: vec![],
+        boot_macs: vec![mac],
+        standby: hot.then(linux).transpose()?,
         probe,
         agent_key,
         capabilities,
@@ -215,7 +233,10 @@ fn instance(name: InstanceId, node: NodeId, options: &mut BTreeMap<&str, &str>) 
     let tenant = options.remove("tenant").map(parse).transpose()?;
     let labels = labels(options);
     let boot = options.remove("noboot").is_none();
-    let boot = boot.then(|| Ok::<_, String>(Boot { provider: parse("rack")?, image: format!("img-{name}") }));
+    let boot = match options.remove("kexec") {
+        Some(_) => boot.then(linux),
+        None => boot.then(|| Ok(Boot { provider: parse("rack")?, image: format!("img-{name}") })),
+    };
     let needs = options.iter().filter(|(key, _)| !is_label(key));
     let needs = needs.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let requires = Requirements::default();
@@ -527,6 +548,7 @@ fn machine(world: &mut World, node: &NodeId, what: &[&str]) -> Result<(), String
         ["bmc", "lies"] => machine.bmc = Bmc::Lies,
         ["will", "not", "boot"] => machine.boots = false,
         ["will", "boot"] => machine.boots = true,
+        ["will", "not", "kexec"] => machine.kexecs = false,
         _ => return Err(variant(&what)),
     }
     if gasp.is_some() {

@@ -7,7 +7,7 @@
 use super::problem::{Code, Problem};
 use super::{ApiState, count, limit_time};
 use axum::extract::{Path, Query, Request, State};
-use axum::http::header;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -16,6 +16,12 @@ use policies::{BootRole, Epoch, Mac, NodeId, ProviderId};
 use provisioning::ipxe;
 use raft_store::BarrierError;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Longest time that a question waits for news. Higher: a member that leads no more, and hears nothing any more, is found
+/// out later. Lower: more questions that change nothing.
+const WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// The routes of the boot service.
 pub fn boot_router(state: ApiState) -> Router {
@@ -35,14 +41,20 @@ pub fn boot_router(state: ApiState) -> Router {
 /// Lets a question through only if this member leads and a quorum confirms it. Elsewhere than in the API nobody is sent to
 /// the leader: a node has the addresses of all members and asks the next.
 async fn lead(State(state): State<ApiState>, request: Request, next: Next) -> Response {
-    match state.store.barrier().await {
+    match leads(&state).await {
         Ok(()) => next.run(request).await,
-        Err(BarrierError::NotLeader { .. }) => {
-            Problem::new(Code::NotYet, "this member does not lead", "ask the next member").into_response()
-        }
-        Err(BarrierError::NoQuorum { .. }) => Problem::no_quorum().into_response(),
-        Err(BarrierError::Fatal(why)) => Problem::broken(why).into_response(),
+        Err(problem) => problem.into_response(),
     }
+}
+
+async fn leads(state: &ApiState) -> Result<(), Problem> {
+    state.store.barrier().await.map_err(|error| match error {
+        BarrierError::NotLeader { .. } => {
+            Problem::new(Code::NotYet, "this member does not lead", "ask the next member")
+        }
+        BarrierError::NoQuorum { .. } => Problem::no_quorum(),
+        BarrierError::Fatal(why) => Problem::broken(why),
+    })
 }
 
 /// That this member has answers.
@@ -67,22 +79,61 @@ async fn role_of_node(
     State(state): State<ApiState>,
     Path(node): Path<NodeId>,
     Query(asked): Query<Asked>,
-) -> Json<BootRole> {
-    Json(state.store.read(|state| state.boot_role(&node, asked.epoch)))
+    headers: HeaderMap,
+) -> Response {
+    let role = || state.store.read(|state| state.boot_role(&node, asked.epoch));
+    tell(&state, &headers, role).await
 }
 
 async fn role_of_mac(
     State(state): State<ApiState>,
     Path(mac): Path<Mac>,
     Query(asked): Query<Asked>,
-) -> Json<BootRole> {
-    Json(role(&state, mac, asked.epoch))
+    headers: HeaderMap,
+) -> Response {
+    tell(&state, &headers, || role(&state, mac, asked.epoch)).await
+}
+
+/// Tells a role. Who knows it already (`If-None-Match`, RFC 9110 §13.1.2) and would rather wait for another (`Prefer: wait=N`,
+/// RFC 7240 §4.3) is told when it changes.
+async fn tell(state: &ApiState, headers: &HeaderMap, role: impl Fn() -> BootRole) -> Response {
+    let limit = Duration::from_millis(state.config.api.request_time_max.0) / 2;
+    let until = Instant::now() + patience(headers).min(limit);
+    let mut news = state.store.history().subscribe();
+    loop {
+        let role = role();
+        let body = match serde_json::to_string(&role) {
+            Ok(body) => body,
+            Err(error) => return Problem::broken(error.to_string()).into_response(),
+        };
+        let mark = format!("\"{}\"", blake3::hash(body.as_bytes()).to_hex());
+        if headers.get(header::IF_NONE_MATCH).is_none_or(|known| known.as_bytes() != mark.as_bytes()) {
+            let json = (header::CONTENT_TYPE, "application/json".to_owned());
+            return ([json, (header::ETAG, mark)], body).into_response();
+        }
+        // Whether something was told or missed: it is looked at again.
+        if tokio::time::timeout_at(until, news.recv()).await.is_err() {
+            return (StatusCode::NOT_MODIFIED, [(header::ETAG, mark)]).into_response();
+        }
+        // What was committed meanwhile counts only if this member still leads.
+        if let Err(problem) = leads(state).await {
+            return problem.into_response();
+        }
+    }
+}
+
+/// How long whoever asks would rather wait for news than be told that there are none.
+fn patience(headers: &HeaderMap) -> Duration {
+    let preferred = headers.get("prefer").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let wait = preferred.split(',').find_map(|wish| wish.trim().strip_prefix("wait="));
+    let wait = wait.and_then(|seconds| seconds.parse().ok()).map_or(Duration::ZERO, Duration::from_secs);
+    wait.min(WAIT_MAX)
 }
 
 async fn script(State(state): State<ApiState>, Path(mac): Path<Mac>) -> Response {
     let role = role(&state, mac, None);
     match role {
-        BootRole::Boots { .. } => tracing::info!(%mac, %role, "a node starts"),
+        BootRole::Boots(_) | BootRole::Stands { .. } => tracing::info!(%mac, %role, "a node starts"),
         // Asked every few seconds.
         BootRole::Local { .. } | BootRole::Waits { .. } | BootRole::Halts { .. } => {
             tracing::debug!(%mac, %role, "a node asks");

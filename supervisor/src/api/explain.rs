@@ -7,7 +7,7 @@
 use crate::api::facts::Facts;
 use policies::{
     Decision, Evidence, InstanceId, Intent, NodeId, NodeRecord, Order, Outcome, Plan, PlanId, Power, Seen,
-    Waiting, Wall,
+    Start, Waiting, Wall,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -244,8 +244,18 @@ fn evidence(at: Wall, evidence: &Evidence) -> Vec<Line> {
 }
 
 fn decided(plan: &Plan) -> Vec<Line> {
-    let Decision { instance, from, spare, cause, evidence: grounds, policy, gates, runners_up, shutdown } =
-        &plan.decision;
+    let Decision {
+        instance,
+        from,
+        spare,
+        cause,
+        evidence: grounds,
+        policy,
+        gates,
+        runners_up,
+        shutdown,
+        start,
+    } = &plan.decision;
     let what = match (instance, spare) {
         (Some(instance), Some(spare)) => format!("{}: move {instance} from {from} to {spare}", plan.id),
         (Some(instance), None) => format!("{}: move {instance} away from {from}", plan.id),
@@ -254,6 +264,11 @@ fn decided(plan: &Plan) -> Vec<Line> {
     let (policy, version) = policy;
     let mut lines = vec![Line::at(plan.at, what), Line::at(plan.at, format!("because {from}: {cause}"))];
     lines.extend(shutdown.map(|time| Line::at(plan.at, format!("its system has {time} to shut down first"))));
+    lines.extend(match start {
+        Start::PowerOn => None,
+        Start::Kexec => Some(Line::at(plan.at, "the spare waits hot: it goes on into the instance's kernel")),
+        Start::PowerCycle => Some(Line::at(plan.at, "the spare waits hot: it is switched off and on")),
+    });
     lines.extend(evidence(plan.at, grounds));
     lines.push(Line::at(plan.at, format!("policy {policy} at version {version}")));
     lines

@@ -8,7 +8,7 @@ use super::read::facts;
 use super::{ApiState, Problem};
 use axum::Json;
 use axum::extract::State;
-use policies::{Bytes, InstanceId, NodeId, NodeRecord, NodeState, SpareUse, Wall};
+use policies::{Bytes, InstanceId, LastTakeover, NodeId, NodeRecord, NodeState, NodeView, SpareUse, Wall};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -21,6 +21,12 @@ pub struct SpareLine {
     pub name: NodeId,
     /// What its BMC said last: `on`, `off`, `no answer`; `null` if this member never asked it.
     pub power: Option<String>,
+    /// It is on, and its agent waits for an instance.
+    pub waits_hot: bool,
+    /// Its last takeover: how it was started, and how long it took from the proof that the old node was cut off until the
+    /// instance was seen on it; `null` if there was none.
+    #[schema(value_type = Option<Object>)]
+    pub takeover: Option<LastTakeover>,
     /// No new instance.
     pub cordoned: bool,
     /// Hands off.
@@ -69,6 +75,8 @@ impl Facts<'_> {
             SpareLine {
                 name: name.clone(),
                 power: self.power_of(name),
+                waits_hot: self.view.nodes.get(name).is_some_and(NodeView::waits_hot),
+                takeover: record.takeover,
                 cordoned: record.cordoned,
                 maintenance: record.maintenance.is_some(),
                 serial: record.node.identity.serial.clone(),

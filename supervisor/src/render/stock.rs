@@ -1,8 +1,9 @@
 //! What stands ready: `hactl spare list` and `hactl provider list`.
 
 use super::list::{columns, pairs};
-use super::{Screen, Tone, or_dash, table};
+use super::{Screen, Tone, length, or_dash, table};
 use crate::api::{ProviderLine, SpareLine};
+use policies::{LastTakeover, Start};
 
 /// Instances that are named in a row; the rest is counted.
 const COVERS_MAX: usize = 3;
@@ -17,6 +18,7 @@ pub fn spares(spares: &[SpareLine], screen: &Screen) -> String {
             (true, true) => screen.tint(Tone::Careful, "cordoned,maintenance"),
         };
         let power = match spare.power.as_deref() {
+            _ if spare.waits_hot => screen.tint(Tone::Good, "hot"),
             Some("no answer") => screen.tint(Tone::Bad, "no answer"),
             // It would not boot what it takes over.
             Some("on") => screen.tint(Tone::Careful, "on"),
@@ -29,6 +31,7 @@ pub fn spares(spares: &[SpareLine], screen: &Screen) -> String {
             spare.name.to_string(),
             state,
             power,
+            or_dash(spare.takeover.map(takeover)),
             or_dash(spare.cpus.map(|cpus| cpus.to_string())),
             or_dash(spare.memory.map(|memory| memory.to_string())),
             spare.strikes.len().to_string(),
@@ -39,11 +42,19 @@ pub fn spares(spares: &[SpareLine], screen: &Screen) -> String {
         let wide = vec![or_dash(spare.serial.clone()), or_dash(Some(spare.hardware.join(", ")))];
         columns(screen, first, wide, vec![or_dash(Some(spare.misses.join("; ")))])
     };
-    let first = vec!["NAME", "STATE", "POWER", "CPUS", "MEMORY", "STRIKES", "DOMAINS", "FITS", "COVERS"];
+    let first =
+        vec!["NAME", "STATE", "POWER", "TAKEOVER", "CPUS", "MEMORY", "STRIKES", "DOMAINS", "FITS", "COVERS"];
     let headers = columns(screen, first, vec!["SERIAL", "HARDWARE"], vec!["MISSES"]);
     let none =
         "There is no spare; `hactl spare add NAME` describes one, `hactl node release NODE` frees one.";
     table(&headers, spares.iter().map(row).collect(), none)
+}
+
+fn takeover(LastTakeover { start, took }: LastTakeover) -> String {
+    match start {
+        Start::Kexec => format!("{} hot", length(took)),
+        Start::PowerOn | Start::PowerCycle => format!("{} cold", length(took)),
+    }
 }
 
 /// `hactl provider list`.

@@ -108,6 +108,7 @@ pub(crate) fn mid_failover() -> Story {
         gates: vec![Gate { name: "fences in flight".into(), found: "0 of 2".into() }],
         runners_up: vec![(name("n3"), "cordoned".into())],
         shutdown: None,
+        start: Start::PowerOn,
     };
     let plan = PlanId(story.leads(60, Step::Begin(Box::new(decision))).0);
     let (rack, n1): (ProviderId, NodeId) = (name("rack"), name("n1"));
@@ -234,10 +235,17 @@ fn what_stands_ready() {
         Command::Describe(Box::new(Documents { nodes: vec![spare], ..Documents::default() })),
     );
     story.state.nodes.get_mut(&name("n3")).unwrap().strikes = vec![Wall(BEGIN)];
-    story
-        .view
-        .nodes
-        .insert(name("n4"), NodeView { power: Some((Some(Power::On), Millis(900))), ..NodeView::default() });
+    let n4 = story.state.nodes.get_mut(&name("n4")).unwrap();
+    n4.takeover = Some(LastTakeover { start: Start::Kexec, took: Millis(4_300) });
+    let hot = Sight::Alive { epoch: Epoch::STANDBY, write_stale: None };
+    story.view.nodes.insert(
+        name("n4"),
+        NodeView {
+            power: Some((Some(Power::On), Millis(900))),
+            sights: [(MemberId(1), hot)].into(),
+            ..NodeView::default()
+        },
+    );
     let uses = spare_uses(&story.state, &story.view);
     let (facts, wide) = (story.facts(), Screen { wide: true, ..screen() });
     golden("spare_list", &spares(&facts.spares(&uses), &screen()));

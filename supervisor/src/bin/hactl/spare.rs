@@ -95,6 +95,8 @@ fn node(add: &SpareAdd, password: &str) -> Result<Node, Failure> {
         fencing: vec![device],
         ports: add.port.iter().map(port).collect::<Result<_, Failure>>()?,
         boot_macs: add.boot_mac.clone(),
+        // A hot spare has an agent, whose key comes with a document (`hactl apply`).
+        standby: None,
         initiator: add.initiator.clone(),
         probe: Probe { tcp: add.probe_tcp.clone(), ..Probe::default() },
         agent_key: None,

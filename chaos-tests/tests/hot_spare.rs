@@ -1,0 +1,273 @@
+//! Spares that are machines (QEMU's): firmware, iPXE, the boot service, a kernel, the agent, and kexec, all real.
+//!
+//! Why it exists: whether a running kernel goes on into the instance's shows only on one. What it never does: leave its own
+//! network namespace; there 10.0.2.2 is us, as QEMU's user network has it for its guests.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says what it measured"
+)]
+
+mod programs;
+
+use axum::Router;
+use axum::routing::get;
+use chaos_tests::rack::{Binaries, Description, Fault, MoodChange, Rack, RackSpec};
+use policies::{Boot, Documents, Millis, NodeId, ProviderKind};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use supervisor::client::Client;
+use supervisor::config::Home;
+
+/// Long enough for an emulated machine to start on a loaded computer.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Set in the process that is in a network namespace of its own.
+const INSIDE: &str = "HA_TEST_INSIDE";
+
+#[test]
+fn a_hot_spare_goes_on_into_the_instance_and_a_cold_one_starts() {
+    if std::env::var_os(INSIDE).is_some() {
+        tokio::runtime::Runtime::new().unwrap().block_on(story());
+        return;
+    }
+    programs::build();
+    let guest = Command::new("lab/guest/build").arg(guest()).current_dir(env!("CARGO_MANIFEST_DIR")).status();
+    assert!(guest.unwrap().success(), "the guest is made of Debian's packages");
+    let mut inside = Command::new("unshare");
+    inside.args(["--map-root-user", "--net"]).arg(std::env::current_exe().unwrap()).arg("--nocapture");
+    let said = programs::run(inside.env(INSIDE, "1")).unwrap();
+    eprintln!("{said}");
+}
+
+fn guest() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_rack")).ancestors().nth(2).unwrap().join("guest")
+}
+
+fn node(number: usize) -> NodeId {
+    format!("node-{number}").parse().unwrap()
+}
+
+async fn story() {
+    for words in ["link set lo up", "addr add 10.0.2.2/32 dev lo"] {
+        assert!(Command::new("ip").args(words.split(' ')).status().unwrap().success(), "ip {words}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut description = Description::draw(&RackSpec {
+        machines: 3,
+        spares: 2,
+        ..RackSpec::new("quick".parse().unwrap(), vec!["127.0.0.1:7301".to_owned()])
+    })
+    .unwrap();
+    for machine in description.machines.iter_mut().skip(1) {
+        machine.emulator = emulator(&machine.name);
+    }
+    serve_files(&description, dir.path()).await;
+    let rack = Rack::start(description, dir.path(), Binaries::beside(rack_binary())).await.unwrap();
+    let member = Member::start(dir.path());
+    member.hactl(&[
+        "policy",
+        "set",
+        "quick",
+        "takeover.kexec_max=5m",
+        "takeover.start_deadline=5m",
+        "--reason",
+        "slow",
+    ]);
+    let inventory = dir.path().join("inventory.toml");
+    std::fs::write(&inventory, toml::to_string(&documents(rack.description())).unwrap()).unwrap();
+    member.hactl(&["apply", "-f", inventory.to_str().unwrap()]);
+    member.hactl(&["arm", "--reason", "ready"]);
+
+    rack.fault(&node(2), Fault::PowerOn).await;
+    member.until("/v1/spares", "node-2 waits hot", |spares| spares[0]["waits_hot"] == true).await;
+
+    // As a real BMC: the spare loads the kernel meanwhile.
+    let slow = MoodChange::OffDelay(Millis(3_000));
+    for number in 1..=2 {
+        rack.fault(&node(number), Fault::BmcMood { mood: slow }).await;
+    }
+    let hot = fail_over(&rack, &member, 1, 2).await;
+    let console = std::fs::read_to_string(dir.path().join("machines/node-2/console")).unwrap();
+    for told in [
+        "waits as a hot spare in standby",
+        "going on into web-1 in e2 from system",
+        "[guest] runs web-1 in 2",
+    ] {
+        assert!(console.contains(told), "{told:?} is not in {console}");
+    }
+    assert_eq!(console.matches("iPXE initialising").count(), 1, "it was not started again: {console}");
+
+    let cold = fail_over(&rack, &member, 2, 3).await;
+    // No firmware's self-test is among it, which takes minutes on real hardware; so this says little of the difference there.
+    eprintln!("from the fault to the new epoch: hot {hot:?}, cold {cold:?}");
+    rack.stop().await;
+}
+
+/// Lets a node hang, and waits until its instance is on the other one.
+async fn fail_over(rack: &Rack, member: &Member, from: usize, to: usize) -> Duration {
+    let began = Instant::now();
+    assert!(rack.fault(&node(from), Fault::Hang).await);
+    let is_done = |failovers: &Value| {
+        let to = format!("node-{to}");
+        failovers.as_array().is_some_and(|all| {
+            all.iter().any(|failover| failover["spare"] == to.as_str() && failover["phase"] == "done")
+        })
+    };
+    member.until("/v1/failovers", &format!("the instance is on node-{to}"), is_done).await;
+    began.elapsed()
+}
+
+fn rack_binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_rack"))
+}
+
+fn mac(node: &NodeId) -> String {
+    let number: u8 = node.as_str().rsplit('-').next().unwrap().parse().unwrap();
+    format!("52:54:00:00:00:{number:02x}")
+}
+
+/// A machine that starts from the network.
+fn emulator(node: &NodeId) -> Vec<String> {
+    let card = format!("virtio-net-pci,netdev=n,mac={}", mac(node));
+    let words = "qemu-system-x86_64 -machine q35,graphics=off -accel tcg -cpu max -m 512 -nodefaults -display none \
+                 -serial stdio -boot n -netdev user,id=n,bootfile=http://10.0.2.2:7480/boot/start/pxe -device";
+    words.split_whitespace().map(str::to_owned).chain([card]).collect()
+}
+
+/// What the members know: the rack's inventory, with spares that start from the boot service.
+fn documents(description: &Description) -> Documents {
+    let mut documents = description.inventory().unwrap();
+    let boot = r#"
+        [[provider]]
+        name = "pxe"
+        kind = "boot"
+        urls = ["http://10.0.2.2:7480"]
+        [provider.images.standby.linux]
+        kernel = "http://10.0.2.2:7500/vmlinuz"
+        initrd = ["http://10.0.2.2:7500/base.cpio", "http://10.0.2.2:7500/{node}.cpio"]
+        args = "console=ttyS0 quiet ha.standby"
+        [provider.images.system.linux]
+        kernel = "http://10.0.2.2:7500/vmlinuz"
+        initrd = ["http://10.0.2.2:7500/base.cpio", "http://10.0.2.2:7500/{node}.cpio"]
+        args = "console=ttyS0 quiet ha.instance={instance} ha.epoch={epoch}"
+    "#;
+    let Documents { providers, .. } = toml::from_str(boot).unwrap();
+    assert!(matches!(providers[0].kind, ProviderKind::Boot { .. }));
+    documents.providers.extend(providers);
+    let served = |image: &str| Some(Boot { provider: "pxe".parse().unwrap(), image: image.to_owned() });
+    for spare in documents.nodes.iter_mut().skip(1) {
+        spare.boot_macs = vec![mac(&spare.name).parse().unwrap()];
+    }
+    documents.nodes[1].standby = served("standby");
+    documents.instances[0].boot = served("system");
+    documents
+}
+
+/// Serves the kernel, the common RAM disk, and each spare's own with its agent and its key.
+async fn serve_files(description: &Description, dir: &Path) {
+    let mut router = Router::new();
+    for file in ["vmlinuz", "base.cpio"] {
+        let bytes = axum::body::Bytes::from(std::fs::read(guest().join(file)).unwrap());
+        router = router.route(&format!("/{file}"), get(async move || bytes));
+    }
+    for machine in description.machines.iter().skip(1) {
+        let (node, key) = (&machine.name, &machine.agent_key.0);
+        let config = format!(
+            "node = \"{node}\"\nkey = \"{key}\"\nepoch_file = \"/run/epoch\"\ninventory = false\n\
+             boot_services = [\"http://10.0.2.2:7480\"]\n[[paths]]\nname = \"a\"\nmembers = [\"10.0.2.2:7301\"]\n"
+        );
+        let bytes = axum::body::Bytes::from(own_disk(&dir.join(format!("{node}-disk")), &config));
+        router = router.route(&format!("/{node}.cpio"), get(async move || bytes));
+    }
+    let listener = tokio::net::TcpListener::bind("0.0.0.0:7500").await.unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+}
+
+/// A RAM disk with the agent, the libraries that it is linked with, and its configuration.
+fn own_disk(tree: &Path, config: &str) -> Vec<u8> {
+    let agent = rack_binary().with_file_name("ha-agent");
+    let libraries = programs::run(Command::new("ldd").arg(&agent)).unwrap();
+    let put = |from: &Path, to: &str| {
+        let to = tree.join(to.trim_start_matches('/'));
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(from, to).unwrap();
+    };
+    put(&agent, "/bin/ha-agent");
+    // What debuggers need is most of it, and every byte is fetched and hashed by an emulated processor.
+    programs::run(Command::new("strip").arg(tree.join("bin/ha-agent"))).unwrap();
+    for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
+        put(Path::new(library), library);
+    }
+    std::fs::create_dir_all(tree.join("etc")).unwrap();
+    std::fs::write(tree.join("etc/ha-agent.toml"), config).unwrap();
+    let mut pack = Command::new("sh");
+    pack.args(["-c", "find . | \"$0\" cpio -o -H newc 2> ../packed"])
+        .arg(guest().join("busybox"))
+        .current_dir(tree);
+    let packed = pack.output().unwrap();
+    assert!(packed.status.success() && !packed.stdout.is_empty());
+    packed.stdout
+}
+
+/// One real member; killed when it is dropped.
+struct Member {
+    home: Home,
+    process: std::process::Child,
+    client: Client,
+}
+
+impl Member {
+    fn start(dir: &Path) -> Member {
+        let supervisord = rack_binary().with_file_name("ha-supervisord");
+        let home = Home::new(dir.join("m1"));
+        let mut init = Command::new(&supervisord);
+        init.args(["init", "--id", "1", "--cluster", "test", "--member-addr", "127.0.0.1:7101"]);
+        init.args(["--api-addr", "127.0.0.1:7201", "--heartbeat-addr", "127.0.0.1:7301", "--dir"]);
+        programs::run(init.arg(home.dir())).unwrap();
+        let config = home.dir().join("config.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        let with_boot = text.replacen("[member]\n", "[member]\nboot_listen = \"0.0.0.0:7480\"\n", 1);
+        assert_ne!(text, with_boot);
+        std::fs::write(&config, with_boot).unwrap();
+        let log = std::fs::File::create(dir.join("m1.log")).unwrap();
+        let mut run = Command::new(supervisord);
+        let process =
+            run.args(["run", "--dir"]).arg(home.dir()).stdout(log.try_clone().unwrap()).stderr(log).spawn();
+        let client = Client::open(&home.hactl(), PATIENCE).unwrap();
+        Member { home, process: process.unwrap(), client }
+    }
+
+    fn hactl(&self, words: &[&str]) {
+        let mut hactl = Command::new(rack_binary().with_file_name("hactl"));
+        programs::run(hactl.env("HACTL_CONFIG", self.home.hactl()).args(words)).unwrap();
+    }
+
+    /// Asks until the answer is as wished.
+    async fn until(&self, path: &str, what: &str, holds: impl Fn(&Value) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer: Value = self.client.get(path).await.unwrap();
+            if holds(&answer) {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{what}: not within {PATIENCE:?}; the last answer: {answer:#}"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
