@@ -504,6 +504,10 @@ impl ClusterState {
         if plan.phase != Phase::Starting {
             return Err(Rejected::WrongPhase { plan: id, phase: plan.phase });
         }
+        // It was heard when its time was up, and is being switched off by now: both were on their way into the log.
+        if plan.decision.spare.as_ref().is_some_and(|spare| plan.is_restarting(spare)) {
+            return Err(Rejected::NotAStep { plan: id, action: format!("end, for {seen}") });
+        }
         enter(plan, Phase::Done, story.at);
         plan.stuck = None;
         let took = story.at.since(plan.at);
