@@ -182,9 +182,8 @@ impl Config {
         let whole = |message: String| ConfigError::Whole { file: file.to_owned(), message };
         let interval = raw.interval.unwrap_or(Millis(250));
         check(&raw.paths, interval).map_err(whole)?;
-        if let Some(url) = raw.boot_services.iter().find(|url| url.target() != "/") {
-            return Err(whole(format!("boot_services: {url}: leave out the path, write http://host:port")));
-        }
+        let no_paths = raw.boot_services.iter().try_for_each(HttpUrl::check_no_path);
+        no_paths.map_err(|why| whole(format!("boot_services: {why}")))?;
         if raw.boot_services.len() > MEMBERS_MAX {
             return Err(whole(format!("boot_services: more than {MEMBERS_MAX} members")));
         }

@@ -303,7 +303,7 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), Broken> {
 /// the product.
 fn compile(workspace: &Path, tree: &Path) -> Result<PathBuf, Broken> {
     let target = workspace.join(PLACE).join("build");
-    lend(&workspace.join("target/release"), &target.join("release"))?;
+    lend(tree, &workspace.join("target/release"), &target.join("release"))?;
     let mut cargo = cargo();
     cargo.current_dir(tree).args(["build", "--release", "--locked", "--quiet"]);
     cargo.args(["--package", "chaos-tests", "--features", "sim", "--bin", "chaos", "--target-dir"]);
@@ -314,13 +314,31 @@ fn compile(workspace: &Path, tree: &Path) -> Result<PathBuf, Broken> {
     }
 }
 
-/// Our crates, by the names of their packages.
-const OURS: [&str; 7] =
-    ["policies", "raft-store", "fencing", "provisioning", "supervisor", "ha-agent", "chaos-tests"];
+/// What we need of `cargo metadata`.
+#[derive(Deserialize)]
+struct Workspace {
+    packages: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+}
+
+/// The names of our own packages.
+fn own_packages(tree: &Path) -> Result<BTreeSet<String>, Broken> {
+    let asking = || doing("ask cargo for our own packages");
+    let mut metadata = cargo();
+    metadata.current_dir(tree).args(["metadata", "--no-deps", "--format-version", "1", "--locked"]);
+    let output = metadata.output().map_err(asking())?;
+    let workspace: Workspace =
+        serde_json::from_slice(&output.stdout).map_err(|error| asking()(error.into()))?;
+    Ok(workspace.packages.into_iter().map(|package| package.name).collect())
+}
 
 /// Gives the copy what the product's dependencies were built into, at its first build. What cargo knows of our own crates is
 /// left out, so that it builds those.
-fn lend(built: &Path, to: &Path) -> Result<(), Broken> {
+fn lend(tree: &Path, built: &Path, to: &Path) -> Result<(), Broken> {
     if to.exists() || !built.exists() {
         return Ok(());
     }
@@ -330,7 +348,7 @@ fn lend(built: &Path, to: &Path) -> Result<(), Broken> {
     let mut copy = Command::new("cp");
     copy.arg("--archive").args(["deps", "build", ".fingerprint"].map(|part| built.join(part))).arg(to);
     let copied = copy.status().map_err(doing(lending()))?;
-    let known = to.join(".fingerprint");
+    let (known, ours) = (to.join(".fingerprint"), own_packages(tree)?);
     if !copied.success() {
         return Err(doing(lending())(io::Error::other(format!("cp: {copied}"))));
     }
@@ -338,7 +356,7 @@ fn lend(built: &Path, to: &Path) -> Result<(), Broken> {
         let path = entry.map_err(doing(lending()))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let package = name.rsplit_once('-').map_or("", |(package, _)| package);
-        if OURS.contains(&package) {
+        if ours.contains(package) {
             std::fs::remove_dir_all(&path).map_err(doing(lending()))?;
         }
     }

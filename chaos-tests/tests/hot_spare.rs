@@ -12,12 +12,13 @@
     reason = "a test fails by panicking, and says what it measured"
 )]
 
-mod programs;
+mod rack_support;
 
 use axum::Router;
 use axum::routing::get;
 use chaos_tests::rack::{Binaries, Description, Fault, MoodChange, Rack, RackSpec};
 use policies::{Boot, Documents, Millis, NodeId, ProviderKind};
+use rack_support::{node, programs, rack_binary};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,11 +47,7 @@ fn a_hot_spare_goes_on_into_the_instance_and_a_cold_one_starts() {
 }
 
 fn guest() -> PathBuf {
-    Path::new(env!("CARGO_BIN_EXE_rack")).ancestors().nth(2).unwrap().join("guest")
-}
-
-fn node(number: usize) -> NodeId {
-    format!("node-{number}").parse().unwrap()
+    rack_binary().ancestors().nth(2).unwrap().join("guest")
 }
 
 async fn story() {
@@ -121,10 +118,6 @@ async fn fail_over(rack: &Rack, member: &Member, from: usize, to: usize) -> Dura
     };
     member.until("/v1/failovers", &format!("the instance is on node-{to}"), is_done).await;
     began.elapsed()
-}
-
-fn rack_binary() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_rack"))
 }
 
 fn mac(node: &NodeId) -> String {
@@ -207,9 +200,7 @@ fn own_disk(tree: &Path, config: &str) -> Vec<u8> {
     std::fs::create_dir_all(tree.join("etc")).unwrap();
     std::fs::write(tree.join("etc/ha-agent.toml"), config).unwrap();
     let mut pack = Command::new("sh");
-    pack.args(["-c", "find . | \"$0\" cpio -o -H newc 2> ../packed"])
-        .arg(guest().join("busybox"))
-        .current_dir(tree);
+    pack.args(["-c", "find . | \"$0\" cpio -o -H newc"]).arg(guest().join("busybox")).current_dir(tree);
     let packed = pack.output().unwrap();
     assert!(packed.status.success() && !packed.stdout.is_empty());
     packed.stdout

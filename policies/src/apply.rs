@@ -385,9 +385,7 @@ impl ClusterState {
                 Phase::Moving
             }
             Phase::Moving if self.may_start(plan, action) => {
-                let all = self.move_actions(plan);
-                let done = |a: &Action| plan.intents.iter().any(|i| i.action == *a && i.is_done());
-                if !all.iter().all(done) {
+                if !self.move_actions(plan).iter().all(|action| plan.did(action)) {
                     return Err(not_a_step());
                 }
                 Phase::Starting
@@ -505,7 +503,7 @@ impl ClusterState {
             return Err(Rejected::WrongPhase { plan: id, phase: plan.phase });
         }
         // It was heard when its time was up, and is being switched off by now: both were on their way into the log.
-        if plan.decision.spare.as_ref().is_some_and(|spare| plan.is_restarting(spare)) {
+        if plan.is_restarting() {
             return Err(Rejected::NotAStep { plan: id, action: format!("end, for {seen}") });
         }
         enter(plan, Phase::Done, story.at);

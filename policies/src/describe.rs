@@ -2,6 +2,7 @@
 
 use crate::apply::not_there;
 use crate::command::{Documents, Event, Rejected};
+use crate::http_url::HttpUrl;
 use crate::image::Image;
 use crate::inventory::{Boot, FenceDevice, Instance, Node, Provider, ProviderKind};
 use crate::plan::{Evidence, Verdict};
@@ -259,9 +260,7 @@ fn check_provider(provider: &Provider) -> Result<(), Rejected> {
             if !(1..=LIST_MAX).contains(&urls.len()) {
                 return Err(bad(&format!("urls has to name 1 to {LIST_MAX} members' boot services")));
             }
-            if let Some(url) = urls.iter().find(|url| url.target() != "/") {
-                return Err(bad(&format!("url {url}: leave out the path, write http://host:port")));
-            }
+            urls.iter().try_for_each(HttpUrl::check_no_path).map_err(|why| bad(&format!("url {why}")))?;
             if images.len() > IMAGES_MAX || images.keys().any(|name| name.len() > TEXT_MAX) {
                 return Err(bad(&format!(
                     "more than {IMAGES_MAX} images, or a name of more than {TEXT_MAX} bytes"

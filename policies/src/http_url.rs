@@ -45,6 +45,17 @@ impl HttpUrl {
     pub fn target(&self) -> &str {
         &self.target
     }
+
+    /// That it names a server and nothing on it.
+    ///
+    /// # Errors
+    /// In words, what to write instead.
+    pub fn check_no_path(&self) -> Result<(), String> {
+        match self.target.as_str() {
+            "/" => Ok(()),
+            _ => Err(format!("{self}: leave out the path, write http://host:port")),
+        }
+    }
 }
 
 impl FromStr for HttpUrl {

@@ -182,21 +182,11 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// True while this node, its spare, is being switched off to be switched on again.
-    pub fn is_restarting(&self, node: &NodeId) -> bool {
-        let is_power = |action: &Action| match action {
-            Action::PowerOff { .. } | Action::PowerOn { .. } => action.node() == node,
-            Action::ShutDown { .. }
-            | Action::Diagnose { .. }
-            | Action::Revoke { .. }
-            | Action::ClosePort { .. }
-            | Action::Snapshot { .. }
-            | Action::Attach { .. }
-            | Action::OpenPort { .. }
-            | Action::SetBoot { .. } => false,
-        };
-        let newest = self.intents.iter().rev().find(|intent| is_power(&intent.action));
-        newest.is_some_and(|newest| self.restarts(&newest.action))
+    /// True while its spare is being switched off to be switched on again.
+    pub fn is_restarting(&self) -> bool {
+        let newest_first = self.intents.iter().rev().map(|intent| &intent.action);
+        let mut on = newest_first.take_while(|action| !self.restarts(action));
+        self.restart().is_some() && !on.any(|action| matches!(action, Action::PowerOn { .. }))
     }
 
     /// The newest command that switches the spare off, for it to boot anew. Not part of any proof.

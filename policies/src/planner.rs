@@ -351,8 +351,7 @@ impl<'a> Desk<'a> {
                 self.take(plan, policy, action, policy.takeover.step_deadline, wishes);
             }
         }
-        let done = |action: &Action| plan.intents.iter().any(|i| i.action == *action && i.is_done());
-        if actions.iter().all(done) {
+        if actions.iter().all(|action| plan.did(action)) {
             self.start(plan, policy, wishes);
         } else if self.memory.in_phase(plan.id, self.now) >= policy.takeover.start_deadline {
             self.give_up(plan, wishes);

@@ -142,40 +142,47 @@ impl ClusterState {
         Some(images.get(&boot.image).ok_or_else(|| format!("provider {} has none", boot.provider)))
     }
 
+    /// The image of a boot source for this node, with its gaps filled, if it is this service's. `placed`: the instance whose
+    /// boot source it is, in which placement.
+    fn filled(
+        &self,
+        boot: &Boot,
+        placed: Option<(&InstanceId, Epoch)>,
+        node: &Node,
+    ) -> Option<Result<Image, String>> {
+        let filling = Filling { placed, node: &node.name, initiator: node.initiator.as_deref() };
+        Some(self.image(boot)?.and_then(|image| image.fill(&filling)))
+    }
+
     /// What a node boots that has the instance.
     fn boots(&self, instance: &Instance, epoch: Epoch, node: &Node) -> BootRole {
-        let name = &instance.name;
-        let source = instance.boot.as_ref().and_then(|boot| Some((boot, self.image(boot)?)));
-        let Some((boot, image)) = source else {
-            return BootRole::Local { why: format!("{name} has no boot source of this service") };
-        };
-        let initiator = node.initiator.as_deref();
-        let filling = Filling { placed: Some((name, epoch)), node: &node.name, initiator };
-        match image.and_then(|image| image.fill(&filling)) {
-            Ok(image) => BootRole::Boots(Booting {
-                instance: name.clone(),
+        let instance_name = &instance.name;
+        let filled = |boot| Some((boot, self.filled(boot, Some((instance_name, epoch)), node)?));
+        match instance.boot.as_ref().and_then(filled) {
+            None => BootRole::Local { why: format!("{instance_name} has no boot source of this service") },
+            Some((Boot { image: name, .. }, Ok(image))) => BootRole::Boots(Booting {
+                instance: instance_name.clone(),
                 epoch,
-                name: boot.image.clone(),
+                name: name.clone(),
                 image,
                 initiator: node.initiator.clone(),
             }),
-            Err(why) => BootRole::Waits { why: format!("image {} of {name}: {why}", boot.image) },
+            Some((Boot { image: name, .. }, Err(why))) => {
+                BootRole::Waits { why: format!("image {name} of {instance_name}: {why}") }
+            }
         }
     }
 
     /// What a hot spare boots, and what it prepares for.
     fn stands(&self, node: &Node) -> BootRole {
-        let source = node.standby.as_ref().and_then(|boot| Some((boot, self.image(boot)?)));
-        let Some((boot, image)) = source else {
-            return BootRole::Halts { why: format!("{} has no standby image of this service", node.name) };
-        };
-        let filling = Filling { placed: None, node: &node.name, initiator: node.initiator.as_deref() };
-        match image.and_then(|image| image.fill(&filling)) {
-            Ok(image) => {
-                let prepares = self.prepares(node);
-                BootRole::Stands { name: boot.image.clone(), image, prepares }
+        match node.standby.as_ref().and_then(|boot| Some((boot, self.filled(boot, None, node)?))) {
+            None => BootRole::Halts { why: format!("{} has no standby image of this service", node.name) },
+            Some((Boot { image: name, .. }, Ok(image))) => {
+                BootRole::Stands { name: name.clone(), image, prepares: self.prepares(node) }
             }
-            Err(why) => BootRole::Waits { why: format!("standby image {}: {why}", boot.image) },
+            Some((Boot { image: name, .. }, Err(why))) => {
+                BootRole::Waits { why: format!("standby image {name}: {why}") }
+            }
         }
     }
 
@@ -301,18 +308,16 @@ pub(crate) mod tests {
     #[test]
     fn a_standby_image_that_could_not_be_waited_in_is_refused_when_it_is_described() {
         described(&hot()).unwrap();
-        for (from, to, why) in [
-            ("image = \"ram\"", "image = \"rom\"", "standby: provider pxe has no image rom"),
-            ("agent_key = \"k\", ", "", "without agent_key nobody hears that it waits"),
-            ("[\"52:54:00:00:00:02\"]", "[]", "without boot_macs the boot service does not know it"),
-            ("ram = { linux = { kernel = ", "ram = { san = { uri = ", "a spare waits in its memory"),
-            ("standby = { provider = \"pxe\"", "standby = { provider = \"pix\"", "no provider pix"),
-        ] {
-            let text = hot().replace(from, to);
-            assert_ne!(text, hot());
-            let told = described(&text).unwrap_err();
-            assert!(told.contains(why), "{to}: {told}");
-        }
+        refused(
+            &hot(),
+            &[
+                ("image = \"ram\"", "image = \"rom\"", "standby: provider pxe has no image rom"),
+                ("agent_key = \"k\", ", "", "without agent_key nobody hears that it waits"),
+                ("[\"52:54:00:00:00:02\"]", "[]", "without boot_macs the boot service does not know it"),
+                ("ram = { linux = { kernel = ", "ram = { san = { uri = ", "a spare waits in its memory"),
+                ("standby = { provider = \"pxe\"", "standby = { provider = \"pix\"", "no provider pix"),
+            ],
+        );
     }
 
     #[test]
@@ -328,16 +333,24 @@ pub(crate) mod tests {
 
     #[test]
     fn what_could_not_be_served_is_refused_when_it_is_described() {
-        for (from, to, why) in [
-            ("http://m1:7480", "http://m1:7480/boot", "leave out the path"),
-            ("\"http://m1:7480\"", "", "urls has to name 1 to 64"),
-            ("{initiator}", "{initiatr}", "image disk: {initiatr} is not known"),
-            ("00:02", "00:01", "boot MAC 52:54:00:00:00:01"),
-            ("52:54:00:00:00:02", "52:54:00", "not a MAC address"),
-            ("san = {", "san = { ur = 1, ", "unknown field"),
-        ] {
-            let text = DOCUMENTS.replace(from, to);
-            assert_ne!(text, DOCUMENTS);
+        refused(
+            DOCUMENTS,
+            &[
+                ("http://m1:7480", "http://m1:7480/boot", "leave out the path"),
+                ("\"http://m1:7480\"", "", "urls has to name 1 to 64"),
+                ("{initiator}", "{initiatr}", "image disk: {initiatr} is not known"),
+                ("00:02", "00:01", "boot MAC 52:54:00:00:00:01"),
+                ("52:54:00:00:00:02", "52:54:00", "not a MAC address"),
+                ("san = {", "san = { ur = 1, ", "unknown field"),
+            ],
+        );
+    }
+
+    /// Each replacement makes good documents bad, and why is said.
+    fn refused(good: &str, replacements: &[(&str, &str, &str)]) {
+        for (from, to, why) in replacements {
+            let text = good.replace(from, to);
+            assert_ne!(text, good);
             let told = described(&text).unwrap_err();
             assert!(told.contains(why), "{to}: {told}");
         }

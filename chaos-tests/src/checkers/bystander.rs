@@ -22,7 +22,8 @@ impl Checker for Bystander {
             scene.sometimes("a drained system is asked to shut down");
             return Ok(());
         }
-        if scene.state.plan_of_node(node).is_some_and(|plan| plan.is_restarting(node)) {
+        let restarts = |plan: &Plan| plan.decision.spare.as_ref() == Some(node) && plan.is_restarting();
+        if scene.state.plan_of_node(node).is_some_and(restarts) {
             scene.sometimes("a hot spare is started cold");
             return Ok(());
         }

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 #[path = "../programs/mod.rs"]
-mod programs;
+pub(crate) mod programs;
 
 use chaos_tests::rack::world::Report;
 use chaos_tests::rack::{Binaries, Description, Rack, RackSpec};

@@ -19,6 +19,7 @@ use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde::de::DeserializeOwned;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -210,48 +211,70 @@ async fn admit(State(api): State<Api>, request: Request, next: Next) -> Response
     }
 }
 
-async fn look(State(api): State<Api>, Path(name): Path<String>) -> Response {
-    match api.keeper.look(&name).await {
-        Ok(state) => Json(state).into_response(),
-        Err(error) => refuse(&error),
+async fn look(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Refused> {
+    Ok(Json(api.keeper.look(&name).await?).into_response())
+}
+
+async fn change(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<StatusCode, Refused> {
+    let change: VolumeChange = read_body(&body)?;
+    api.keeper.change(&name, &change).await?;
+    Ok(StatusCode::OK)
+}
+
+async fn look_at_snapshots(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Refused> {
+    Ok(Json(api.keeper.snapshots(&name).await?).into_response())
+}
+
+async fn make_snapshot(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<StatusCode, Refused> {
+    let change: SnapshotChange = read_body(&body)?;
+    api.keeper.snapshot(&name, &change).await?;
+    Ok(StatusCode::OK)
+}
+
+fn read_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refused> {
+    serde_json::from_slice(body).map_err(Refused::NoChange)
+}
+
+/// Why something was not done.
+enum Refused {
+    /// The body asks for nothing that there is.
+    NoChange(serde_json::Error),
+    Change(ChangeError),
+}
+
+impl From<ChangeError> for Refused {
+    fn from(error: ChangeError) -> Refused {
+        Refused::Change(error)
     }
 }
 
-async fn change(State(api): State<Api>, Path(name): Path<String>, body: Bytes) -> Response {
-    let change: VolumeChange = match serde_json::from_slice(&body) {
-        Ok(change) => change,
-        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
-    };
-    match api.keeper.change(&name, &change).await {
-        Ok(()) => StatusCode::OK.into_response(),
-        Err(error) => refuse(&error),
-    }
-}
-
-async fn look_at_snapshots(State(api): State<Api>, Path(name): Path<String>) -> Response {
-    match api.keeper.snapshots(&name).await {
-        Ok(state) => Json(state).into_response(),
-        Err(error) => refuse(&error),
-    }
-}
-
-async fn make_snapshot(State(api): State<Api>, Path(name): Path<String>, body: Bytes) -> Response {
-    let change: SnapshotChange = match serde_json::from_slice(&body) {
-        Ok(change) => change,
-        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
-    };
-    match api.keeper.snapshot(&name, &change).await {
-        Ok(()) => StatusCode::OK.into_response(),
-        Err(error) => refuse(&error),
-    }
-}
-
-fn refuse(error: &ChangeError) -> Response {
-    match error {
-        ChangeError::NotThere(not_there) => (StatusCode::NOT_FOUND, Json(not_there)).into_response(),
-        ChangeError::Conflict(conflict) => (StatusCode::CONFLICT, Json(conflict)).into_response(),
-        ChangeError::BadWords(why) => (StatusCode::UNPROCESSABLE_ENTITY, why.clone()).into_response(),
-        ChangeError::NotMade(_) => (StatusCode::FAILED_DEPENDENCY, error.to_string()).into_response(),
-        ChangeError::Unknown(why) => (StatusCode::SERVICE_UNAVAILABLE, policies::causes(why)).into_response(),
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        match self {
+            Refused::NoChange(error) => (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+            Refused::Change(ChangeError::NotThere(not_there)) => {
+                (StatusCode::NOT_FOUND, Json(not_there)).into_response()
+            }
+            Refused::Change(ChangeError::Conflict(conflict)) => {
+                (StatusCode::CONFLICT, Json(conflict)).into_response()
+            }
+            Refused::Change(ChangeError::BadWords(why)) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, why).into_response()
+            }
+            Refused::Change(error @ ChangeError::NotMade(_)) => {
+                (StatusCode::FAILED_DEPENDENCY, error.to_string()).into_response()
+            }
+            Refused::Change(ChangeError::Unknown(why)) => {
+                (StatusCode::SERVICE_UNAVAILABLE, policies::causes(&why)).into_response()
+            }
+        }
     }
 }
