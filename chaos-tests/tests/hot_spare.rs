@@ -239,6 +239,19 @@ impl Member {
         programs::run(hactl.env("HACTL_CONFIG", self.home.hactl()).args(words)).unwrap();
     }
 
+    /// What the machines have said, for whoever has to find out why one does not.
+    fn consoles(&self) -> String {
+        let machines = self.home.dir().with_file_name("machines");
+        let mut said = String::new();
+        for machine in std::fs::read_dir(machines).unwrap() {
+            let console = machine.unwrap().path().join("console");
+            if let Ok(text) = std::fs::read_to_string(&console) {
+                said += &format!("--- {}\n{text}\n", console.display());
+            }
+        }
+        said
+    }
+
     /// Asks until the answer is as wished.
     async fn until(&self, path: &str, what: &str, holds: impl Fn(&Value) -> bool) {
         let deadline = Instant::now() + PATIENCE;
@@ -249,7 +262,8 @@ impl Member {
             }
             assert!(
                 Instant::now() < deadline,
-                "{what}: not within {PATIENCE:?}; the last answer: {answer:#}"
+                "{what}: not within {PATIENCE:?}; the last answer: {answer:#}\n{}",
+                self.consoles()
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
