@@ -1,15 +1,16 @@
 //! What an order would leave without cover, before it is given.
 //!
-//! Why it exists: a cordon, a maintenance or a deletion takes a spare away, and who gives it looks at the node and not at
+//! Why it exists: a cordon, a maintenance, a drain or a deletion takes a spare away, and who gives it looks at the node and not at
 //! those whom it protects. The same functions that tell the coverage are asked twice, on copies: without the order and with
 //! it. What it never does: refuse; whoever gives the order may give it all the same.
 
-use crate::command::{Proposal, Rejected};
+use crate::command::{Command, Proposal, Rejected};
 use crate::coverage::{Cover, Coverage, Loss};
 use crate::plan::Verdict;
 use crate::state::{ClusterState, NodeState};
 use crate::view::View;
 use crate::waiting::Waiting;
+use crate::words::NodeId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,8 +43,12 @@ pub fn gaps(state: &ClusterState, view: &View, proposal: &Proposal) -> Vec<Gap> 
     if applied.is_err() {
         return vec![];
     }
+    let covered = Coverage::of(&before, view);
+    if let Command::Drain { node, .. } = proposal.command.unforced() {
+        carry_over(&mut after, node, &covered);
+    }
     presume_heard(&mut after, &before);
-    let (before, after) = (Coverage::of(&before, view), Coverage::of(&after, view));
+    let (before, after) = (covered, Coverage::of(&after, view));
     let mut gaps = vec![];
     for (name, cover) in &after.instances {
         let was_covered = before.instances.get(name).is_some_and(is_covered);
@@ -92,6 +97,22 @@ fn loss_made(before: &Loss, after: &Loss, covers: &BTreeMap<crate::InstanceId, C
     })
 }
 
+/// A drain is asked about as it will be when it is over: the instance runs on the spare that covers it, and its old node,
+/// which the drain cordons, is none. An evacuation or a fence is not: who orders one has no time to be asked.
+fn carry_over(state: &mut ClusterState, drained: &NodeId, before: &Coverage) {
+    let Some(from) = state.nodes.get_mut(drained) else { return };
+    let NodeState::Active { instance } = from.state.clone() else { return };
+    let cover = before.instances.get(&instance);
+    let Some(Cover::Spare(spare) | Cover::Lesser { spare, .. }) = cover else { return };
+    from.state = NodeState::Spare;
+    if let Some(record) = state.instances.get_mut(&instance) {
+        (record.node, record.evacuate) = (spare.clone(), None);
+    }
+    if let Some(to) = state.nodes.get_mut(spare) {
+        to.state = NodeState::Active { instance };
+    }
+}
+
 /// What is described anew was not heard yet, which is no lasting gap: it is taken for what it was before, or for healthy.
 fn presume_heard(state: &mut ClusterState, before: &ClusterState) {
     for (name, record) in &mut state.nodes {
@@ -107,9 +128,9 @@ fn presume_heard(state: &mut ClusterState, before: &ClusterState) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{Command, Documents, Object};
+    use crate::command::{Documents, Object};
     use crate::coverage::tests::{PROVIDER, instance, node};
-    use crate::words::Wall;
+    use crate::words::{Millis, Wall};
 
     fn proposal(command: Command) -> Proposal {
         Proposal { at: Wall(0), by: "test".to_owned(), command }
@@ -161,6 +182,24 @@ mod tests {
         );
         apply(&mut state, cordon("s2"));
         assert_eq!(told(&state, delete("s2")), [""; 0], "nothing was covered any more");
+    }
+
+    #[test]
+    fn a_drain_takes_the_spare_that_the_instance_moves_to() {
+        let mut state = cluster();
+        let drain = |node: &str| Command::Drain {
+            node: node.parse().unwrap(),
+            reason: "new DIMMs".to_owned(),
+            shutdown: Millis(1000),
+        };
+        assert_eq!(told(&state, drain("n1")), [""; 0], "s2 is left for both");
+        apply(&mut state, cordon("s2"));
+        let missing = "no spare fits; n1: cordoned; s2: cordoned";
+        assert_eq!(
+            told(&state, drain("n1")),
+            [format!("instance/db: {missing}"), format!("instance/web: {missing}")]
+        );
+        assert_eq!(told(&state, drain("s1")).len(), 2, "a spare that is drained is one that is cordoned");
     }
 
     #[test]

@@ -146,6 +146,11 @@ pub const KEYS: &[Key] = &[
         "members that must see it dead; absent: a majority of the voters",
     ),
     key("detection.domains_min", Kind::Count, "failure domains in which these members must stand"),
+    optional(
+        "detection.paths_min",
+        Kind::Count,
+        "heartbeat paths on which a node must be heard, if it has shown so many, not to be gray; absent: one",
+    ),
     key(
         "fencing.isolation_alone",
         Kind::TimeOrNever,

@@ -48,6 +48,9 @@ pub enum Sight {
         epoch: Epoch,
         /// Its last acknowledged write is too old: the age.
         write_stale: Option<Millis>,
+        /// It is heard on too few of its paths.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        few_paths: Option<FewPaths>,
     },
     /// Nothing arrives.
     Silent {
@@ -60,6 +63,15 @@ pub enum Sight {
     },
     /// It said farewell.
     Gasped(LastGasp),
+}
+
+/// On how many of its paths a node is heard, where that is too few.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FewPaths {
+    /// Paths by which its heartbeats arrive.
+    pub heard: u32,
+    /// Paths by which they should.
+    pub wanted: u32,
 }
 
 /// What a node's kernel answers to a question from outside.
@@ -99,8 +111,8 @@ impl Sight {
     /// A node that was never heard is no dead node: its agent may never have run, its address may be wrong.
     pub fn meaning(&self, known: bool) -> Meaning {
         match self {
-            Sight::Alive { write_stale: None, .. } => Meaning::Lives,
-            Sight::Alive { write_stale: Some(_), .. } => Meaning::Limps,
+            Sight::Alive { write_stale: None, few_paths: None, .. } => Meaning::Lives,
+            Sight::Alive { .. } => Meaning::Limps,
             Sight::Silent { kernel, never, .. } => match kernel {
                 Kernel::Asking => Meaning::Unclear,
                 Kernel::Answers => Meaning::Limps,
@@ -117,8 +129,16 @@ impl fmt::Display for Sight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Sight::Alive { epoch: Epoch::STANDBY, .. } => write!(f, "waits as a hot spare"),
-            Sight::Alive { write_stale: None, .. } => write!(f, "alive"),
-            Sight::Alive { write_stale: Some(age), .. } => write!(f, "alive, last write {age} ago"),
+            Sight::Alive { write_stale, few_paths, .. } => {
+                f.write_str("alive")?;
+                if let Some(age) = write_stale {
+                    write!(f, ", last write {age} ago")?;
+                }
+                if let Some(FewPaths { heard, wanted }) = few_paths {
+                    write!(f, ", heard on {heard} of {wanted} paths")?;
+                }
+                Ok(())
+            }
             Sight::Silent { lasting, never, kernel } => {
                 let kernel = match kernel {
                     Kernel::Asking => "asking its kernel",

@@ -57,6 +57,10 @@ pub struct Detection {
     pub members_min: Option<u32>,
     /// Different failure domains that these members must stand in.
     pub domains_min: u32,
+    /// Heartbeat paths on which a node must be heard, as far as it has shown so many; on fewer it is gray. Absent: one.
+    /// Higher: a node with a cut cable, which its clients or its storage may be behind, is replaced after `gray_after`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths_min: Option<u8>,
 }
 
 /// Questions to a node without an agent within one `suspect_after`: one may be lost without the node falling silent.
@@ -331,6 +335,8 @@ pub const SNAPSHOTS_KEPT_MAX: u32 = 100;
 
 /// The time between two heartbeats of an agent by default; `suspect_after` must leave room for lost ones.
 pub const HEARTBEAT_INTERVAL: Millis = Millis(250);
+/// Paths that a node's heartbeats take at most. A member keeps one bit for each; a datagram goes by each to every member.
+pub const HEARTBEAT_PATHS_MAX: u8 = 8;
 
 impl Policy {
     /// The presets that every cluster has: `cautious` (the default) and `quick`.
@@ -377,6 +383,11 @@ impl Policy {
             ),
             (count("detection.domains_min", d.domains_min), count("one domain", 1)),
             (count("detection.members_min", d.members_min.unwrap_or(1)), count("one member", 1)),
+            (count("detection.paths_min", u32::from(d.paths_min.unwrap_or(1))), count("one path", 1)),
+            (
+                count("the most paths of a node", u32::from(HEARTBEAT_PATHS_MAX)),
+                count("detection.paths_min", u32::from(d.paths_min.unwrap_or(1))),
+            ),
             (millis("fencing.retry_after", f.retry_after), millis("the shortest", Millis(100))),
             (millis("fencing.level_deadline", f.level_deadline), millis("the shortest", Millis::secs(1))),
             (
@@ -573,6 +584,7 @@ mod tests {
     fn the_list_of_keys_is_the_document() {
         let mut policy = Policy::presets().remove(0).1;
         policy.detection.members_min = Some(2);
+        policy.detection.paths_min = Some(2);
         policy.detection.probe_interval = Some(Millis(500));
         policy.spares.strikes_max = Some(2);
         policy.spares.give_up = vec![Concession::Labels];

@@ -168,10 +168,12 @@ impl Engine {
                 match sight {
                     Sight::Silent { lasting, never: false, .. } if *lasting < rules.suspect_after => {
                         let epoch = Epoch(0);
-                        *sight = Sight::Alive { epoch, write_stale: None };
+                        *sight = Sight::Alive { epoch, write_stale: None, few_paths: None };
                     }
-                    Sight::Alive { write_stale, .. } => {
+                    Sight::Alive { write_stale, few_paths, .. } => {
                         *write_stale = write_stale.filter(|age| *age >= rules.write_stale_after);
+                        let wanted = u32::from(rules.paths_min.unwrap_or(1));
+                        *few_paths = few_paths.filter(|few| few.heard < wanted);
                     }
                     Sight::Silent { .. } | Sight::Gasped(_) => {}
                 }
@@ -263,7 +265,7 @@ pub(crate) mod tests {
         commit(&mut engine, Command::Arm { reason: "go".to_owned() });
         engine.handle(NOW, Input::Leader { leader: Some(ME) });
         commit(&mut engine, Command::TookOver { member: ME, boot: BootId(1) });
-        let alive = Sight::Alive { epoch: Epoch(1), write_stale: None };
+        let alive = Sight::Alive { epoch: Epoch(1), write_stale: None, few_paths: None };
         sees(&mut engine, NOW, 2, "n1", alive);
         let leader = engine.leads().unwrap();
         let (node, evidence) = ("n1".parse().unwrap(), crate::plan::Evidence::default());

@@ -1,7 +1,7 @@
 //! What this member sees: changes of the watch table and answers of kernels, folded into one sight a node.
 //! Never compares members and never decides.
 
-use crate::observation::{Kernel, LastGasp, SelfDoubt, Sight};
+use crate::observation::{FewPaths, Kernel, LastGasp, SelfDoubt, Sight};
 use crate::watch::Change;
 use crate::words::*;
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ pub(crate) struct Local {
 
 #[derive(Clone, Debug)]
 enum Last {
-    Alive { epoch: Epoch, write_stale: Option<Millis> },
+    Alive { epoch: Epoch, write_stale: Option<Millis>, few_paths: Option<FewPaths> },
     Silent { since: Mono, never: bool },
     Gasped(LastGasp),
 }
@@ -49,10 +49,17 @@ impl Local {
     /// Takes a change of the watch table. True if the node's kernel must be asked now.
     pub(crate) fn change(&mut self, change: &Change, has_probe: bool, now: Mono) -> bool {
         match (change, &mut self.last) {
-            (Change::Heard { epoch, .. }, last) => *last = Last::Alive { epoch: *epoch, write_stale: None },
+            (Change::Heard { epoch, .. }, last) => {
+                *last = Last::Alive { epoch: *epoch, write_stale: None, few_paths: None };
+            }
             (Change::WriteStale { age }, Last::Alive { write_stale, .. }) => *write_stale = Some(*age),
             (Change::WriteFresh, Last::Alive { write_stale, .. }) => *write_stale = None,
-            (Change::WriteStale { .. } | Change::WriteFresh, Last::Silent { .. } | Last::Gasped(_)) => {}
+            (Change::PathsFew(few), Last::Alive { few_paths, .. }) => *few_paths = Some(*few),
+            (Change::PathsEnough, Last::Alive { few_paths, .. }) => *few_paths = None,
+            (
+                Change::WriteStale { .. } | Change::WriteFresh | Change::PathsFew(_) | Change::PathsEnough,
+                Last::Silent { .. } | Last::Gasped(_),
+            ) => {}
             // After an orderly farewell, silence is what was announced.
             (Change::Silent { .. }, Last::Gasped(_)) => {}
             (Change::Silent { since }, last @ (Last::Alive { .. } | Last::Silent { .. })) => {
@@ -87,7 +94,9 @@ impl Local {
     /// What the other members are told of it.
     pub(crate) fn sight(&self, now: Mono) -> Sight {
         match &self.last {
-            Last::Alive { epoch, write_stale } => Sight::Alive { epoch: *epoch, write_stale: *write_stale },
+            Last::Alive { epoch, write_stale, few_paths } => {
+                Sight::Alive { epoch: *epoch, write_stale: *write_stale, few_paths: *few_paths }
+            }
             Last::Silent { since, never } => {
                 let lasting = coarse(now.since(*since));
                 Sight::Silent { lasting, never: *never, kernel: self.kernel }

@@ -11,9 +11,13 @@
 //! being heard is never displaced: another boot id is taken up only after the known life fell silent or said farewell,
 //! and a life that was displaced does not come back ([`LIVES_REMEMBERED`] of them are known). A recorded old heartbeat
 //! or a cloned disk can therefore not make a node flap between two lives.
+//!
+//! Paths. Which paths a node has is known only from what came by them in its present life: one that was never heard is
+//! not missed. They are counted in rounds as long as `suspect_after`, at the first heartbeat after a round's end, so a
+//! path that is cut is news after one round, or two.
 
-use crate::observation::{Heartbeat, LastGasp};
-use crate::policy::HEARTBEAT_INTERVAL;
+use crate::observation::{FewPaths, Heartbeat, LastGasp};
+use crate::policy::{HEARTBEAT_INTERVAL, HEARTBEAT_PATHS_MAX};
 use crate::words::{BootId, Epoch, Millis, Mono};
 
 /// How many displaced lives of a node are known not to come back. Fewer: a recording from an older life would be
@@ -40,6 +44,8 @@ pub struct Limits {
     pub suspect_after: Millis,
     /// Its disk is stale if the last acknowledged write is older than this. `Millis(u64::MAX)`: never.
     pub write_stale_after: Millis,
+    /// Paths on which it must be heard, as far as it has so many. At most [`HEARTBEAT_PATHS_MAX`]; 0 and 1: any path will do.
+    pub paths_min: u8,
 }
 
 /// What a node said last, and when it was heard.
@@ -55,7 +61,8 @@ pub struct Seen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// It is heard: for the first time, again after silence, in a new life, in a new epoch, or in spite of its
-    /// farewell. Says nothing of the disk: one that is stale is told anew with the next heartbeat.
+    /// farewell. Says nothing of the disk and of the paths: a disk that is stale is told anew with the next heartbeat,
+    /// a path that is missing after the next round.
     Heard {
         /// Which life.
         boot: BootId,
@@ -81,6 +88,10 @@ pub enum Change {
     },
     /// The disk is written again, or its writes are no longer watched.
     WriteFresh,
+    /// It is heard on fewer paths than it should be.
+    PathsFew(FewPaths),
+    /// It is heard on enough of them again.
+    PathsEnough,
 }
 
 /// What we know of a node, in the order in which it usually happens.
@@ -144,6 +155,13 @@ struct Record {
     phase: Phase,
     last_gasp: Option<LastGasp>,
     write_stale: bool,
+    paths_min: u8,
+    /// Paths by which something came, a bit each: in this life, and in this round.
+    paths_known: u8,
+    paths_heard: u8,
+    paths_few: bool,
+    /// When this round began.
+    round: Mono,
 }
 
 const VACANT: Record = Record {
@@ -160,6 +178,11 @@ const VACANT: Record = Record {
     phase: Phase::Vacant,
     last_gasp: None,
     write_stale: false,
+    paths_min: 0,
+    paths_known: 0,
+    paths_heard: 0,
+    paths_few: false,
+    round: Mono(0),
 };
 
 impl Record {
@@ -201,9 +224,27 @@ impl Record {
         self.phase = Phase::Alive;
         if !same_life || before.phase != Phase::Alive || before.epoch != beat.epoch {
             self.write_stale = false;
+            if !same_life {
+                self.paths_known = 0;
+            }
+            (self.paths_heard, self.paths_few, self.round) = (0, false, now);
             return Some(Change::Heard { boot: beat.boot, epoch: beat.epoch });
         }
-        self.judge_write(beat.write_age)
+        self.judge_write(beat.write_age).or_else(|| self.judge_paths(now))
+    }
+
+    /// Looks at the paths if a round is over, and begins the next.
+    fn judge_paths(&mut self, now: Mono) -> Option<Change> {
+        if now.since(self.round) < Millis(u64::from(self.suspect_after_ms)) {
+            return None;
+        }
+        let wanted = self.paths_known.count_ones().min(u32::from(self.paths_min));
+        let heard = std::mem::take(&mut self.paths_heard).count_ones();
+        self.round = now;
+        let few = heard < wanted;
+        let is_news = few != std::mem::replace(&mut self.paths_few, few);
+        let change = if few { Change::PathsFew(FewPaths { heard, wanted }) } else { Change::PathsEnough };
+        is_news.then_some(change)
     }
 
     /// A write age that is not told is not stale: an operator who takes the write probe out means it.
@@ -270,6 +311,7 @@ impl Watch {
         }
         record.suspect_after_ms = to_u32(limits.suspect_after);
         record.write_stale_after_ms = to_u32(limits.write_stale_after);
+        record.paths_min = limits.paths_min;
         if record.phase.is_timed() {
             // Looked at early, and at a step of its own: nodes enrolled together would otherwise be looked at
             // together for ever after (one tick of 5 ms at a million nodes).
@@ -310,6 +352,16 @@ impl Watch {
             self.file(slot.0, deadline);
         }
         change
+    }
+
+    /// The heartbeat that was taken last came by this path, by the first one as well as by others. A number that no path has
+    /// is none.
+    pub fn came_by(&mut self, slot: Slot, path: u8) {
+        let Some(record) = self.records.get_mut(slot.0 as usize) else { return };
+        if path < HEARTBEAT_PATHS_MAX {
+            record.paths_known |= 1 << path;
+            record.paths_heard |= 1 << path;
+        }
     }
 
     /// Appends the news of passed deadlines, in the order of slots. To be called after the heartbeats that have

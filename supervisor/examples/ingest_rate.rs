@@ -41,7 +41,7 @@ async fn measure(nodes: u64, seconds: u64) -> Result<(), Failure> {
     let (noticed, mut batches) = mpsc::channel(64);
     let running = tokio::spawn(ingest.run(obeyed, noticed));
     tokio::spawn(async move { while batches.recv().await.is_some() {} });
-    let limits = Limits { suspect_after: Millis::secs(2), write_stale_after: Millis::secs(30) };
+    let limits = Limits { suspect_after: Millis::secs(2), write_stale_after: Millis::secs(30), paths_min: 1 };
     for number in 0..nodes {
         let (node, key) = node(number)?;
         commands.send(Command::Enroll { node, key, limits }).await?;

@@ -46,9 +46,9 @@ enum Last {
 }
 
 impl Known {
-    /// Takes a change of the watch table; gives what is written down of it.
-    fn change(&mut self, now: Mono, change: Change) -> Sign {
-        match change {
+    /// Takes a change of the watch table; gives what is written down of it. Which paths a node is heard on is not.
+    fn change(&mut self, now: Mono, change: Change) -> Option<Sign> {
+        Some(match change {
             Change::Heard { epoch, .. } => {
                 (self.last, self.stale) = (Some(Last::Heard(epoch)), None);
                 Sign::Heard { epoch }
@@ -73,7 +73,8 @@ impl Known {
                 self.stale = None;
                 Sign::WriteFresh
             }
-        }
+            Change::PathsFew(_) | Change::PathsEnough => return None,
+        })
     }
 
     /// In each silence the first answers are news, even if they are the same as in the last one.
@@ -119,8 +120,9 @@ impl Recorder {
         }
         match input {
             Input::Changed { node, change } => {
-                let sign = self.known(node).change(now.mono, *change);
-                self.write(now, Fact::Node(node.clone(), sign));
+                if let Some(sign) = self.known(node).change(now.mono, *change) {
+                    self.write(now, Fact::Node(node.clone(), sign));
+                }
             }
             Input::Asked { node, answers } => {
                 if self.known(node).asked.replace(*answers) != Some(*answers) {

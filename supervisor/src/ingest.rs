@@ -6,8 +6,8 @@
 //! a counter and nothing else.
 //!
 //! Replay. A beat counts only if its sequence is above the newest of its life. The sequence is one for all paths, so
-//! the copy over the second path is the *same* sequence (a duplicate, as it should be) and everything older is a
-//! replay or was overtaken; neither says anything that a newer beat has not said better. What cannot be detected here:
+//! the copy over the second path is the *same* sequence (a duplicate, as it should be, which shows only that this path
+//! works) and everything older is a replay or was overtaken; neither says anything that a newer beat has not said better. What cannot be detected here:
 //! a member that has just started knows no sequences, so recordings can feign life to it, or the farewell of a node
 //! that it has not heard yet. A verdict needs a majority of the members.
 
@@ -426,7 +426,11 @@ impl Table {
         if let Some((_, newest)) = peer.newest.filter(|(boot, _)| *boot == beat.said.boot)
             && beat.sequence <= newest
         {
-            return count(if beat.sequence == newest { &counters.duplicate } else { &counters.replayed });
+            if beat.sequence < newest {
+                return count(&counters.replayed);
+            }
+            self.watch.came_by(slot, beat.path);
+            return count(&counters.duplicate);
         }
         peer.newest = Some((beat.said.boot, beat.sequence));
         count(&counters.accepted);
@@ -439,6 +443,7 @@ impl Table {
             self.noticed_at = now;
             self.news.push((peer.node.clone(), change));
         }
+        self.watch.came_by(slot, beat.path);
     }
 
     /// Proves an inventory and takes what it says, once, of the life that is being heard. A recording of an older life

@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn answers_keep_a_node_alive_and_silence_is_news_once() {
-        let limits = Limits { suspect_after: Millis(600), write_stale_after: Millis(600) };
+        let limits = Limits { suspect_after: Millis(600), write_stale_after: Millis(600), paths_min: 1 };
         let node: NodeId = "n1".parse().unwrap();
         let mut poll = Poll::new(Mono(0));
         poll.enroll(node.clone(), limits, Millis(200), Mono(0));

@@ -79,7 +79,7 @@ impl Bench {
 
     fn enroll(&mut self, at: u8, key_number: u8) {
         let name = NAMES[usize::from(at) % NAMES.len()];
-        let limits = Limits { suspect_after: Millis(2000), write_stale_after: Millis(9000) };
+        let limits = Limits { suspect_after: Millis(2000), write_stale_after: Millis(9000), paths_min: 2 };
         let node: NodeId = name.parse().expect("a name");
         self.table.obey(Command::Enroll { node, key: key(key_number % 4), limits }, self.now);
         self.keys.insert(NodeTag::of(name).0, key_number % 4);

@@ -162,8 +162,11 @@ impl Engine {
             }
             let Some((_, policy)) = self.state.policy_of_node(name) else { continue };
             let rules = &policy.policy.detection;
-            let limits =
-                Limits { suspect_after: rules.suspect_after, write_stale_after: rules.write_stale_after };
+            let limits = Limits {
+                suspect_after: rules.suspect_after,
+                write_stale_after: rules.write_stale_after,
+                paths_min: rules.paths_min.unwrap_or(1),
+            };
             let (key, pause) = (record.node.agent_key.clone(), rules.probe_pause());
             wanted.insert(name.clone(), Watched { limits, key, pause });
         }

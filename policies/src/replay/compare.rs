@@ -106,6 +106,12 @@ fn notes(trial: &Trial, current: &Policy, track: &Track, candidate: &Played) -> 
         let limit = old.write_stale_after;
         notes.push(format!("writes that were late by less than {limit} are not in the record"));
     }
+    if new.paths_min.is_some() || old.paths_min.is_some() {
+        notes.push(
+            "detection.paths_min is not looked at: which path a heartbeat took is not in the record"
+                .to_owned(),
+        );
+    }
     if trial.candidate.acting != Acting::default() || current.acting != Acting::default() {
         notes.push("acting.mode is not looked at: both are played as if they acted by themselves".to_owned());
     }

@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
-const LIMITS: Limits = Limits { suspect_after: Millis(500), write_stale_after: Millis(1000) };
+const LIMITS: Limits = Limits { suspect_after: Millis(500), write_stale_after: Millis(1000), paths_min: 2 };
 const NODE: Slot = Slot(3);
 
 fn alive(boot: u64) -> Heartbeat {
@@ -122,6 +122,36 @@ fn a_stuck_disk_is_news_when_it_gets_stale_and_when_it_is_written_again() {
     assert_eq!(tick(&mut watch, 600), vec![(NODE, Change::Silent { since: Mono(7) })]);
     assert_eq!(watch.beat(NODE, Mono(601), &written(Some(Millis(2600)))), heard(7));
     assert_eq!(watch.beat(NODE, Mono(602), &written(Some(Millis(2601)))), stale(2601), "told anew");
+}
+
+#[test]
+fn a_path_that_was_heard_is_missed_after_a_round_and_one_that_never_was_is_not() {
+    let mut watch = enrolled();
+    assert_eq!(watch.beat(NODE, Mono(0), &alive(7)), heard(7));
+    let came = |watch: &mut Watch, now: u64, life: u64, paths: &[u8]| {
+        let change = watch.beat(NODE, Mono(now), &alive(life));
+        paths.iter().for_each(|path| watch.came_by(NODE, *path));
+        change
+    };
+    let few = Some(Change::PathsFew(FewPaths { heard: 1, wanted: 2 }));
+    for now in (250..=2000).step_by(250) {
+        assert_eq!(came(&mut watch, now, 7, &[0]), None, "it has only one path, as far as anybody knows");
+    }
+    assert_eq!(came(&mut watch, 2250, 7, &[0, 1, 200]), None, "a number that no path has is none");
+    assert_eq!(came(&mut watch, 2500, 7, &[0]), None, "it was heard on both in this round");
+    assert_eq!(came(&mut watch, 3000, 7, &[0]), few);
+    assert_eq!(came(&mut watch, 3250, 7, &[1]), None, "told once");
+    assert_eq!(came(&mut watch, 3500, 7, &[0]), Some(Change::PathsEnough), "both in one round");
+    assert_eq!(came(&mut watch, 4000, 7, &[0]), few);
+    assert_eq!(tick(&mut watch, 9000).len(), 1);
+    assert_eq!(came(&mut watch, 9100, 7, &[0]), heard(7), "the same life after a silence");
+    assert_eq!(came(&mut watch, 9600, 7, &[0]), few, "told anew");
+    watch.enroll(NODE, Limits { paths_min: 1, ..LIMITS }, Mono(9700));
+    assert_eq!(came(&mut watch, 10_100, 7, &[0]), Some(Change::PathsEnough), "one is enough now");
+    watch.enroll(NODE, LIMITS, Mono(10_100));
+    assert_eq!(tick(&mut watch, 20_000).len(), 1);
+    assert_eq!(came(&mut watch, 20_100, 8, &[0]), heard(8), "another life may have other paths");
+    assert_eq!(came(&mut watch, 20_600, 8, &[0]), None);
 }
 
 /// What one node is in the model.
@@ -250,6 +280,7 @@ fn acts() -> impl Strategy<Value = Act> {
     let limits = (0..9000u64, 0..3000u64).prop_map(|(suspect, stale)| Limits {
         suspect_after: Millis(suspect),
         write_stale_after: Millis(stale),
+        paths_min: 1,
     });
     // Steps of one tick, and leaps beyond a whole turn of the wheel (5120 ms).
     let spans = prop_oneof![8 => 0..30u64, 3 => 30..900u64, 1 => 900..12_000u64];
@@ -300,7 +331,7 @@ proptest! {
 #[test]
 fn a_gap_is_told_if_it_is_longer_than_two_intervals_and_no_news() {
     let mut watch = Watch::new(Mono(0));
-    let limits = Limits { suspect_after: Millis(2000), write_stale_after: Millis(u64::MAX) };
+    let limits = Limits { suspect_after: Millis(2000), write_stale_after: Millis(u64::MAX), paths_min: 1 };
     watch.enroll(Slot(0), limits, Mono(0));
     let beat = Heartbeat { boot: BootId(1), epoch: Epoch(1), write_age: None, last_gasp: None };
     assert_eq!(watch.gap(Slot(0), Mono(1900)), None, "not heard yet");

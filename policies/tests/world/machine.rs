@@ -43,6 +43,8 @@ pub(super) struct Machine {
     /// Counts its starts: also its boot id.
     pub(super) starts: u64,
     pub(super) disk_stalled: Option<u64>,
+    /// The numbers of the paths that its heartbeats take.
+    pub(super) paths: Vec<u8>,
     pub(super) gasp: Option<LastGasp>,
     pub(super) beaten: u64,
 }
@@ -61,6 +63,7 @@ impl Machine {
             epoch,
             starts: 1,
             disk_stalled: None,
+            paths: vec![0, 1],
             gasp: None,
             beaten: 0,
         }

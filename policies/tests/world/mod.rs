@@ -242,12 +242,15 @@ impl World {
 
     /// Every member that is not cut off hears the node.
     fn beat(&mut self, node: &NodeId, beat: &Heartbeat) {
+        let paths = self.machines.get(node).map_or(vec![], |machine| machine.paths.clone());
         for id in self.up() {
             let now = self.clock(id);
             let Some(member) = self.members.get_mut(&id) else { continue };
             let slot = member.slots.iter().position(|other| other == node);
             let Some(slot) = slot.filter(|_| !member.cut_off.contains(node)).map(slot_of) else { continue };
-            if let Some(change) = member.watch.beat(slot, now.mono, beat) {
+            let change = member.watch.beat(slot, now.mono, beat);
+            paths.iter().for_each(|path| member.watch.came_by(slot, *path));
+            if let Some(change) = change {
                 self.changed(id, slot, change);
             }
         }

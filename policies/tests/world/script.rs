@@ -543,6 +543,8 @@ fn machine(world: &mut World, node: &NodeId, what: &[&str]) -> Result<(), String
         }
         ["disk", "stalls"] => machine.disk_stalled = Some(now),
         ["disk", "recovers"] => machine.disk_stalled = None,
+        ["second", "path", "is", "cut"] => machine.paths = vec![0],
+        ["second", "path", "works"] => machine.paths = vec![0, 1],
         ["bmc", "dies"] => machine.bmc = Bmc::Dead,
         ["bmc", "recovers"] => machine.bmc = Bmc::Honest,
         ["bmc", "lies"] => machine.bmc = Bmc::Lies,

@@ -10,7 +10,8 @@ use std::time::Instant;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 /// So long that silence plays no part in a test.
-const PATIENT: Limits = Limits { suspect_after: Millis(3_600_000), write_stale_after: Millis(u64::MAX) };
+const PATIENT: Limits =
+    Limits { suspect_after: Millis(3_600_000), write_stale_after: Millis(u64::MAX), paths_min: 1 };
 
 fn node(name: &str) -> NodeId {
     name.parse().unwrap()
@@ -123,6 +124,27 @@ async fn each_bad_datagram_moves_its_counter_and_nothing_else() {
 
 fn good_said() -> Heartbeat {
     beat("n1", 7, 1).said
+}
+
+#[test]
+fn a_copy_over_another_path_shows_that_this_path_works() {
+    let mut table = Table::new(Mono(0), Arc::default());
+    let limits = Limits { suspect_after: Millis(500), paths_min: 2, ..PATIENT };
+    table.obey(Command::Enroll { node: node("n1"), key: key(1), limits }, Mono(0));
+    let mut hear = |now: u64, paths: std::ops::Range<u8>| {
+        for path in paths {
+            table.datagram(&encode(&Beat { path, ..beat("n1", 7, now) }, &key(1)), Mono(now));
+        }
+        table.take_news().map(|batch| batch.changes).unwrap_or_default()
+    };
+    assert_eq!(hear(1000, 0..2), [heard("n1", 7)]);
+    assert_eq!(hear(1500, 0..2), []);
+    assert_eq!(hear(1750, 0..1), []);
+    assert_eq!(hear(2000, 0..1), [], "the second path was heard at the beginning of this round");
+    let few = Change::PathsFew(policies::FewPaths { heard: 1, wanted: 2 });
+    assert_eq!(hear(2500, 0..1), [(node("n1"), few)]);
+    assert_eq!(hear(2600, 0..2), []);
+    assert_eq!(hear(3000, 0..2), [(node("n1"), Change::PathsEnough)]);
 }
 
 #[tokio::test]

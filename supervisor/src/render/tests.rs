@@ -129,7 +129,7 @@ pub(crate) fn mid_failover() -> Story {
 
 fn view(plan: PlanId) -> View {
     let silent = Sight::Silent { lasting: Millis(35_000), never: false, kernel: Kernel::Mute };
-    let alive = Sight::Alive { epoch: Epoch(0), write_stale: None };
+    let alive = Sight::Alive { epoch: Epoch(0), write_stale: None, few_paths: None };
     let see = |sight: &Sight| [(MemberId(1), sight.clone()), (MemberId(2), sight.clone())].into();
     let node = |sight, power| NodeView { sights: see(sight), power, waiting: vec![] };
     let off = Some((Some(Power::Off), Millis(1200)));
@@ -237,7 +237,7 @@ fn what_stands_ready() {
     story.state.nodes.get_mut(&name("n3")).unwrap().strikes = vec![Wall(BEGIN)];
     let n4 = story.state.nodes.get_mut(&name("n4")).unwrap();
     n4.takeover = Some(LastTakeover { start: Start::Kexec, took: Millis(4_300) });
-    let hot = Sight::Alive { epoch: Epoch::STANDBY, write_stale: None };
+    let hot = Sight::Alive { epoch: Epoch::STANDBY, write_stale: None, few_paths: None };
     story.view.nodes.insert(
         name("n4"),
         NodeView {
