@@ -16,7 +16,7 @@ TARGET ?=
 SEEDS ?= 200
 LIVENESS_SEEDS ?= 50
 
-.PHONY: help demo bench build test smoke test-chaos test-planted tools fmt-check clippy unit fix fuzz fuzz-keep agent-static
+.PHONY: help demo bench build test smoke test-chaos test-planted lab lab-demo lab-test lab-down tools fmt-check clippy unit fix fuzz fuzz-keep agent-static
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,18 @@ test: tools fmt-check clippy unit smoke ## Format, lints, all tests; installs op
 test-chaos: build ## Break the real programs (root; otherwise SKIPPED): 20 scenarios; SOAK=1h: by chance, as long (SEED=n)
 	@.ci/chaos-tools
 	@target/release/field $(if $(SEED),--seed $(SEED)) $(if $(SOAK),soak $(SOAK),run --all)
+
+lab: tools build ## Real machines to play with (root): QEMU, ipmi_sim, tgt, Open vSwitch, until Ctrl-C or `make lab-down`
+	@target/release/lab up
+
+lab-demo: tools build ## One failover of a real machine, and what `hactl failover show` says of it (root)
+	@target/release/lab demo
+
+lab-test: tools build ## Let everything go wrong with real machines (root): TRIALS="hang thaw", default: all
+	@target/release/lab test $(if $(TRIALS),$(TRIALS),--all)
+
+lab-down: ## End the lab that is up
+	@target/release/lab down
 
 test-planted: ## Break a copy of the product in known ways, one at a time: the simulator must find each
 	$(CARGO) chaos planted

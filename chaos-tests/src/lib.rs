@@ -11,6 +11,7 @@ pub mod checkers;
 pub mod demo;
 pub mod field;
 pub mod fuzzing;
+pub mod lab;
 #[cfg(feature = "sim")]
 pub mod planted;
 pub mod rack;

@@ -16,11 +16,12 @@ mod rack_support;
 
 use axum::Router;
 use axum::routing::get;
+use chaos_tests::lab::guest::Guest;
 use chaos_tests::rack::{Binaries, Description, Fault, MoodChange, Rack, RackSpec};
 use policies::{Boot, Documents, Millis, NodeId, ProviderKind};
 use rack_support::{node, programs, rack_binary};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use supervisor::client::Client;
@@ -38,16 +39,15 @@ fn a_hot_spare_goes_on_into_the_instance_and_a_cold_one_starts() {
         return;
     }
     programs::build();
-    let guest = Command::new("lab/guest/build").arg(guest()).current_dir(env!("CARGO_MANIFEST_DIR")).status();
-    assert!(guest.unwrap().success(), "the guest is made of Debian's packages");
+    guest();
     let mut inside = Command::new("unshare");
     inside.args(["--map-root-user", "--net"]).arg(std::env::current_exe().unwrap()).arg("--nocapture");
     let said = programs::run(inside.env(INSIDE, "1")).unwrap();
     eprintln!("{said}");
 }
 
-fn guest() -> PathBuf {
-    rack_binary().ancestors().nth(2).unwrap().join("guest")
+fn guest() -> Guest {
+    Guest::build(&rack_binary().ancestors().nth(2).unwrap().join("guest")).unwrap()
 }
 
 async fn story() {
@@ -164,9 +164,10 @@ fn documents(description: &Description) -> Documents {
 
 /// Serves the kernel, the common RAM disk, and each spare's own with its agent and its key.
 async fn serve_files(description: &Description, dir: &Path) {
-    let mut router = Router::new();
+    let (mut router, guest) = (Router::new(), guest());
+    let agent = rack_binary().with_file_name("ha-agent");
     for file in ["vmlinuz", "base.cpio"] {
-        let bytes = axum::body::Bytes::from(std::fs::read(guest().join(file)).unwrap());
+        let bytes = axum::body::Bytes::from(guest.read(file).unwrap());
         router = router.route(&format!("/{file}"), get(async move || bytes));
     }
     for machine in description.machines.iter().skip(1) {
@@ -175,35 +176,13 @@ async fn serve_files(description: &Description, dir: &Path) {
             "node = \"{node}\"\nkey = \"{key}\"\nepoch_file = \"/run/epoch\"\ninventory = false\n\
              boot_services = [\"http://10.0.2.2:7480\"]\n[[paths]]\nname = \"a\"\nmembers = [\"10.0.2.2:7301\"]\n"
         );
-        let bytes = axum::body::Bytes::from(own_disk(&dir.join(format!("{node}-disk")), &config));
+        let disk =
+            guest.own_disk(&dir.join(format!("{node}-disk")), &agent, &[("/etc/ha-agent.toml", &config)]);
+        let bytes = axum::body::Bytes::from(disk.unwrap());
         router = router.route(&format!("/{node}.cpio"), get(async move || bytes));
     }
     let listener = tokio::net::TcpListener::bind("0.0.0.0:7500").await.unwrap();
     tokio::spawn(async move { axum::serve(listener, router).await });
-}
-
-/// A RAM disk with the agent, the libraries that it is linked with, and its configuration.
-fn own_disk(tree: &Path, config: &str) -> Vec<u8> {
-    let agent = rack_binary().with_file_name("ha-agent");
-    let libraries = programs::run(Command::new("ldd").arg(&agent)).unwrap();
-    let put = |from: &Path, to: &str| {
-        let to = tree.join(to.trim_start_matches('/'));
-        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        std::fs::copy(from, to).unwrap();
-    };
-    put(&agent, "/bin/ha-agent");
-    // What debuggers need is most of it, and every byte is fetched and hashed by an emulated processor.
-    programs::run(Command::new("strip").arg(tree.join("bin/ha-agent"))).unwrap();
-    for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
-        put(Path::new(library), library);
-    }
-    std::fs::create_dir_all(tree.join("etc")).unwrap();
-    std::fs::write(tree.join("etc/ha-agent.toml"), config).unwrap();
-    let mut pack = Command::new("sh");
-    pack.args(["-c", "find . | \"$0\" cpio -o -H newc"]).arg(guest().join("busybox")).current_dir(tree);
-    let packed = pack.output().unwrap();
-    assert!(packed.status.success() && !packed.stdout.is_empty());
-    packed.stdout
 }
 
 /// One real member; killed when it is dropped.

@@ -147,7 +147,7 @@ async fn exchange(address: &str) -> io::Result<()> {
         IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8),
         IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 128),
     };
-    let socket = Socket::new(domain, Type::DGRAM, Some(protocol))?;
+    let socket = Socket::new(domain, Type::DGRAM, Some(protocol)).map_err(with_remedy)?;
     socket.set_nonblocking(true)?;
     let socket = UdpSocket::from_std(socket.into())?;
     socket.connect(SocketAddr::new(to.ip(), 0)).await?;
@@ -160,6 +160,15 @@ async fn exchange(address: &str) -> io::Result<()> {
             return Ok(());
         }
     }
+}
+
+/// Which groups may send echoes is a setting of the kernel (icmp(7)), and some systems begin with none.
+fn with_remedy(error: io::Error) -> io::Error {
+    if error.kind() != ErrorKind::PermissionDenied {
+        return error;
+    }
+    let text = format!("{error}; allow it: sysctl -w net.ipv4.ping_group_range='0 2147483647'");
+    io::Error::new(ErrorKind::PermissionDenied, text)
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// Makes a cluster in `dir` and waits until all its members vote.
-    pub(super) async fn start(
+    pub(crate) async fn start(
         home: &Home,
         dir: &Path,
         starter: &Starter,
@@ -166,7 +166,7 @@ impl Cluster {
     }
 
     /// Makes sure that all members still run.
-    pub(super) fn check(&mut self) -> Result<(), DemoError> {
+    pub(crate) fn check(&mut self) -> Result<(), DemoError> {
         self.members.values_mut().try_for_each(Process::check)
     }
 
@@ -220,7 +220,7 @@ impl Cluster {
     }
 
     /// Its processes, to be ended.
-    pub(super) fn into_processes(self) -> impl Iterator<Item = Process> {
+    pub(crate) fn into_processes(self) -> impl Iterator<Item = Process> {
         self.members.into_values()
     }
 }

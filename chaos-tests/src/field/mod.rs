@@ -27,7 +27,7 @@ mod faultfs;
 mod gather;
 mod kills;
 mod logs;
-mod net;
+pub(crate) mod net;
 mod nodes;
 mod notes;
 mod partitions;

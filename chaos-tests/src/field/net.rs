@@ -167,7 +167,7 @@ fn nft(host: Host, rules: &str) -> Result<(), DemoError> {
 }
 
 /// Runs a program that must succeed.
-pub(super) fn run(command: &mut Command, input: Option<&str>) -> Result<(), DemoError> {
+pub(crate) fn run(command: &mut Command, input: Option<&str>) -> Result<(), DemoError> {
     let typed = format!("{command:?}").replace('"', "");
     let doing = || system(format!("run {typed}"));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -297,7 +297,12 @@ async fn command_chassis(
     Path(node): Path<NodeId>,
     Json(command): Json<ChassisCommand>,
 ) -> Result<Json<()>, ApiError> {
+    let supplied = api.site.world.cables(&node).is_some_and(|cables| cables.supply);
     let chassis = api.chassis(node)?;
+    // The BMC's last words, before it lost its supply with the machine.
+    if !supplied {
+        return Ok(Json(()));
+    }
     chassis.control(command.into()).map_err(|refused| ApiError::Refused(refused.to_string()))?;
     Ok(Json(()))
 }

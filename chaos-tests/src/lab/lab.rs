@@ -1,0 +1,400 @@
+//! One lab: everything put together and started, what can be done to it, and what is waited for.
+//!
+//! Why it exists: a trial reads as what happens. What it never does: wait for a fixed time without looking, or judge.
+
+use super::client::{Served, ask};
+use super::fabric::{Card, Fabric};
+use super::guest::{self, Files, Guest};
+use super::ledger::{self, Entry};
+use super::storage::Storage;
+use super::{INSTANCES, MACHINES, VLAN_TENANT, at, documents};
+use crate::demo::cluster::Cluster;
+use crate::demo::error::system;
+use crate::demo::ground::Seat;
+use crate::demo::history::History;
+use crate::demo::process::{Process, Starter, answer};
+use crate::demo::wait::{Look, until};
+use crate::demo::{DemoError, Home};
+use crate::rack::{Binaries, BmcKind, Description, Fault, MoodChange, Rack, RackSpec};
+use policies::{Epoch, MemberId, NodeId, NodeState, Verdict, causes};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use supervisor::api::answers::{FailoverLine, InstanceDetail, NodeDetail, NodeLine, Status};
+use tokio::time::Instant;
+
+/// How long anything is waited for. Far more than it takes: two machines that start at once on a busy computer take a minute.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// How long everything may take to end when it is asked to; then it is killed.
+const END_MAX: Duration = Duration::from_secs(10);
+/// Counts of the new node that are awaited after the first: a second writer would be seen among them.
+pub(super) const COUNTS_AFTER_MIN: u64 = 20;
+
+/// A lab that is up. Dropping it kills everything that it started.
+pub struct Lab {
+    dir: PathBuf,
+    pub(super) cluster: Cluster,
+    pub(super) rack: Rack,
+    pub(super) fabric: Fabric,
+    pub(super) storage: Storage,
+    pub(super) history: History,
+    _files: Files,
+}
+
+impl Lab {
+    /// Builds it; returns when both instances serve and the cluster is armed. Has to be called inside a [`super::Namespace`].
+    ///
+    /// # Errors
+    /// [`DemoError`] with what did not come, or did not start.
+    pub async fn build(home: &Home, tell: &dyn Fn(&str)) -> Result<Lab, DemoError> {
+        let ha_storage = home.program("ha-storage");
+        if !ha_storage.exists() {
+            return Err(DemoError::NotBuilt(ha_storage));
+        }
+        tell("the guests' system, from Debian's packages");
+        let target = home.dir().parent().unwrap_or(home.dir());
+        let guest = Guest::build(&target.join("guest"))?;
+        tell("Open vSwitch, tgt");
+        let starter = Starter::new(home.program("rack"))?;
+        let mut fabric = Fabric::start(&starter, &home.room("fabric")?).await?;
+        let storage = Storage::start(&starter, &home.room("storage")?, &ha_storage).await?;
+        tell("three members");
+        let dir = home.room("members")?;
+        let cluster = Cluster::start(home, &dir, &starter, seats(), Box::new(serve_boot)).await?;
+        let history = History::follow(cluster.clients()?);
+        tell("four machines with their BMCs");
+        let rack_dir = home.room("rack")?;
+        let description = describe(&rack_dir)?;
+        let machines = description.machines.clone();
+        let binaries = Binaries { rack: home.program("rack"), agent: None };
+        let rack = Rack::start(description, &rack_dir, binaries).await;
+        let rack = rack.map_err(|error| DemoError::Unexpected(causes(&error)))?;
+        let inventory = documents::inventory(&machines, &storage.ca, &storage.token);
+        introduce(&cluster, &home.dir().join("inventory.toml"), &inventory).await?;
+        let first_script = first_script(&cluster).await?;
+        let disks = home.room("disks")?;
+        let agent = home.program("ha-agent");
+        let files = Files::serve(&guest, &machines, &agent, &disks, first_script).await?;
+        fabric.serve_dhcp(&starter, &guest.busybox(), &Files::url("start")).await?;
+        let lab = Lab { dir: home.dir().to_owned(), cluster, rack, fabric, storage, history, _files: files };
+        tell("web-1 on node-1, web-2 on node-2: they start from the network");
+        lab.begin().await?;
+        Ok(lab)
+    }
+
+    /// Places the instances, as somebody did by hand before there was a supervisor, and arms it once they are seen.
+    async fn begin(&self) -> Result<(), DemoError> {
+        for number in 1..=INSTANCES {
+            self.storage.give(number, number).await?;
+            self.fabric.open(&Card::Tenant.port(number), VLAN_TENANT).await?;
+            self.fault(number, Fault::PowerOn).await?;
+        }
+        for number in 1..=INSTANCES {
+            self.served(number, |_| true).await?;
+        }
+        self.await_health().await?;
+        self.cluster.hactl(["arm", "--reason", "the lab is up"]).await.map(drop)
+    }
+
+    // --- what is done ---
+
+    pub(super) async fn fault(&self, machine: u8, fault: Fault) -> Result<(), DemoError> {
+        match self.rack.fault(&node(machine)?, fault).await {
+            true => Ok(()),
+            false => Err(DemoError::Unexpected(format!("the rack has no machine {machine}"))),
+        }
+    }
+
+    pub(super) async fn mood(&self, machine: u8, mood: MoodChange) -> Result<(), DemoError> {
+        self.fault(machine, Fault::BmcMood { mood }).await
+    }
+
+    /// Gives a machine a diagnostic interrupt through its emulator's monitor: its kernel panics.
+    pub(super) async fn panic(&self, machine: u8) -> Result<(), DemoError> {
+        let monitor = guest::monitor(machine, &rack_dir(&self.dir));
+        super::qmp::run(&monitor, "inject-nmi").await.map_err(system(format!("interrupt node-{machine}")))
+    }
+
+    /// Makes everything whole again: cables, BMCs, and nodes that were fenced become spares. As an operator would, who sees
+    /// to it that they are off.
+    pub(super) async fn repair(&self) -> Result<(), DemoError> {
+        for number in 1..=MACHINES {
+            for card in Card::ALL {
+                Fabric::plug(number, card, true)?;
+            }
+            self.fault(number, Fault::Heal).await?;
+        }
+        for line in self.nodes().await? {
+            if let NodeState::Quarantined { .. } = line.state {
+                self.rack.fault(&line.name, Fault::PowerOff).await;
+                let name = line.name.to_string();
+                self.cluster.hactl(["node", "release", &name, "--reason", "repaired"]).await?;
+            }
+        }
+        self.look("every node to be whole again", async || {
+            let nodes = self.nodes().await?;
+            let is_off = |line: &&NodeLine| line.power.as_deref() == Some("off");
+            let spares = nodes.iter().filter(|line| line.state == NodeState::Spare).filter(is_off);
+            Ok(match spares.count() {
+                spares if spares == usize::from(MACHINES - INSTANCES) => Look::There(()),
+                _ => Look::NotYet(told(&nodes)),
+            })
+        })
+        .await?;
+        self.await_health().await
+    }
+
+    // --- what is seen ---
+
+    pub(super) async fn leader(&self) -> Result<MemberId, DemoError> {
+        self.look("a leader", async || {
+            let status = self.cluster.get::<Status>("ask for the status", "/v1/status").await;
+            Ok(match status {
+                Ok(status) => Look::There(status.answered_by),
+                Err(error) => Look::NotYet(causes(&error)),
+            })
+        })
+        .await
+    }
+
+    pub(super) async fn nodes(&self) -> Result<Vec<NodeLine>, DemoError> {
+        self.cluster.get("ask for the nodes", "/v1/nodes").await
+    }
+
+    pub(super) async fn node(&self, machine: u8) -> Result<NodeDetail, DemoError> {
+        self.cluster.get("ask for a node", &format!("/v1/nodes/node-{machine}")).await
+    }
+
+    /// Where an instance is, by the cluster.
+    pub(super) async fn placed(&self, instance: u8) -> Result<(u8, Epoch), DemoError> {
+        let path = format!("/v1/instances/web-{instance}");
+        let detail: InstanceDetail = self.cluster.get("ask for an instance", &path).await?;
+        let number = detail.record.node.as_str().rsplit('-').next().and_then(|number| number.parse().ok());
+        let number =
+            number.ok_or_else(|| DemoError::Unexpected(format!("{} has no number", detail.record.node)))?;
+        Ok((number, detail.record.epoch))
+    }
+
+    pub(super) async fn failovers(&self) -> Result<Vec<FailoverLine>, DemoError> {
+        self.cluster.get("ask for the failovers", "/v1/failovers").await
+    }
+
+    /// What stands on an instance's volume.
+    pub(super) fn ledger(&self, instance: u8) -> Result<Vec<Entry>, DemoError> {
+        ledger::entries(&self.storage.read(instance)?)
+            .map_err(|why| DemoError::Unexpected(format!("the volume of web-{instance}: {why}")))
+    }
+
+    /// Waits until an instance serves and says what is wished for.
+    pub(super) async fn served(
+        &self,
+        instance: u8,
+        wished: impl Fn(&Served) -> bool,
+    ) -> Result<Served, DemoError> {
+        self.look(&format!("web-{instance} to serve"), async || {
+            Ok(match ask(instance).await {
+                Ok(served) if wished(&served) => Look::There(served),
+                Ok(served) => Look::NotYet(format!("{served:?}; {}", self.describe().await)),
+                Err(why) => Look::NotYet(format!("{why}; {}", self.describe().await)),
+            })
+        })
+        .await
+    }
+
+    /// Waits until an event says this of what has happened since `after` events.
+    pub(super) async fn told(&self, after: usize, text: &str) -> Result<(), DemoError> {
+        let events = self.history.subscribe();
+        self.look(&format!("the event {text:?}"), async || {
+            match events.borrow().iter().skip(after).any(|event| event.text.contains(text)) {
+                true => Ok(Look::There(())),
+                false => Ok(Look::NotYet("no such event".to_owned())),
+            }
+        })
+        .await
+    }
+
+    /// Events so far.
+    pub(super) fn events(&self) -> usize {
+        self.history.subscribe().borrow().len()
+    }
+
+    /// Waits until no failover is under way.
+    pub(super) async fn calm(&self) -> Result<(), DemoError> {
+        self.look("the end of every failover", async || {
+            let lines = match self.failovers().await {
+                Ok(lines) => lines,
+                Err(error) => return Ok(Look::NotYet(causes(&error))),
+            };
+            Ok(match lines.iter().all(|line| line.phase.is_over()) {
+                true => Look::There(()),
+                false => Look::NotYet(self.describe().await),
+            })
+        })
+        .await
+    }
+
+    async fn await_health(&self) -> Result<(), DemoError> {
+        self.look("both instances to be healthy", async || {
+            let nodes = match self.nodes().await {
+                Ok(nodes) => nodes,
+                Err(error) => return Ok(Look::NotYet(causes(&error))),
+            };
+            let healthy = nodes.iter().filter(|line| {
+                matches!(line.state, NodeState::Active { .. }) && line.verdict == Verdict::Healthy
+            });
+            Ok(match healthy.count() == usize::from(INSTANCES) {
+                true => Look::There(()),
+                false => Look::NotYet(told(&nodes)),
+            })
+        })
+        .await
+    }
+
+    /// What is under way and what it waits for, for messages.
+    async fn describe(&self) -> String {
+        match self.failovers().await {
+            Ok(lines) => {
+                let running = lines.iter().filter(|line| !line.phase.is_over());
+                let line = |line: &FailoverLine| {
+                    let why: Vec<String> = line.stuck.iter().chain(&line.waiting).cloned().collect();
+                    format!("failover {} is {}: {}", line.id, line.phase, why.join("; "))
+                };
+                running.map(line).collect::<Vec<_>>().join(", ")
+            }
+            Err(error) => causes(&error),
+        }
+    }
+
+    pub(super) async fn look<T>(
+        &self,
+        what: &str,
+        look: impl AsyncFnMut() -> Result<Look<T>, DemoError>,
+    ) -> Result<T, DemoError> {
+        let log = self.cluster.newest_log(MemberId(1));
+        until(what, PATIENCE, &log, look).await
+    }
+
+    /// Makes sure that everything still runs that should.
+    pub(super) fn check(&mut self) -> Result<(), DemoError> {
+        self.fabric.check()?;
+        self.storage.check()?;
+        self.cluster.check()
+    }
+
+    /// The file that tells `hactl` where the cluster is.
+    pub fn context(&self) -> &Path {
+        self.cluster.context()
+    }
+
+    /// Ends everything, in order.
+    ///
+    /// # Errors
+    /// If something cannot be ended.
+    pub async fn end(self) -> Result<(), DemoError> {
+        drop(self.history);
+        self.rack.stop().await;
+        let processes: Vec<Process> = self
+            .cluster
+            .into_processes()
+            .chain(self.storage.into_processes())
+            .chain(self.fabric.into_processes())
+            .collect();
+        processes.iter().for_each(Process::ask_to_end);
+        let deadline = Instant::now() + END_MAX;
+        for process in processes {
+            process.ended(deadline).await?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn node(machine: u8) -> Result<NodeId, DemoError> {
+    format!("node-{machine}").parse().map_err(DemoError::Name)
+}
+
+fn told(nodes: &[NodeLine]) -> String {
+    let line = |line: &NodeLine| format!("{} {} {}", line.name, line.state, line.verdict);
+    nodes.iter().map(line).collect::<Vec<_>>().join(", ")
+}
+
+fn rack_dir(home: &Path) -> PathBuf {
+    home.join("rack")
+}
+
+fn seats() -> std::collections::BTreeMap<MemberId, Seat> {
+    let seat = |number: u8| {
+        let oob = |port| SocketAddr::from((at::member_oob(number), port));
+        let heartbeat = SocketAddr::from((at::member_infra(number), 7300));
+        (MemberId(u64::from(number)), Seat::new(oob(7100), oob(7200), heartbeat))
+    };
+    (1..=3).map(seat).collect()
+}
+
+/// Lets each member serve what machines start with.
+fn serve_boot(members: &Path) -> Result<(), DemoError> {
+    for number in 1..=3 {
+        let file = members.join(format!("m{number}")).join("config.toml");
+        let doing = || system(format!("let member {number} serve machines, in {}", file.display()));
+        let text = std::fs::read_to_string(&file).map_err(doing())?;
+        let listen = format!("[member]\nboot_listen = \"{}:{}\"\n", at::member_infra(number), at::BOOT);
+        std::fs::write(&file, text.replacen("[member]\n", &listen, 1)).map_err(doing())?;
+    }
+    Ok(())
+}
+
+/// Machines with BMCs of OpenIPMI's, all off.
+fn describe(dir: &Path) -> Result<Description, DemoError> {
+    let policy = "quick".parse().map_err(DemoError::Name)?;
+    let spec = RackSpec {
+        machines: usize::from(MACHINES),
+        spares: usize::from(MACHINES),
+        address: at::SWITCH.into(),
+        bmc: BmcKind::IpmiSim,
+        suite: 3,
+        ..RackSpec::new(policy, vec![])
+    };
+    let mut description = Description::draw(&spec).map_err(DemoError::Description)?;
+    for (number, machine) in (1..=MACHINES).zip(&mut description.machines) {
+        machine.bmc = at::bmc(number);
+        machine.initiator = at::initiator(number);
+        machine.emulator = guest::emulator(number, dir);
+    }
+    // `ipmi_sim` finds the rack by its file.
+    description.write(dir).map_err(DemoError::Description)?;
+    Ok(description)
+}
+
+/// Tells the cluster what there is. The limits are those of a computer on which four machines are emulated, and a brake that
+/// holds after the third failover in ten minutes would end every test.
+async fn introduce(cluster: &Cluster, file: &Path, inventory: &str) -> Result<(), DemoError> {
+    std::fs::write(file, inventory).map_err(system(format!("write {}", file.display())))?;
+    cluster.hactl(["apply", "-f", &file.to_string_lossy()]).await?;
+    let limits = [
+        "policy",
+        "set",
+        "quick",
+        "detection.suspect_after=2s",
+        "fencing.power_effect_max=5s",
+        "takeover.start_deadline=5m",
+        "brakes.fences_per_10min_max=1000",
+        "brakes.hold_above_failed=1000",
+        "brakes.hold_above_failed_per_domain=1000",
+        "--reason",
+        "a laboratory on one computer",
+    ];
+    cluster.hactl(limits).await.map(drop)
+}
+
+/// What machines start with; the same whoever is asked, and so it is kept: no member may be needed for it.
+async fn first_script(cluster: &Cluster) -> Result<String, DemoError> {
+    let url = documents::first_script_url();
+    let log = cluster.newest_log(MemberId(1));
+    until("the boot service", PATIENCE, &log, async || {
+        let words = ["--silent", "--show-error", "--fail-with-body", &url];
+        Ok(match answer(Path::new("curl"), words, &[]).await {
+            Ok(script) => Look::There(script),
+            Err(error) => Look::NotYet(causes(&error)),
+        })
+    })
+    .await
+}

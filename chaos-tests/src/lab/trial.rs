@@ -1,0 +1,354 @@
+//! What can go wrong in the lab, one by one, and what must come of it.
+//!
+//! Why it exists: `make lab-test`. What it never does: look into the product; it asks clients, volumes and the API.
+//!
+//! After each the instance serves at its address in a newer epoch, its count goes on, and its volume shows that each count was
+//! written once and none by an older epoch after a newer one.
+
+use super::client::ask;
+use super::fabric::{Card, Fabric};
+use super::lab::{COUNTS_AFTER_MIN, Lab, node};
+use super::ledger;
+use crate::demo::DemoError;
+use crate::demo::process::Process;
+use crate::demo::wait::Look;
+use crate::rack::{Fault, MoodChange};
+use clap::ValueEnum;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use policies::{Action, Millis, NodeState, Phase, Verdict, causes};
+use std::fmt;
+use std::path::Path;
+use std::time::Instant;
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Trial {
+    /// All processors of the node stand still
+    Hang,
+    /// Its kernel panics
+    Panic,
+    /// The cable of its storage, heartbeats and start is pulled
+    StorageCable,
+    /// All its cables are pulled
+    AllCables,
+    /// Its BMC dies, and nothing else
+    BmcDies,
+    /// It loses its power supply, and its BMC with it
+    PowerLoss,
+    /// It hangs, and its BMC takes 3 s to switch off
+    BmcLate,
+    /// It hangs, and its BMC accepts to switch off and does not
+    BmcIgnores,
+    /// It hangs, and its BMC says that it is off and is not
+    BmcLies,
+    /// It hangs with a dead BMC, and goes on when its instance is elsewhere
+    Thaw,
+    /// It hangs while the switch does not answer
+    SwitchAway,
+    /// It hangs while the storage host does not answer
+    StorageAway,
+    /// It hangs, and the leader dies when it has begun to fence
+    LeaderDiesFencing,
+    /// It hangs, and the leader dies when it has proof
+    LeaderDiesMoving,
+    /// It hangs, and the leader dies when it has begun to start the spare
+    LeaderDiesStarting,
+    /// Two nodes hang at once
+    TwoAtOnce,
+    /// It hangs, and the spare dies with its BMC while it starts
+    SpareDies,
+}
+
+impl fmt::Display for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.to_possible_value().as_ref().map_or("", |value| value.get_name()))
+    }
+}
+
+/// Runs these in a lab that is up, a line for each; between them everything is made whole.
+///
+/// # Errors
+/// [`DemoError::DidNotHold`] if one of them did not hold; the lab itself stops the rest.
+pub async fn test(lab: &mut Lab, trials: &[Trial], dir: &Path, tell: &dyn Fn(&str)) -> Result<(), DemoError> {
+    let (mut failed, began) = (0, Instant::now());
+    for trial in trials {
+        let started = Instant::now();
+        let done = trial.run(lab).await;
+        let took = started.elapsed().as_secs_f64();
+        match done {
+            Ok(seen) => tell(&format!("PASS  {trial:<20} {took:>6.1} s  {seen}")),
+            Err(error) => {
+                failed += 1;
+                tell(&format!("FAIL  {trial:<20} {took:>6.1} s\n{}", causes(&error)));
+            }
+        }
+        lab.repair().await?;
+        lab.check()?;
+    }
+    tell(&format!(
+        "{} of {} held, in {:.0} s",
+        trials.len() - failed,
+        trials.len(),
+        began.elapsed().as_secs_f64()
+    ));
+    match failed {
+        0 => Ok(()),
+        failed => Err(DemoError::DidNotHold { failed, of: trials.len(), logs: dir.to_owned() }),
+    }
+}
+
+/// One failover, with its phases by the record of the cluster.
+///
+/// # Errors
+/// [`DemoError`] if it does not come about.
+pub async fn demo(lab: &mut Lab, tell: &dyn Fn(&str)) -> Result<(), DemoError> {
+    let (machine, _) = lab.placed(1).await?;
+    tell(&format!(
+        "web-1 counts on its volume, served by node-{machine}; now all processors of that stand still"
+    ));
+    let began = Instant::now();
+    let seen = Trial::Hang.run(lab).await?;
+    tell(&format!("{seen}, after {:.1} s; hactl failover show says:", began.elapsed().as_secs_f64()));
+    let newest = lab.failovers().await?.iter().map(|line| line.id).max();
+    let newest = newest.ok_or_else(|| DemoError::Unexpected("there was no failover".to_owned()))?;
+    tell(lab.cluster.hactl(["failover", "show", &newest.to_string()]).await?.trim_end());
+    Ok(())
+}
+
+impl Trial {
+    async fn run(self, lab: &mut Lab) -> Result<String, DemoError> {
+        match self {
+            Trial::BmcDies => bmc_dies(lab).await,
+            Trial::TwoAtOnce => two_at_once(lab).await,
+            Trial::SpareDies => spare_dies(lab).await,
+            Trial::Thaw => thaw(lab).await,
+            Trial::Hang
+            | Trial::Panic
+            | Trial::StorageCable
+            | Trial::AllCables
+            | Trial::PowerLoss
+            | Trial::BmcLate
+            | Trial::BmcIgnores
+            | Trial::BmcLies
+            | Trial::SwitchAway
+            | Trial::StorageAway
+            | Trial::LeaderDiesFencing
+            | Trial::LeaderDiesMoving
+            | Trial::LeaderDiesStarting => {
+                let moving = Moving::begin(lab, 1).await?;
+                self.strike(lab, moving.from).await?;
+                moving.end(lab).await
+            }
+        }
+    }
+
+    /// What befalls the node, and whoever has to deal with it.
+    async fn strike(self, lab: &mut Lab, machine: u8) -> Result<(), DemoError> {
+        let hang = Fault::Hang;
+        match self {
+            Trial::Hang => lab.fault(machine, hang).await,
+            Trial::Panic => lab.panic(machine).await,
+            Trial::StorageCable => Fabric::plug(machine, Card::Infra, false),
+            Trial::AllCables => Card::ALL.into_iter().try_for_each(|card| Fabric::plug(machine, card, false)),
+            Trial::PowerLoss => lab.fault(machine, Fault::PowerLoss).await,
+            Trial::BmcLate => {
+                lab.mood(machine, MoodChange::OffDelay(Millis(3_000))).await?;
+                lab.fault(machine, hang).await
+            }
+            Trial::BmcIgnores => {
+                lab.mood(machine, MoodChange::IgnoreOff).await?;
+                lab.fault(machine, hang).await
+            }
+            Trial::BmcLies => {
+                lab.mood(machine, MoodChange::Lying).await?;
+                lab.fault(machine, hang).await
+            }
+            Trial::SwitchAway => {
+                stop(&lab.fabric.database)?;
+                let waited = waits_for(lab, machine, "close port").await;
+                go_on(&lab.fabric.database)?;
+                waited
+            }
+            Trial::StorageAway => {
+                stop(&lab.storage.daemon)?;
+                let waited = waits_for(lab, machine, "revoke").await;
+                go_on(&lab.storage.daemon)?;
+                waited
+            }
+            Trial::LeaderDiesFencing => {
+                let intent = Action::PowerOff { node: node(machine)?, level: 0 }.to_string();
+                leader_dies(lab, machine, &intent).await
+            }
+            Trial::LeaderDiesMoving => leader_dies(lab, machine, "can touch nothing any more").await,
+            Trial::LeaderDiesStarting => leader_dies(lab, machine, ": power on ").await,
+            Trial::BmcDies | Trial::Thaw | Trial::TwoAtOnce | Trial::SpareDies => Ok(()),
+        }
+    }
+}
+
+/// An instance before something happens to its node.
+struct Moving {
+    instance: u8,
+    from: u8,
+    epoch: policies::Epoch,
+    count: u64,
+    began: Instant,
+}
+
+impl Moving {
+    async fn begin(lab: &Lab, instance: u8) -> Result<Moving, DemoError> {
+        let served = lab.served(instance, |_| true).await?;
+        let (from, epoch) = lab.placed(instance).await?;
+        let (count, began) = (served.count, Instant::now());
+        Ok(Moving { instance, from, epoch, count, began })
+    }
+
+    /// Waits until it serves again, elsewhere, and has gone on for a while; then looks at all that it left behind.
+    async fn end(self, lab: &Lab) -> Result<String, DemoError> {
+        let first = lab.served(self.instance, |served| served.epoch > self.epoch).await?;
+        let back = self.began.elapsed().as_secs_f64();
+        lab.served(self.instance, |served| served.count >= first.count + COUNTS_AFTER_MIN).await?;
+        lab.calm().await?;
+        let (to, epoch) = lab.placed(self.instance).await?;
+        let mut wrong = ledger::faults(&lab.ledger(self.instance)?);
+        if first.count < self.count {
+            wrong.push(format!("it had counted to {}, and serves {}", self.count, first.count));
+        }
+        if to == self.from || epoch <= self.epoch {
+            wrong.push(format!(
+                "it is on node-{to} in {epoch}, and was on node-{} in {}",
+                self.from, self.epoch
+            ));
+        }
+        match wrong.as_slice() {
+            [] => Ok(format!(
+                "web-{} from node-{} to node-{to}; served again after {back:.1} s",
+                self.instance, self.from
+            )),
+            wrong => Err(DemoError::Unexpected(wrong.join("; "))),
+        }
+    }
+}
+
+/// A healthy node whose BMC is dead goes on, and so does its instance.
+async fn bmc_dies(lab: &Lab) -> Result<String, DemoError> {
+    let before = Moving::begin(lab, 1).await?;
+    lab.mood(before.from, MoodChange::Dead).await?;
+    lab.look("the cluster to miss the BMC", async || {
+        let nodes = lab.nodes().await?;
+        let name = node(before.from)?;
+        let power = nodes.iter().find(|line| line.name == name).and_then(|line| line.power.clone());
+        Ok(match power.as_deref() {
+            Some("no answer") => Look::There(()),
+            other => Look::NotYet(format!("its power reads {other:?}")),
+        })
+    })
+    .await?;
+    let later = lab.served(1, |served| served.count >= before.count + COUNTS_AFTER_MIN).await?;
+    let detail = lab.node(before.from).await?;
+    let is_left_alone = matches!(detail.record.state, NodeState::Active { .. })
+        && detail.record.verdict == Verdict::Healthy
+        && later.epoch == before.epoch;
+    match is_left_alone {
+        true => Ok("nothing was done to it".to_owned()),
+        false => Err(DemoError::Unexpected(format!(
+            "node-{} is {} and {}",
+            before.from, detail.record.state, detail.record.verdict
+        ))),
+    }
+}
+
+/// A node that could not be switched off is cut off from volume and network; when it goes on, it can do nothing.
+async fn thaw(lab: &Lab) -> Result<String, DemoError> {
+    let moving = Moving::begin(lab, 1).await?;
+    let old = moving.from;
+    lab.mood(old, MoodChange::Dead).await?;
+    lab.fault(old, Fault::Freeze).await?;
+    let seen = moving.end(lab).await?;
+    let before = lab.served(1, |_| true).await?;
+    lab.fault(old, Fault::Thaw).await?;
+    // It tries to write all the time: its kernel gives up, its program tries again.
+    lab.served(1, |served| served.count >= before.count + 3 * COUNTS_AFTER_MIN).await?;
+    match ledger::faults(&lab.ledger(1)?).as_slice() {
+        [] => Ok(format!("{seen}; thawed, it wrote nothing")),
+        wrong => Err(DemoError::Unexpected(wrong.join("; "))),
+    }
+}
+
+async fn two_at_once(lab: &Lab) -> Result<String, DemoError> {
+    let both = [Moving::begin(lab, 1).await?, Moving::begin(lab, 2).await?];
+    for moving in &both {
+        lab.fault(moving.from, Fault::Hang).await?;
+    }
+    let mut seen = vec![];
+    for moving in both {
+        seen.push(moving.end(lab).await?);
+    }
+    Ok(seen.join("; "))
+}
+
+/// The first spare is given up and fenced, the second takes over.
+async fn spare_dies(lab: &Lab) -> Result<String, DemoError> {
+    let moving = Moving::begin(lab, 1).await?;
+    let events = lab.events();
+    lab.fault(moving.from, Fault::Hang).await?;
+    lab.told(events, ": power on ").await?;
+    let running = lab.failovers().await?;
+    let spare = running.iter().find(|line| line.phase == Phase::Starting).and_then(|line| line.spare.clone());
+    let spare = spare.ok_or_else(|| DemoError::Unexpected("no spare is starting".to_owned()))?;
+    // It is on, or the BMC would switch it on later.
+    lab.told(events, &format!("{} done", Action::PowerOn { node: spare.clone() })).await?;
+    lab.rack.fault(&spare, Fault::PowerLoss).await;
+    let seen = moving.end(lab).await?;
+    let (to, _) = lab.placed(1).await?;
+    match node(to)? == spare {
+        false => Ok(format!("{seen}; {spare} was given up")),
+        true => Err(DemoError::Unexpected(format!("web-1 is on {spare}, which has no power"))),
+    }
+}
+
+/// Lets the node hang; returns when the failover waits for an answer to such a step.
+async fn waits_for(lab: &Lab, machine: u8, step: &str) -> Result<(), DemoError> {
+    let events = lab.events();
+    lab.fault(machine, Fault::Hang).await?;
+    lab.told(events, &format!(": {step}")).await?;
+    // The proof of power is there, and still nothing goes to the spare.
+    let off = Action::PowerOff { node: node(machine)?, level: 0 }.to_string();
+    lab.told(events, &format!("{off} done")).await?;
+    match ask(1).await {
+        Err(_) => Ok(()),
+        Ok(served) => {
+            Err(DemoError::Unexpected(format!("web-1 serves before its fence is proven: {served:?}")))
+        }
+    }
+}
+
+/// Lets the node hang, kills the leader when an event says this, and starts it again.
+async fn leader_dies(lab: &mut Lab, machine: u8, moment: &str) -> Result<(), DemoError> {
+    let leader = lab.leader().await?;
+    let events = lab.events();
+    lab.fault(machine, Fault::Hang).await?;
+    lab.told(events, moment).await?;
+    lab.cluster.kill(leader).await?;
+    let next = lab.leader().await?;
+    if next == leader {
+        return Err(DemoError::Unexpected(format!("{leader} leads, which was killed")));
+    }
+    lab.cluster.run(leader).await
+}
+
+fn stop(process: &Process) -> Result<(), DemoError> {
+    signal(process, Signal::SIGSTOP)
+}
+
+fn go_on(process: &Process) -> Result<(), DemoError> {
+    signal(process, Signal::SIGCONT)
+}
+
+fn signal(process: &Process, signal: Signal) -> Result<(), DemoError> {
+    let pid = process.pid().and_then(|pid| i32::try_from(pid).ok());
+    let pid = pid.ok_or_else(|| DemoError::Unexpected("a process has ended".to_owned()))?;
+    kill(Pid::from_raw(pid), signal)
+        .map_err(|errno| crate::demo::error::system(format!("signal {pid}"))(errno.into()))
+}
