@@ -158,6 +158,7 @@ targets! {
     rmcp_session: 2000,
     ipmi_answer: 4000,
     bmc: 500,
+    redfish: 2000,
     heartbeat: 2000,
     member_frame: 1500,
     log_record: 500,

@@ -10,6 +10,7 @@ pub mod contract;
 mod fence;
 pub mod ipmi;
 mod power;
+pub mod redfish;
 
 pub use fence::{carry_out, fence, power_on, shut_down};
 pub use power::{Act, Driver, DriverError, Look, PowerDriver};

@@ -4,7 +4,7 @@
 //! people: what the device knows about the node before we change it, which a power-off destroys.
 //! What it never does: deciding from an error; [`crate::fence`] does that.
 
-use crate::ipmi;
+use crate::{ipmi, redfish};
 use policies::{FenceDevice, Identity, Millis, Permit, Power, Refusal};
 use std::future::Future;
 use std::sync::Arc;
@@ -138,6 +138,8 @@ impl From<DriverError> for Refusal {
 pub enum Driver {
     /// IPMI 2.0 over LAN.
     Ipmi(ipmi::Bmc),
+    /// Redfish over HTTPS.
+    Redfish(redfish::Redfish),
 }
 
 impl Driver {
@@ -152,6 +154,13 @@ impl Driver {
                 let settings = settings.map_err(|wrong| Refusal::NotConfigured(wrong.to_string()))?;
                 Ok(Driver::Ipmi(ipmi::Bmc::new(settings.with_boot_device(*boot_device), port)))
             }
+            FenceDevice::Redfish { url, user, password: _sealed, ca, fingerprint, system, boot_device } => {
+                let settings =
+                    redfish::Settings::new(url, user, password, ca.as_deref(), fingerprint.as_deref());
+                let settings = settings.map(|settings| settings.with_system(system.clone()));
+                let driver = settings.and_then(|it| redfish::Redfish::new(it.with_boot_device(*boot_device)));
+                driver.map(Driver::Redfish).map_err(|wrong| Refusal::NotConfigured(wrong.to_string()))
+            }
         }
     }
 }
@@ -160,18 +169,21 @@ impl PowerDriver for Driver {
     async fn look(&self, deadline: Instant) -> Result<Look, DriverError> {
         match self {
             Driver::Ipmi(bmc) => bmc.look(deadline).await,
+            Driver::Redfish(system) => system.look(deadline).await,
         }
     }
 
     async fn act(&self, act: Act, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {
         match self {
             Driver::Ipmi(bmc) => bmc.act(act, permit, deadline).await,
+            Driver::Redfish(system) => system.act(act, permit, deadline).await,
         }
     }
 
     async fn diagnose(&self, deadline: Instant) -> Result<Vec<String>, DriverError> {
         match self {
             Driver::Ipmi(bmc) => bmc.diagnose(deadline).await,
+            Driver::Redfish(system) => system.diagnose(deadline).await,
         }
     }
 }

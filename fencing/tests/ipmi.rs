@@ -294,7 +294,7 @@ async fn without_its_boot_device_a_node_stays_off_and_that_is_certain() {
         driver.look(within(5000)).await.unwrap();
         let error = driver.act(Act::On, &Lease::endless(), within(time)).await.unwrap_err();
         assert!(!error.may_have_happened() && error.to_string().contains(expected), "{error}");
-        assert_eq!(bmc.state().controls, []);
+        assert_eq!(bmc.state().controls, [0u8; 0]);
     }
 }
 

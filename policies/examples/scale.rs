@@ -34,8 +34,10 @@ fn documents(nodes: usize) -> Documents {
             port.port = format!("p{number}");
         }
         for device in &mut node.fencing {
-            let FenceDevice::Ipmi { address, .. } = device;
-            *address = format!("b{number}:623");
+            match device {
+                FenceDevice::Ipmi { address, .. } => *address = format!("b{number}:623"),
+                FenceDevice::Redfish { url, .. } => *url = format!("https://b{number}"),
+            }
         }
         if number % 10 != 0 {
             let mut instance = instance.clone();

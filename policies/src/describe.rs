@@ -4,7 +4,7 @@ use crate::apply::not_there;
 use crate::command::{Documents, Event, Rejected};
 use crate::http_url::HttpUrl;
 use crate::image::Image;
-use crate::inventory::{Boot, FenceDevice, Instance, Node, Provider, ProviderKind};
+use crate::inventory::{Boot, Instance, Node, Provider, ProviderKind};
 use crate::plan::{Evidence, Verdict};
 use crate::state::*;
 use crate::words::*;
@@ -224,8 +224,8 @@ impl ClusterState {
             for port in &record.node.ports {
                 claim(format!("switch port {} of {}", port.port, port.provider), who.clone())?;
             }
-            for FenceDevice::Ipmi { address, .. } in &record.node.fencing {
-                claim(format!("BMC {address}"), who.clone())?;
+            for device in &record.node.fencing {
+                claim(format!("BMC {}", device.place()), who.clone())?;
             }
             if let Some(guid) = &record.node.identity.guid {
                 claim(format!("GUID {guid}"), who.clone())?;
@@ -316,12 +316,8 @@ fn check_node(node: &Node) -> Result<(), Rejected> {
     if lists.into_iter().any(|length| length > LIST_MAX) {
         return bad(format!("a list has more than {LIST_MAX} items"));
     }
-    for FenceDevice::Ipmi { cipher_suite, .. } in &node.fencing {
-        if ![3, 17].contains(cipher_suite) {
-            return bad(format!(
-                "cipher suite {cipher_suite} is not offered; 17 is the default, 3 for old BMCs"
-            ));
-        }
+    if let Some(why) = node.fencing.iter().find_map(|device| device.check().err()) {
+        return bad(why);
     }
     if let Some(serial) = &node.identity.serial
         && (!(1..=SERIAL_MAX).contains(&serial.len()) || !serial.bytes().all(|byte| byte.is_ascii_graphic()))

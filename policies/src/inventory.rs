@@ -92,6 +92,78 @@ pub enum FenceDevice {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         boot_device: Option<BootDevice>,
     },
+    /// A BMC that speaks DMTF Redfish (DSP0266).
+    Redfish {
+        /// `https://host`, or `http://host` in a network that nobody else reads.
+        url: String,
+        /// User name.
+        user: String,
+        /// Password, sealed.
+        password: Sealed,
+        /// Who signed its certificate, PEM.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ca: Option<String>,
+        /// Or the SHA-256 of its certificate, as openssl prints it: most BMCs sign their own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fingerprint: Option<String>,
+        /// The last part of the system's path, where the BMC has several.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        system: Option<String>,
+        /// As for IPMI.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        boot_device: Option<BootDevice>,
+    },
+}
+
+impl FenceDevice {
+    /// The secret to enter it with.
+    pub fn password(&self) -> &Sealed {
+        match self {
+            FenceDevice::Ipmi { password, .. } | FenceDevice::Redfish { password, .. } => password,
+        }
+    }
+
+    /// The same, to seal or hide it.
+    pub fn password_mut(&mut self) -> &mut Sealed {
+        match self {
+            FenceDevice::Ipmi { password, .. } | FenceDevice::Redfish { password, .. } => password,
+        }
+    }
+
+    /// Which it is, in the words of its driver: `ipmi:10.1.0.1:623`, `redfish:https://10.1.0.1/1`. No two nodes have the same.
+    pub fn place(&self) -> String {
+        match self {
+            FenceDevice::Ipmi { address, .. } => format!("ipmi:{address}"),
+            FenceDevice::Redfish { url, system, .. } => {
+                let url = url.trim_end_matches('/');
+                system.as_ref().map_or(format!("redfish:{url}"), |system| format!("redfish:{url}/{system}"))
+            }
+        }
+    }
+
+    /// Why it cannot be used, as far as that shows without asking it.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match self {
+            FenceDevice::Ipmi { cipher_suite: 3 | 17, .. } => Ok(()),
+            FenceDevice::Ipmi { cipher_suite, .. } => {
+                Err(format!("cipher suite {cipher_suite} is not offered; 17 is the default, 3 for old BMCs"))
+            }
+            FenceDevice::Redfish { url, ca, fingerprint, .. } => {
+                let is_https = url.starts_with("https://");
+                if !is_https && !url.starts_with("http://") {
+                    return Err(format!("Redfish url {url:?} is not https://host"));
+                }
+                match (is_https, ca, fingerprint) {
+                    (true, Some(_), None) | (true, None, Some(_)) | (false, None, None) => Ok(()),
+                    (true, None, None) => Err(format!("{url} needs `ca` or `fingerprint` to be known by")),
+                    (true, Some(_), Some(_)) => Err(format!("{url} has `ca` and `fingerprint`; give one")),
+                    (false, ..) => {
+                        Err(format!("{url} is plain http, for which `ca` and `fingerprint` mean nothing"))
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// What a node starts from, and whether its firmware starts it as UEFI or as a PC's BIOS does (IPMI 2.0 table 28-14).

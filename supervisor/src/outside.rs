@@ -82,10 +82,9 @@ impl Outside for Devices {
         {
             return Ok(driver.clone());
         }
-        let FenceDevice::Ipmi { password, .. } = device;
         let password = self
             .seal
-            .open(Secret::BmcPassword(name), password)
+            .open(Secret::BmcPassword(name), device.password())
             .map_err(|error| Refusal::NotConfigured(error.to_string()))?;
         let driver = Arc::new(Driver::from(device, &password, &self.port)?);
         drivers.insert((name.clone(), level), (device.clone(), driver.clone()));

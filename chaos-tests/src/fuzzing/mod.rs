@@ -21,6 +21,7 @@ mod bmc;
 mod heartbeat;
 mod ipmi;
 mod members;
+mod redfish;
 mod script;
 mod session;
 mod store;
@@ -38,11 +39,12 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 17] = [
     Target { name: "rmcp", run: ipmi::rmcp, seeds: ipmi::rmcp_seeds },
     Target { name: "rmcp_session", run: session::run, seeds: session::seeds },
     Target { name: "ipmi_answer", run: ipmi::answer, seeds: ipmi::answer_seeds },
     Target { name: "bmc", run: bmc::run, seeds: bmc::seeds },
+    Target { name: "redfish", run: redfish::run, seeds: redfish::seeds },
     Target { name: "heartbeat", run: heartbeat::run, seeds: heartbeat::seeds },
     Target { name: "member_frame", run: members::frame, seeds: members::frame_seeds },
     Target { name: "log_record", run: members::log_record, seeds: members::log_record_seeds },

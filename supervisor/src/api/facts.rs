@@ -27,12 +27,6 @@ pub(super) fn power(read: Option<Power>) -> &'static str {
     }
 }
 
-fn fence_place(device: &FenceDevice) -> String {
-    match device {
-        FenceDevice::Ipmi { address, .. } => format!("ipmi:{address}"),
-    }
-}
-
 impl Facts<'_> {
     /// What the node's BMC said last, as a word.
     pub(super) fn power_of(&self, node: &NodeId) -> Option<String> {
@@ -56,7 +50,7 @@ impl Facts<'_> {
             waiting: self.node_waiting(name, record),
             judged: record.judged,
             agent: record.node.agent_key.is_some(),
-            fencing: record.node.fencing.iter().map(fence_place).collect(),
+            fencing: record.node.fencing.iter().map(FenceDevice::place).collect(),
             serial: record.node.identity.serial.clone(),
             domains: record.node.domains.clone(),
             labels: record.node.labels.clone(),

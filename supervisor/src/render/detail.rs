@@ -108,6 +108,11 @@ pub fn node(detail: &NodeDetail, screen: &Screen) -> String {
             let boots = boot_device.map_or(String::new(), |device| format!(", powers on from {device}"));
             format!("level {}: IPMI at {address} as {user}, cipher suite {cipher_suite}{boots}", level + 1)
         }
+        FenceDevice::Redfish { url, user, system, boot_device, password: _, ca: _, fingerprint: _ } => {
+            let boots = boot_device.map_or(String::new(), |device| format!(", powers on from {device}"));
+            let system = system.as_ref().map_or(String::new(), |system| format!(", system {system}"));
+            format!("level {}: Redfish at {url} as {user}{system}{boots}", level + 1)
+        }
     });
     let levels: Vec<String> = levels.collect();
     let none = vec!["none: it cannot be fenced by power".to_owned()];
