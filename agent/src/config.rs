@@ -3,6 +3,8 @@
 //! Why it exists: everything that can be wrong with the file is said here, with file, line and key.
 //! What it never does: no error repeats a line of the file, for the line may hold the key.
 
+mod watchdog;
+
 use crate::key::Key;
 use crate::wire::boot_id_of;
 use policies::{BootId, Epoch, HttpUrl, Millis, NodeId};
@@ -11,6 +13,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+pub use watchdog::{ASK_EVERY, WatchdogConfig};
 use zeroize::Zeroizing;
 
 /// Shortest interval. Shorter ones would cost every member more than they tell (facts/performance.md §2b).
@@ -47,6 +50,8 @@ pub struct Config {
     pub inventory: bool,
     /// The members' boot services, for a hot spare.
     pub boot_services: Vec<HttpUrl>,
+    /// The watchdogs that it feeds.
+    pub watchdog: Option<WatchdogConfig>,
 }
 
 /// Where the node learns its epoch.
@@ -149,6 +154,7 @@ struct Raw {
     inventory: Option<bool>,
     #[serde(default)]
     boot_services: Vec<HttpUrl>,
+    watchdog: Option<watchdog::RawWatchdog>,
 }
 
 fn key_from_hex<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Key>, D::Error> {
@@ -187,6 +193,9 @@ impl Config {
         if raw.boot_services.len() > MEMBERS_MAX {
             return Err(whole(format!("boot_services: more than {MEMBERS_MAX} members")));
         }
+        let watchdog =
+            raw.watchdog.map(|section| section.check(&raw.paths, interval, raw.write_probe.is_some()));
+        let watchdog = watchdog.transpose().map_err(whole)?;
         let key = match (raw.key, raw.key_file) {
             (Some(key), None) => key,
             (None, Some(path)) => parse_key(&path, &read(&path, "key file")?)?,
@@ -216,6 +225,7 @@ impl Config {
             write_probe,
             inventory: raw.inventory.unwrap_or(true),
             boot_services: raw.boot_services,
+            watchdog,
         })
     }
 }

@@ -1,13 +1,15 @@
 //! The agent's process: reads its arguments, paces the heartbeats, says farewell.
 //!
 //! Why it exists: a small static binary that a node can run with nothing else installed.
-//! What it never does: it does not fork, listen, or write anything but lines on its standard error.
+//! What it never does: it does not fork, obey anybody but its signals and its boot service, or write anything but lines on
+//! its standard error, and food for its watchdogs.
 
 use ha_agent::beacon::Beacon;
 use ha_agent::config::{Config, EpochSource};
 use ha_agent::hardware::Hardware;
 use ha_agent::kexec;
 use ha_agent::standby::{self, News, Standby};
+use ha_agent::watchdog::Watchdog;
 use ha_agent::wire::NodeTag;
 use nix::sys::signal::{SigSet, Signal};
 use policies::{Epoch, LastGasp};
@@ -123,20 +125,25 @@ fn check(file: &Path) -> Result<(), Box<dyn Error>> {
         NodeTag::of(config.node.as_str()),
         config.interval,
         config.paths.len(),
-    ))
+    ))?;
+    match config.watchdog {
+        Some(watchdog) => print(&format!("{watchdog}\n")),
+        None => Ok(()),
+    }
 }
 
 /// What ends the even beat.
 enum Event {
     Signal(Signal),
     Standby(News),
+    Watchdog(String),
 }
 
 fn run(file: &Path) -> Result<(), Box<dyn Error>> {
     let signals = block()?;
     let (pass_on, events) = mpsc::channel();
-    pass_on_signals(signals, pass_on)?;
-    live(read(file)?, &events)
+    pass_on_signals(signals, pass_on.clone())?;
+    live(read(file)?, &events, pass_on)
 }
 
 /// Waits for an instance as a hot spare.
@@ -158,9 +165,10 @@ fn spare(file: &Path) -> Result<(), Box<dyn Error>> {
     config.epoch = EpochSource::Fixed(Epoch::STANDBY);
     let (pass_on, events) = mpsc::channel();
     pass_on_signals(signals, pass_on.clone())?;
-    let tell = move |news| pass_on.send(Event::Standby(news)).is_ok();
+    let told = pass_on.clone();
+    let tell = move |news| told.send(Event::Standby(news)).is_ok();
     Standby::start(config.boot_services.clone(), config.node.clone(), tell)?;
-    live(config, &events)
+    live(config, &events, pass_on)
 }
 
 /// Blocks the signals before the first thread starts, so that all threads leave them to the one that waits for them.
@@ -170,36 +178,55 @@ fn block() -> Result<SigSet, Box<dyn Error>> {
     Ok(signals)
 }
 
-/// Beats until something ends it.
-fn live(config: Config, events: &Receiver<Event>) -> Result<(), Box<dyn Error>> {
+/// Beats until something ends it. What the watchdogs say goes through `pass_on`, so that they never wait for a line to be
+/// taken.
+fn live(config: Config, events: &Receiver<Event>, pass_on: Sender<Event>) -> Result<(), Box<dyn Error>> {
     let interval = Duration::from_millis(config.interval.0);
     say(format_args!("node {} {}: a heartbeat every {}", config.node, config.boot, config.interval));
     let looks = if config.inventory { Some(Hardware::keep_looking(ARCH)?) } else { None };
+    let watchdog = config.watchdog.clone();
     let mut beacon = Beacon::new(config)?;
+    let mut watchdog = watchdog.map(|config| Watchdog::new(config, beacon.watched()));
+    // Fails only if this thread has ended, and with it the process.
+    let tell = move |line| drop(pass_on.send(Event::Watchdog(line)));
+    watchdog.as_mut().map_or(Ok(()), |watchdog| watchdog.start(&tell))?;
     loop {
-        match beat_until_event(&mut beacon, interval, events, looks.as_ref())? {
+        match beat_until_event(&mut beacon, watchdog.as_ref(), interval, events, looks.as_ref())? {
             Event::Signal(signal @ Signal::SIGHUP) => {
+                let_go(watchdog.as_mut());
                 say(format_args!("{signal}: ending without a farewell"));
                 return Ok(());
             }
             Event::Signal(signal) => {
                 farewell(&mut beacon, LastGasp::Shutdown);
+                let_go(watchdog.as_mut());
                 say(format_args!("{signal}: said farewell, ending"));
                 return Ok(());
             }
-            Event::Standby(News::Said(what)) => say(format_args!("{what}")),
+            Event::Watchdog(what) | Event::Standby(News::Said(what)) => say(format_args!("{what}")),
             // Members take a new life of a node only after the old one has ended.
             Event::Standby(News::GoOn(booting)) => {
                 say(format_args!("going on into {booting}"));
                 farewell(&mut beacon, LastGasp::Shutdown);
+                // Nobody would feed them while the other kernel starts.
+                let_go(watchdog.as_mut());
                 say(format_args!("going on into {booting} failed: {}", kexec::go()));
+                watchdog.as_mut().map_or(Ok(()), |watchdog| watchdog.start(&tell))?;
             }
             Event::Standby(News::Halt(why)) => {
                 say(format_args!("switching off: {why}"));
                 farewell(&mut beacon, LastGasp::Shutdown);
+                let_go(watchdog.as_mut());
                 say(format_args!("switching off failed: {}", kexec::power_off()));
+                watchdog.as_mut().map_or(Ok(()), |watchdog| watchdog.start(&tell))?;
             }
         }
+    }
+}
+
+fn let_go(watchdog: Option<&mut Watchdog>) {
+    for line in watchdog.map(Watchdog::stop).unwrap_or_default() {
+        say(format_args!("{line}"));
     }
 }
 
@@ -207,6 +234,7 @@ fn live(config: Config, events: &Receiver<Event>) -> Result<(), Box<dyn Error>> 
 /// left out, for only the newest says anything.
 fn beat_until_event(
     beacon: &mut Beacon,
+    watchdog: Option<&Watchdog>,
     interval: Duration,
     events: &Receiver<Event>,
     looks: Option<&Receiver<Hardware>>,
@@ -216,6 +244,9 @@ fn beat_until_event(
     loop {
         for notice in beacon.send(None) {
             say(format_args!("{notice}"));
+        }
+        if let Some(watchdog) = watchdog {
+            beacon.hear().into_iter().for_each(|(member, sent)| watchdog.heard(member, sent));
         }
         // After a heartbeat: members believe only a life that they hear.
         if let Some(hardware) = looks.and_then(|looks| looks.try_recv().ok()) {

@@ -7,7 +7,7 @@
 //! offset  bytes  what (numbers are little-endian)
 //!      0      3  "HAB"
 //!      3      1  version, 1
-//!      4      1  flags: bit 0 shutdown, bit 1 panic, bit 2 the write age is valid; other bits 0
+//!      4      1  flags: bit 0 shutdown, bit 1 panic, bit 2 the write age is valid, bit 3 wants an answer; other bits 0
 //!      5      1  path: which of the sender's paths this datagram took
 //!      6      2  0
 //!      8      8  node tag: the first 8 bytes of BLAKE3 of the node's name
@@ -18,6 +18,8 @@
 //!     44      4  0
 //!     48     16  BLAKE3 of bytes 0..48 keyed with the node's key, its first 16 bytes
 //! ```
+//!
+//! Bit 3 came later: members that do not know it refuse such a heartbeat, so upgrade members first ([`crate::answer`]).
 
 use crate::key::Key;
 use policies::{BootId, Epoch, Heartbeat, LastGasp, Millis};
@@ -28,12 +30,13 @@ use subtle::ConstantTimeEq;
 pub const BEAT_BYTES: usize = 64;
 
 pub(crate) const MAC_BYTES: usize = 16;
-const SIGNED_BYTES: usize = BEAT_BYTES - MAC_BYTES;
+pub(crate) const SIGNED_BYTES: usize = BEAT_BYTES - MAC_BYTES;
 const MAGIC: [u8; 3] = *b"HAB";
 const VERSION: u8 = 1;
 const SHUTDOWN: u8 = 1;
 const PANIC: u8 = 2;
 const WRITE_AGE: u8 = 4;
+const ASKS: u8 = 8;
 
 /// The name of a node on the wire. Not a secret; only for finding the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -74,6 +77,8 @@ pub struct Beat {
     pub path: u8,
     /// Grows strictly within one boot; the same on all paths.
     pub sequence: u64,
+    /// Whether it wants an answer of whoever takes it ([`crate::answer`]).
+    pub asks: bool,
     /// What it says.
     pub said: Heartbeat,
 }
@@ -114,6 +119,9 @@ pub fn encode(beat: &Beat, key: &Key) -> [u8; BEAT_BYTES] {
     };
     if age.is_some() {
         flags |= WRITE_AGE;
+    }
+    if beat.asks {
+        flags |= ASKS;
     }
     let age_ms = age.map_or(0, |age| u32::try_from(age.0).unwrap_or(u32::MAX));
     let [m0, m1, m2] = MAGIC;
@@ -160,7 +168,7 @@ pub fn verify(datagram: &[u8], key: &Key) -> Result<Beat, WireError> {
         (false, 0) => None,
         (false, _) => return Err(WireError::Fields),
     };
-    let last_gasp = match flags & !WRITE_AGE {
+    let last_gasp = match flags & !(WRITE_AGE | ASKS) {
         0 => None,
         SHUTDOWN => Some(LastGasp::Shutdown),
         PANIC => Some(LastGasp::Panic),
@@ -170,7 +178,7 @@ pub fn verify(datagram: &[u8], key: &Key) -> Result<Beat, WireError> {
         return Err(WireError::Fields);
     }
     let said = Heartbeat { boot: BootId(words.boot), epoch: Epoch(words.epoch), write_age, last_gasp };
-    Ok(Beat { node: NodeTag(words.node), path, sequence: words.sequence, said })
+    Ok(Beat { node: NodeTag(words.node), path, sequence: words.sequence, asks: flags & ASKS != 0, said })
 }
 
 /// The signed part, in units of 8 bytes.
@@ -224,12 +232,12 @@ mod tests {
 
     fn beats() -> impl Strategy<Value = Beat> {
         let gasps = prop_oneof![Just(None), Just(Some(LastGasp::Shutdown)), Just(Some(LastGasp::Panic))];
-        let ids = (any::<u64>(), any::<u8>(), any::<u64>(), any::<u64>(), any::<u64>());
+        let ids = (any::<u64>(), any::<u8>(), any::<u64>(), any::<bool>(), any::<u64>(), any::<u64>());
         (ids, proptest::option::of(any::<u32>()), gasps).prop_map(|(ids, age, last_gasp)| {
-            let (node, path, sequence, boot, epoch) = ids;
+            let (node, path, sequence, asks, boot, epoch) = ids;
             let write_age = age.map(|ms| Millis(u64::from(ms)));
             let said = Heartbeat { boot: BootId(boot), epoch: Epoch(epoch), write_age, last_gasp };
-            Beat { node: NodeTag(node), path, sequence, said }
+            Beat { node: NodeTag(node), path, sequence, asks, said }
         })
     }
 
@@ -248,9 +256,9 @@ mod tests {
             write_age: Some(Millis(1234)),
             last_gasp: Some(LastGasp::Panic),
         };
-        let beat = Beat { node: NodeTag::of("n1"), path: 3, sequence: 0x0102, said };
+        let beat = Beat { node: NodeTag::of("n1"), path: 3, sequence: 0x0102, asks: true, said };
         let bytes = encode(&beat, &key());
-        let mut expected = b"HAB\x01\x06\x03\0\0".to_vec();
+        let mut expected = b"HAB\x01\x0e\x03\0\0".to_vec();
         expected.extend(&blake3::hash(b"n1").as_bytes()[..8]);
         expected.extend([0x22; 8]);
         expected.extend([2, 1, 0, 0, 0, 0, 0, 0]);
@@ -263,8 +271,8 @@ mod tests {
     #[test]
     fn authentic_nonsense_is_refused() {
         let said = Heartbeat { boot: BootId(1), epoch: Epoch(1), write_age: None, last_gasp: None };
-        let good = encode(&Beat { node: NodeTag(1), path: 0, sequence: 1, said }, &key());
-        for (offset, byte) in [(4, 3), (4, 8), (4, 128), (6, 1), (7, 1), (40, 1), (44, 1), (47, 255)] {
+        let good = encode(&Beat { node: NodeTag(1), path: 0, sequence: 1, asks: false, said }, &key());
+        for (offset, byte) in [(4, 3), (4, 16), (4, 128), (6, 1), (7, 1), (40, 1), (44, 1), (47, 255)] {
             let mut bad = good;
             bad[offset] = byte;
             assert_eq!(verify(&sign(bad), &key()), Err(WireError::Fields), "byte {offset} = {byte}");
@@ -310,7 +318,7 @@ mod tests {
         fn what_is_authentic_and_accepted_encodes_to_the_same_bytes(head in any::<[u8; 2]>(), tail in any::<[u8; 8]>()) {
             let mut bytes = [0; BEAT_BYTES];
             bytes[..4].copy_from_slice(b"HAB\x01");
-            bytes[4..6].copy_from_slice(&[head[0] & 15, head[1]]);
+            bytes[4..6].copy_from_slice(&[head[0] & 31, head[1]]);
             bytes[40..48].copy_from_slice(&(u64::from_le_bytes(tail) & 0x1_0000_00ff).to_le_bytes());
             let bytes = sign(bytes);
             if let Ok(beat) = verify(&bytes, &key()) {

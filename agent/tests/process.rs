@@ -7,14 +7,16 @@
     reason = "a test's helpers fail by panicking, as the tests themselves do"
 )]
 
+use ha_agent::answer::{self, Answer};
 use ha_agent::hardware::Hardware;
 use ha_agent::inventory;
 use ha_agent::key::Key;
 use ha_agent::wire::{BEAT_BYTES, Beat, NodeTag, boot_id_of, verify};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use policies::{Epoch, LastGasp, Millis};
+use policies::{Epoch, LastGasp, MemberId, Millis};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -232,6 +234,36 @@ fn the_hardware_is_told_after_a_heartbeat() {
     assert_eq!((told.node, told.boot), (first.node, first.said.boot));
     assert!(told.sequence > first.sequence);
     assert_eq!(told.found, Hardware::look(Path::new("/"), std::env::consts::ARCH).capabilities);
+}
+
+#[test]
+fn a_watchdog_is_armed_once_a_majority_has_answered() {
+    let mut rig = Rig::new();
+    let file = rig.configure();
+    let section = "\n[watchdog]\ndevice = \"/nowhere\"\ntimeout = \"2s\"\n";
+    fs::write(&file, fs::read_to_string(&file).unwrap() + section).unwrap();
+    rig.start(&file);
+    let mut said =
+        BufReader::new(rig.agent.as_mut().unwrap().stderr.take().unwrap()).lines().map(Result::unwrap);
+    let waits = "not armed yet: 0 members have answered in the last 10s, 2 have to";
+    assert!(said.any(|line| line.contains(waits)));
+    let began = Instant::now();
+    for (member, socket) in (1..).zip(&rig.members) {
+        let mut buffer = [0; BEAT_BYTES];
+        loop {
+            assert!(began.elapsed() < DEADLINE, "no heartbeat asks before the deadline");
+            let (length, from) = socket.recv_from(&mut buffer).expect("no heartbeat before the deadline");
+            let beat = verify(&buffer[..length], &key()).unwrap();
+            if beat.asks {
+                let answer = answer::encode(&Answer::to(&beat, MemberId(member)), &key());
+                socket.send_to(&answer, from).unwrap();
+                break;
+            }
+        }
+    }
+    let line = said.find(|line| line.contains("watchdog /nowhere: No such file or directory"));
+    assert!(line.is_some_and(|line| line.ends_with("trying again")));
+    assert!(rig.end(Signal::SIGTERM).status.success());
 }
 
 #[test]

@@ -1,7 +1,8 @@
-//! Spares that are machines (QEMU's): firmware, iPXE, the boot service, a kernel, the agent, and kexec, all real.
+//! Spares that are machines (QEMU's): firmware, iPXE, the boot service, a kernel, the agent, kexec, and a watchdog, all real.
 //!
-//! Why it exists: whether a running kernel goes on into the instance's shows only on one. What it never does: leave its own
-//! network namespace; there 10.0.2.2 is us, as QEMU's user network has it for its guests.
+//! Why it exists: whether a running kernel goes on into the instance's, and whether a watchdog that the agent feeds no more
+//! resets the machine, shows only on one. What it never does: leave its own network namespace; there 10.0.2.2 is us, as
+//! QEMU's user network has it for its guests.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,6 +19,7 @@ use axum::Router;
 use axum::routing::get;
 use chaos_tests::lab::guest::Guest;
 use chaos_tests::rack::{Binaries, Description, Fault, MoodChange, Rack, RackSpec};
+use ha_agent::watchdog::bound;
 use policies::{Boot, Documents, Millis, NodeId, ProviderKind};
 use rack_support::{node, programs, rack_binary};
 use serde_json::Value;
@@ -29,11 +31,15 @@ use supervisor::config::Home;
 
 /// Long enough for an emulated machine to start on a loaded computer.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// Of node-3's watchdog, with `heard_within`. Its kernel's watchdog counts in the time of an emulated processor, which may
+/// stand still for a while: hence no shorter.
+const WATCHDOG_TIMEOUT: Millis = Millis::secs(6);
+const HEARD_WITHIN: Millis = Millis::secs(6);
 /// Set in the process that is in a network namespace of its own.
 const INSIDE: &str = "HA_TEST_INSIDE";
 
 #[test]
-fn a_hot_spare_goes_on_into_the_instance_and_a_cold_one_starts() {
+fn a_hot_spare_goes_on_into_the_instance_and_a_cold_one_starts_and_fences_itself() {
     if std::env::var_os(INSIDE).is_some() {
         tokio::runtime::Runtime::new().unwrap().block_on(story());
         return;
@@ -103,7 +109,49 @@ async fn story() {
     let cold = fail_over(&rack, &member, 2, 3).await;
     // No firmware's self-test is among it, which takes minutes on real hardware; so this says little of the difference there.
     eprintln!("from the fault to the new epoch: hot {hot:?}, cold {cold:?}");
+    fences_itself(member, &dir.path().join("machines/node-3/console")).await;
     rack.stop().await;
+}
+
+/// Kills the only member, and waits until the watchdog of the node that lives by its answers resets it.
+async fn fences_itself(member: Member, console: &Path) {
+    let said = || std::fs::read_to_string(console).unwrap();
+    until(
+        &|| said().contains("watchdog /dev/watchdog: fed, it waits 6s"),
+        "its watchdog is armed",
+        PATIENCE,
+        &said,
+    )
+    .await;
+    assert!(!said().contains("not fed any more"), "it may live: {}", said());
+    drop(member);
+    let killed = Instant::now();
+    let bound = Duration::from_millis(bound(HEARD_WITHIN, WATCHDOG_TIMEOUT).0);
+    // Of the kernel that is about to be reset.
+    until(&|| said().contains("Initiating system reboot"), "it is reset", bound, &said).await;
+    let took = killed.elapsed();
+    assert!(
+        said().contains("not fed any more: 0 members have answered in the last 6s, 1 have to"),
+        "{}",
+        said()
+    );
+    until(
+        &|| said().matches("iPXE initialising").count() == 2,
+        "its firmware starts it anew",
+        PATIENCE,
+        &said,
+    )
+    .await;
+    eprintln!("from the death of the member to the node's reset: {took:?}, of at most {bound:?}");
+}
+
+/// Looks until it holds.
+async fn until(holds: &dyn Fn() -> bool, what: &str, patience: Duration, said: &dyn Fn() -> String) {
+    let deadline = Instant::now() + patience;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}: not within {patience:?}\n{}", said());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Lets a node hang, and waits until its instance is on the other one.
@@ -176,6 +224,10 @@ async fn serve_files(description: &Description, dir: &Path) {
             "node = \"{node}\"\nkey = \"{key}\"\nepoch_file = \"/run/epoch\"\ninventory = false\n\
              boot_services = [\"http://10.0.2.2:7480\"]\n[[paths]]\nname = \"a\"\nmembers = [\"10.0.2.2:7301\"]\n"
         );
+        // The last spare is the one that is alone with its watchdog in the end.
+        let watchdog =
+            format!("[watchdog]\ntimeout = \"{WATCHDOG_TIMEOUT}\"\nheard_within = \"{HEARD_WITHIN}\"\n");
+        let config = config + if *node == self::node(3) { &watchdog } else { "" };
         let disk =
             guest.own_disk(&dir.join(format!("{node}-disk")), &agent, &[("/etc/ha-agent.toml", &config)]);
         let bytes = axum::body::Bytes::from(disk.unwrap());

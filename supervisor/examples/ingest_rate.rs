@@ -98,7 +98,7 @@ impl Sender {
             Heartbeat { boot: BootId(1), epoch: Epoch(1), write_age: Some(Millis(1)), last_gasp: None };
         for (node, key) in self.nodes.iter().cycle().skip(self.sent % self.nodes.len()).take(BURST) {
             self.sent += 1;
-            let beat = Beat { node: *node, path: 0, sequence: self.sent as u64, said };
+            let beat = Beat { node: *node, path: 0, sequence: self.sent as u64, asks: false, said };
             self.socket.send(&encode(&beat, key))?;
         }
         Ok(BURST as u64)

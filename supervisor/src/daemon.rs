@@ -94,7 +94,8 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
     let hears = config.member.heartbeat_socket().map_err(address)?;
     let heard = Arc::new(Counters::default());
     let (flight, tape) = Flight::open(home.flight(), config.flight.keep, config.flight.bytes_max);
-    let ingest = Ingest::bind(hears, heard.clone()).map_err(DaemonError::Ingest)?.recording(tape.clone());
+    let ingest = Ingest::bind(hears, heard.clone()).map_err(DaemonError::Ingest)?;
+    let ingest = ingest.recording(tape.clone()).answering(config.me());
     let serves = config.member.api_socket().map_err(address)?;
     let listener = listen(serves, "the API").await?;
     let boots = match config.member.boot_listen {

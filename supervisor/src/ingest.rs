@@ -2,23 +2,27 @@
 //!
 //! Why it exists: heartbeats never enter the log or the engine; they are read in batches, proved, and folded into the
 //! watch table here, and only changes go out (facts/performance.md §1b).
-//! What it never does: no judgement, no task for a node, no answer to a datagram. A datagram that fails any test moves
-//! a counter and nothing else.
+//! What it never does: no judgement, no task for a node, no answer to a datagram but to a heartbeat that wants one and
+//! passes every test ([`answer`]). A datagram that fails any test moves a counter and nothing else.
 //!
 //! Replay. A beat counts only if its sequence is above the newest of its life. The sequence is one for all paths, so
 //! the copy over the second path is the *same* sequence (a duplicate, as it should be, which shows only that this path
-//! works) and everything older is a replay or was overtaken; neither says anything that a newer beat has not said better. What cannot be detected here:
-//! a member that has just started knows no sequences, so recordings can feign life to it, or the farewell of a node
-//! that it has not heard yet. A verdict needs a majority of the members.
+//! works) and everything older is a replay or was overtaken; neither says anything that a newer beat has not said
+//! better. What cannot be detected here: a member that has just started knows no sequences, so recordings can feign life
+//! to it, or the farewell of a node that it has not heard yet. A verdict needs a majority of the members.
+
+mod answer;
 
 use crate::{clock, flight};
+pub use answer::Answered;
+use answer::{Answers, Outbox};
 use ha_agent::inventory::{self, BadInventory, INVENTORY_BYTES_MAX};
 use ha_agent::key::Key;
-use ha_agent::wire::{NodeTag, WireError, peek_tag, verify};
+use ha_agent::wire::{BEAT_BYTES, NodeTag, WireError, peek_tag, verify};
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, setsockopt, sockopt};
 use policies::watch::{Change, Limits, Seen, Slot, Watch};
-use policies::{Capabilities, Millis, Mono, NodeId};
+use policies::{Capabilities, MemberId, Millis, Mono, NodeId};
 use raft_store::Tape;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, IoSliceMut};
@@ -106,6 +110,8 @@ pub struct Counters {
     pub malformed: AtomicU64,
     /// Inventories that were taken.
     pub inventories: AtomicU64,
+    /// Of the answers; they are counted apart.
+    pub answered: Answered,
 }
 
 impl Counters {
@@ -203,6 +209,12 @@ impl Ingest {
         self
     }
 
+    /// Answers in the name of this member.
+    pub fn answering(mut self, me: MemberId) -> Self {
+        self.table = self.table.answering(me);
+        self
+    }
+
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
@@ -261,16 +273,16 @@ impl Ingest {
 
 /// Reads all that has arrived, until the limit (`Ok`) or until nothing is left (`WouldBlock`, as tokio wants to know).
 fn drain(socket: &UdpSocket, buffers: &mut [[u8; BUFFER_BYTES]], table: &mut Table) -> io::Result<()> {
-    let mut headers = MultiHeaders::<()>::preallocate(buffers.len(), None);
+    let mut headers = MultiHeaders::preallocate(buffers.len(), None);
+    let mut outbox = Outbox::default();
     for _ in 0..BATCHES_AT_ONCE_MAX {
-        let lengths = receive(socket, buffers, &mut headers)?;
+        let received = receive(socket, buffers, &mut headers)?;
         let now = clock::mono();
-        for (buffer, length) in buffers.iter().zip(lengths) {
-            match length {
-                Some(length) => table.datagram(buffer.get(..length).unwrap_or(buffer), now),
-                None => break,
-            }
+        for (buffer, (length, from)) in buffers.iter().zip(received.into_iter().flatten()) {
+            table.datagram(buffer.get(..length).unwrap_or(buffer), now);
+            outbox.put(from, table.take_answer());
         }
+        outbox.send(socket.as_raw_fd(), &table.counters.answered);
     }
     Ok(())
 }
@@ -283,24 +295,27 @@ fn or_empty(drained: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// One `recvmmsg(2)`: the lengths of the datagrams that are now in the first buffers.
+/// Length of a datagram, and where it came from.
+type Received = (usize, Option<SockaddrStorage>);
+
+/// One `recvmmsg(2)`: what is now in the first buffers.
 fn receive(
     socket: &UdpSocket,
     buffers: &mut [[u8; BUFFER_BYTES]],
-    headers: &mut MultiHeaders<()>,
-) -> io::Result<[Option<usize>; BATCH]> {
+    headers: &mut MultiHeaders<SockaddrStorage>,
+) -> io::Result<[Option<Received>; BATCH]> {
     let mut slices: Vec<[IoSliceMut<'_>; 1]> =
         buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
-    let mut lengths = [None; BATCH];
+    let mut received = [None; BATCH];
     match recvmmsg(socket.as_raw_fd(), headers, &mut slices, MsgFlags::MSG_DONTWAIT, None) {
         Ok(messages) => {
-            for (length, message) in lengths.iter_mut().zip(messages) {
-                *length = Some(message.bytes);
+            for (place, message) in received.iter_mut().zip(messages) {
+                *place = Some((message.bytes, message.address));
             }
-            Ok(lengths)
+            Ok(received)
         }
         // A signal came first; the next call reads on.
-        Err(Errno::EINTR) => Ok(lengths),
+        Err(Errno::EINTR) => Ok(received),
         Err(errno) => Err(errno.into()),
     }
 }
@@ -314,6 +329,8 @@ struct Peer {
     newest: Option<(policies::BootId, u64)>,
     /// The newest inventory that was taken.
     told: Option<(policies::BootId, u64)>,
+    /// The newest heartbeat that was answered.
+    answered: Option<(policies::BootId, u64)>,
 }
 
 /// Who is who, and the watch table. No I/O: time and datagrams are arguments.
@@ -324,6 +341,7 @@ pub struct Table {
     free: Vec<Slot>,
     slots: HashMap<NodeTag, Slot>,
     counters: Arc<Counters>,
+    answers: Answers,
     news: Vec<(NodeId, Change)>,
     found: Vec<(NodeId, Box<Capabilities>)>,
     /// Gaps that were no news, for the flight recorder; `None`: nobody wants them.
@@ -341,12 +359,19 @@ impl Table {
             free: vec![],
             slots: HashMap::new(),
             counters,
+            answers: Answers::default(),
             news: vec![],
             found: vec![],
             gaps: None,
             noticed_at: now,
             passed: vec![],
         }
+    }
+
+    /// Answers in the name of this member.
+    pub fn answering(mut self, me: MemberId) -> Self {
+        self.answers.me = Some(me);
+        self
     }
 
     /// Does what it is asked.
@@ -384,7 +409,7 @@ impl Table {
                 return;
             }
             Some(peer) => peer.key = key,
-            None => *place = Some(Peer { node, tag, key, newest: None, told: None }),
+            None => *place = Some(Peer { node, tag, key, newest: None, told: None, answered: None }),
         }
         self.slots.insert(tag, slot);
         self.watch.enroll(slot, limits, now);
@@ -429,10 +454,12 @@ impl Table {
             if beat.sequence < newest {
                 return count(&counters.replayed);
             }
+            self.answers.consider(&beat, &peer.key, &mut peer.answered);
             self.watch.came_by(slot, beat.path);
             return count(&counters.duplicate);
         }
         peer.newest = Some((beat.said.boot, beat.sequence));
+        self.answers.consider(&beat, &peer.key, &mut peer.answered);
         count(&counters.accepted);
         if let Some(lasting) = self.watch.gap(slot, now)
             && let Some(gaps) = &mut self.gaps
@@ -444,6 +471,11 @@ impl Table {
             self.news.push((peer.node.clone(), change));
         }
         self.watch.came_by(slot, beat.path);
+    }
+
+    /// The answer to the datagram that came last, for whoever sent it.
+    pub fn take_answer(&mut self) -> Option<[u8; BEAT_BYTES]> {
+        self.answers.take()
     }
 
     /// Proves an inventory and takes what it says, once, of the life that is being heard. A recording of an older life

@@ -30,6 +30,7 @@ pub struct MetricsError {
 pub struct Metrics {
     registry: Registry,
     heartbeats: IntCounterVec,
+    answers: IntCounterVec,
     detections: IntCounterVec,
     decisions: IntCounterVec,
     guard_blocks: IntCounterVec,
@@ -102,6 +103,11 @@ impl Metrics {
             heartbeats: counters(
                 "ha_heartbeats_total",
                 "Heartbeat datagrams received, by result.",
+                &["result"],
+            )?,
+            answers: counters(
+                "ha_heartbeat_answers_total",
+                "Answers to heartbeats of nodes under a watchdog, by result.",
                 &["result"],
             )?,
             detections: counters("ha_detections_total", "Verdicts committed.", &["verdict"])?,
@@ -235,6 +241,11 @@ impl Metrics {
     /// Totals of the heartbeat socket since its start: `accepted`, `bad_mac`, ...
     pub fn heartbeats<'a>(&self, totals: impl IntoIterator<Item = (&'a str, u64)>) {
         reach(&self.heartbeats, totals);
+    }
+
+    /// Totals of the answers to heartbeats since the start: `sent`, `dropped`.
+    pub fn answers<'a>(&self, totals: impl IntoIterator<Item = (&'a str, u64)>) {
+        reach(&self.answers, totals);
     }
 
     /// How the flight recorder is.
@@ -489,6 +500,7 @@ mod tests {
         }
         metrics.effect(&Action::PowerOn { node: n1 }, &Outcome::Done(Seen::On), Millis(300));
         metrics.heartbeats([("accepted", 1)]);
+        metrics.answers([("sent", 1)]);
         metrics.flight(&TapeState::default());
         metrics.proposed("applied", Duration::from_millis(1));
         metrics.answered("GET", "/v1/status", 200, Duration::from_millis(2));

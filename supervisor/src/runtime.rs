@@ -224,6 +224,7 @@ impl<O: Outside> Loop<O> {
         if self.viewed.elapsed() >= VIEW_EVERY {
             self.viewed = Instant::now();
             self.metrics.heartbeats(self.heard.totals());
+            self.metrics.answers(self.heard.answered.totals());
             let now = clock::now();
             self.recorder.look(now, self.engine.state());
             if let Some(tape) = self.recorder.state() {

@@ -1,13 +1,15 @@
 //! Target `heartbeat`: a script of datagrams to the table that a member keeps of its nodes' heartbeats and inventories.
 //!
-//! Why it exists: a heartbeat that is forged or replayed keeps a dead node alive in the members' eyes.
+//! Why it exists: a heartbeat that is forged or replayed keeps a dead node alive in the members' eyes, and an answer to one
+//! keeps its watchdog quiet.
 
 use super::script::Script;
+use ha_agent::answer;
 use ha_agent::inventory::{self, Inventory};
 use ha_agent::key::Key;
 use ha_agent::wire::{BEAT_BYTES, Beat, NodeTag, encode, verify};
 use policies::watch::Limits;
-use policies::{BootId, Capabilities, Epoch, Heartbeat, LastGasp, Millis, Mono, NodeId};
+use policies::{BootId, Capabilities, Epoch, Heartbeat, LastGasp, MemberId, Millis, Mono, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,6 +18,7 @@ use supervisor::parse::Table;
 
 const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 const STEPS_MAX: usize = 200;
+const ME: MemberId = MemberId(1);
 
 struct Bench {
     table: Table,
@@ -27,14 +30,16 @@ struct Bench {
     newest: BTreeMap<u64, (BootId, u64)>,
     /// The newest inventory that counted, of each.
     told: BTreeMap<u64, (BootId, u64)>,
+    /// The newest heartbeat that was answered, of each.
+    answered: BTreeMap<u64, (BootId, u64)>,
     sent: Vec<Vec<u8>>,
 }
 
 pub(super) fn run(data: &[u8]) -> bool {
     let counters = Arc::new(Counters::default());
-    let table = Table::new(Mono(0), Arc::clone(&counters));
-    let (keys, newest, told) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-    let mut bench = Bench { table, counters, now: Mono(0), keys, newest, told, sent: vec![] };
+    let table = Table::new(Mono(0), Arc::clone(&counters)).answering(ME);
+    let (keys, newest, told, answered) = Default::default();
+    let mut bench = Bench { table, counters, now: Mono(0), keys, newest, told, answered, sent: vec![] };
     let mut script = Script::new(data);
     bench.enroll(0, 0);
     for _ in 0..STEPS_MAX {
@@ -91,6 +96,7 @@ impl Bench {
         self.keys.remove(&NodeTag::of(name).0);
         self.newest.remove(&NodeTag::of(name).0);
         self.told.remove(&NodeTag::of(name).0);
+        self.answered.remove(&NodeTag::of(name).0);
     }
 
     /// A heartbeat that is made as an agent makes it, with this or that key.
@@ -104,7 +110,8 @@ impl Bench {
         let (boot, epoch) = (BootId(u64::from(script.byte() % 8)), Epoch(u64::from(script.byte())));
         let said = Heartbeat { boot, epoch, write_age, last_gasp };
         let node = NodeTag::of(NAMES[usize::from(at) % NAMES.len()]);
-        let datagram = encode(&Beat { node, path, sequence, said }, &key(key_number % 4)).to_vec();
+        let beat = Beat { node, path, sequence, asks: choice & 16 != 0, said };
+        let datagram = encode(&beat, &key(key_number % 4)).to_vec();
         self.deliver(&datagram);
         self.sent.push(datagram);
     }
@@ -138,7 +145,8 @@ impl Bench {
             let Ok(beat) = verify(datagram, &key(number)) else { continue };
             assert_eq!(encode(&beat, &key(number))[..], *datagram, "a heartbeat has one form");
         }
-        if !accepted {
+        let answer = self.table.take_answer();
+        if !accepted && answer.is_none() {
             return;
         }
         assert_eq!(datagram.len(), BEAT_BYTES, "a heartbeat of another length counted");
@@ -147,9 +155,26 @@ impl Bench {
         });
         let beat = beat.expect("what counted was not made with the key of the node that it names");
         let this = (beat.said.boot, beat.sequence);
+        if let Some(answer) = answer {
+            self.answer(&beat, &answer);
+        }
+        if !accepted {
+            assert_eq!(self.newest.get(&beat.node.0), Some(&this), "what is not the newest was answered");
+            return;
+        }
         let newest = self.newest.insert(beat.node.0, this);
         let replayed = newest.is_some_and(|(boot, sequence)| boot == this.0 && sequence >= this.1);
         assert!(!replayed, "a heartbeat that is not newer than the newest counted");
+    }
+
+    /// An answer is to a heartbeat that asked, says which, was not given before, and is no heartbeat.
+    fn answer(&mut self, beat: &Beat, datagram: &[u8; BEAT_BYTES]) {
+        assert!(beat.asks, "nobody asked");
+        let key = key(*self.keys.get(&beat.node.0).expect("an answer to a node that is not enrolled"));
+        assert_eq!(answer::verify(datagram, &key), Some(answer::Answer::to(beat, ME)));
+        assert!(verify(datagram, &key).is_err(), "an answer passes for a heartbeat");
+        let this = (beat.said.boot, beat.sequence);
+        assert_ne!(self.answered.insert(beat.node.0, this), Some(this), "a heartbeat was answered twice");
     }
 
     /// Hardware that counts is of the node that told it, of the life that is heard, and newer than what counted before.
@@ -176,6 +201,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
             node: NodeTag::of("n1"),
             path: 0,
             sequence: 5,
+            asks: true,
             said: Heartbeat { boot: BootId(3), epoch: Epoch(1), write_age: Some(Millis(7)), last_gasp: None },
         },
         &key(0),

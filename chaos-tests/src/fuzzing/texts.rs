@@ -134,6 +134,12 @@ pub(super) fn agent_config(data: &[u8]) -> bool {
             );
             assert!((10..=60_000).contains(&config.interval.0), "an interval of {}", config.interval);
             assert!(!format!("{config:?}").contains(SECRET), "a configuration shows its key");
+            if let Some(watchdog) = &config.watchdog {
+                let most = paths.iter().map(members).max().unwrap_or_default();
+                let majority = 2 * watchdog.rules.quorum > watchdog.members && watchdog.members >= most;
+                assert!(majority, "no majority keeps the node alive: {watchdog}");
+                assert!(watchdog.device.is_some() || watchdog.bmc.is_some(), "nothing is fed");
+            }
             true
         }
         Err(error) => {
@@ -154,7 +160,9 @@ pub(super) fn agent_config_seeds() -> Vec<Vec<u8>> {
                  [[paths]]\nname = \"green\"\nmembers = [\"[::1]:7201\"]\n\
                  [write_probe]\nfile = \"/srv/written\"\nmode = \"age-of-file\"\n";
     let inline = format!("node = \"n1\"\n{key}boot_id = \"one\"\nepoch = 3\ninterval = \"100ms\"\n{paths}");
-    let files = format!("node = \"n1\"\nkey_file = \"/k\"\nepoch_file = \"/e\"\n{paths}");
+    let watchdog =
+        "[watchdog]\nbmc = \"/dev/ipmi0\"\ntimeout = \"5s\"\nheard_within = \"20s\"\nmembers = 3\n";
+    let files = format!("node = \"n1\"\nkey_file = \"/k\"\nepoch_file = \"/e\"\n{paths}{watchdog}");
     let least = format!("node = \"n1\"\n{key}paths = [{{ name = \"a\", members = [\"10.0.0.1:1\"] }}]\n");
     vec![inline.into_bytes(), files.into_bytes(), least.into_bytes()]
 }

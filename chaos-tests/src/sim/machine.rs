@@ -168,7 +168,7 @@ impl Inner {
             last_gasp: machine.gasp,
         };
         let tag = NodeTag::of(machine.name.as_str());
-        let beat = Beat { node: tag, path: 0, sequence: machine.sequence, said };
+        let beat = Beat { node: tag, path: 0, sequence: machine.sequence, asks: false, said };
         let datagram = encode(&beat, &machine.key);
         let members: Vec<MemberId> = self.processes.keys().copied().collect();
         for member in members {

@@ -1,6 +1,7 @@
 //! The ingest with real datagrams on the loopback.
 
 use super::*;
+use ha_agent::answer::{self, Answer};
 use ha_agent::inventory::Inventory;
 use ha_agent::wire::{Beat, encode};
 use policies::{BootId, Epoch, Heartbeat, LastGasp, Millis};
@@ -23,7 +24,7 @@ fn key(of: u8) -> Key {
 
 fn beat(name: &str, boot: u64, sequence: u64) -> Beat {
     let said = Heartbeat { boot: BootId(boot), epoch: Epoch(1), write_age: None, last_gasp: None };
-    Beat { node: NodeTag::of(name), path: 0, sequence, said }
+    Beat { node: NodeTag::of(name), path: 0, sequence, asks: false, said }
 }
 
 fn heard(name: &str, boot: u64) -> (NodeId, Change) {
@@ -47,6 +48,7 @@ impl Rig {
     fn start(batches_max: usize) -> Rig {
         let counters = Arc::new(Counters::default());
         let ingest = Ingest::bind("127.0.0.1:0".parse().unwrap(), counters.clone()).unwrap();
+        let ingest = ingest.answering(MemberId(3));
         let sender = Sender::bind("127.0.0.1:0").unwrap();
         sender.connect(ingest.local_addr()).unwrap();
         let (commands, obeyed) = mpsc::channel(8);
@@ -292,4 +294,52 @@ fn a_gap_that_is_no_news_is_told_only_to_a_recorder() {
         assert_eq!(table.take_gaps(), gaps);
         assert_eq!(table.take_news().map(|batch| batch.changes.len()), Some(1));
     }
+}
+
+#[test]
+fn the_first_copy_that_asks_is_answered_and_nothing_that_was_answered_before() {
+    let mut table = Table::new(Mono(0), Arc::default()).answering(MemberId(3));
+    table.obey(Command::Enroll { node: node("n1"), key: key(1), limits: PATIENT }, Mono(0));
+    let mut answer = |sequence: u64, path: u8, asks: bool, boot: u64, key_of: u8| {
+        let beat = Beat { path, asks, ..beat("n1", boot, sequence) };
+        table.datagram(&encode(&beat, &key(key_of)), Mono(1));
+        let said = answer::verify(&table.take_answer()?, &key(1)).expect("an answer that the node believes");
+        assert_eq!(said, Answer { member: MemberId(3), node: beat.node, boot: BootId(boot), sequence });
+        Some(sequence)
+    };
+    assert_eq!(answer(10, 0, true, 7, 1), Some(10));
+    assert_eq!(answer(10, 0, true, 7, 1), None, "once more");
+    assert_eq!(answer(11, 0, false, 7, 1), None, "this path does not ask");
+    assert_eq!(answer(11, 1, true, 7, 1), Some(11), "the copy over the other path does");
+    assert_eq!(answer(11, 2, true, 7, 1), None, "one answer is enough");
+    assert_eq!(answer(10, 0, true, 7, 1), None, "a replay");
+    assert_eq!(answer(12, 0, true, 7, 2), None, "forged");
+    assert_eq!(answer(13, 0, true, 6, 1), None, "another life");
+    assert_eq!(answer(12, 0, true, 7, 1), Some(12));
+
+    let mut silent = Table::new(Mono(0), Arc::default());
+    silent.obey(Command::Enroll { node: node("n1"), key: key(1), limits: PATIENT }, Mono(0));
+    silent.datagram(&encode(&Beat { asks: true, ..beat("n1", 7, 1) }, &key(1)), Mono(1));
+    assert_eq!(silent.take_answer(), None, "it has no name to answer in");
+}
+
+#[tokio::test]
+async fn an_answer_goes_where_the_heartbeat_came_from() {
+    let rig = Rig::start(8);
+    rig.enroll("n1", 1, PATIENT).await;
+    let asking = |sequence| Beat { asks: true, ..beat("n1", 7, sequence) };
+    let other = Sender::bind("127.0.0.1:0").unwrap();
+    for (sender, sequence) in [(&rig.sender, 100), (&other, 101)] {
+        sender.set_nonblocking(true).unwrap();
+        let to = rig.sender.peer_addr().unwrap();
+        let sender = UdpSocket::from_std(sender.try_clone().unwrap()).unwrap();
+        sender.send_to(&encode(&asking(sequence), &key(1)), to).await.unwrap();
+        let mut buffer = [0; 100];
+        let (length, from) = soon(sender.recv_from(&mut buffer)).await.unwrap();
+        assert_eq!((length, from), (BEAT_BYTES, to));
+        let expected = Answer::to(&asking(sequence), MemberId(3));
+        assert_eq!(answer::verify(&buffer[..length], &key(1)), Some(expected));
+    }
+    assert_eq!(rig.counters.answered.totals(), [("sent", 2), ("dropped", 0)]);
+    assert_eq!(rig.counted(), [2, 0, 0, 0, 0, 0, 0, 0]);
 }
