@@ -32,7 +32,7 @@ bench: build ## Measure failovers; prints medians and ranges (RUNS=10)
 build: ## Build everything that runs, optimised
 	@$(CARGO) build --release --quiet --bins --workspace $(if $(FEATURES),--features $(FEATURES))
 
-test: tools fmt-check clippy unit smoke ## Format, lints, all tests; installs openipmi, ipmitool, Open vSwitch, tgt and QEMU if they are missing
+test: tools fmt-check clippy unit smoke ## Format, lints, all tests; installs openipmi, ipmitool, Open vSwitch, tgt, QEMU and sushy-tools if they are missing
 
 test-chaos: build ## Break the real programs (root; otherwise SKIPPED): 20 scenarios; SOAK=1h: by chance, as long (SEED=n)
 	@.ci/chaos-tools

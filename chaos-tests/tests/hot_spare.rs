@@ -127,8 +127,9 @@ async fn fences_itself(member: Member, console: &Path) {
     drop(member);
     let killed = Instant::now();
     let bound = Duration::from_millis(bound(HEARD_WITHIN, WATCHDOG_TIMEOUT).0);
-    // Of the kernel that is about to be reset.
-    until(&|| said().contains("Initiating system reboot"), "it is reset", bound, &said).await;
+    // Of the kernel that is about to be reset. How long that took is told and not judged: a loaded computer stops the machine
+    // and its watchdog with it.
+    until(&|| said().contains("Initiating system reboot"), "it is reset", PATIENCE, &said).await;
     let took = killed.elapsed();
     assert!(
         said().contains("not fed any more: 0 members have answered in the last 6s, 1 have to"),

@@ -12,7 +12,7 @@ mod rack_support;
 
 use chaos_tests::rack::{Change, Fault, Life, MoodChange, Rack, RackSpec};
 use fencing::ipmi::Port;
-use fencing::{Driver, PowerDriver, fence, power_on, shut_down};
+use fencing::{Driver, PowerDriver, fence, interrupt, power_on, shut_down};
 use policies::{Doubt, Identity, Millis, Outcome, Permit, Refusal, Seen};
 use rack_support::*;
 use std::sync::Arc;
@@ -126,8 +126,18 @@ async fn what_happened_to_a_machine_is_told_newest_first() {
     }
     let outcome = shut_down(&driver, &identity, &Always, Instant::now() + PATIENCE).await;
     assert!(matches!(outcome, Outcome::Done(Seen::OffTwice { already: false, .. })), "{outcome:?}");
+    let Driver::Ipmi(bmc) = &driver else { panic!("the rack's BMCs speak IPMI") };
+    assert_eq!(bmc.learn_sensors(Instant::now() + PATIENCE).await.unwrap(), 3);
     let lines = diagnosis(&driver, "Power Off / Power Down").await;
-    let events = lines.iter().skip(3).map(|line| line.split_once("Z: ").unwrap().1);
+    assert_eq!(
+        lines[11..],
+        [
+            "sensors: 3 read; none tells of trouble",
+            "temperatures: Cpu Temp 45 °C",
+            "power supplies: Psu 1 Presence detected, Psu 2 Presence detected",
+        ]
+    );
+    let events = lines.iter().skip(3).take(8).map(|line| line.split_once("Z: ").unwrap().1);
     let off = "Power Unit sensor 0x01: Power Off / Power Down";
     let on = "Power Unit sensor 0x01: Power Off / Power Down, no longer";
     let ended = "OS Stop/Shutdown sensor 0x02: OS Graceful Shutdown";
@@ -141,6 +151,21 @@ async fn what_happened_to_a_machine_is_told_newest_first() {
             "event log: 8 entries, the newest first",
         ]
     );
+    rack.stop().await;
+}
+
+#[tokio::test]
+async fn a_kernel_is_interrupted_once_and_dies() {
+    let (rack, _dir) = start(&spec(1, 0)).await;
+    let port = Port::new();
+    let (driver, identity) = driver(&rack, 1, &port);
+    let interrupted = async || interrupt(&driver, &identity, &Always, Instant::now() + PATIENCE).await;
+    assert_eq!(interrupted().await, Outcome::Done(Seen::Accepted));
+    assert!(rack.reaches(&node(1), Life::Panicked, Instant::now() + PATIENCE).await);
+    let outcome = fence(&driver, &identity, &Always, Instant::now() + PATIENCE).await;
+    assert!(matches!(outcome, Outcome::Done(Seen::OffTwice { .. })), "{outcome:?}");
+    let refused = interrupted().await;
+    assert!(matches!(refused, Outcome::Refused(Refusal::DeviceRefused(_))), "{refused:?}");
     rack.stop().await;
 }
 

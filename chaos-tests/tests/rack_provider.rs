@@ -78,7 +78,7 @@ async fn run(rack: &Rack, action: Action, token: u64, time: Duration) -> Outcome
         Backend::from_config(&documents.providers[0].kind, secret.0.as_bytes(), Path::new("/nowhere"))
             .unwrap();
     let initiator = rack.description().machine(action.node()).unwrap().initiator.clone();
-    let effect = Effect { token: LogIndex(token), plan: PlanId(1), action };
+    let effect = Effect { token: LogIndex(token), plan: Some(PlanId(1)), action };
     carry_out(&backend, &effect, Some(&initiator), &Always, Instant::now() + time).await
 }
 

@@ -1,5 +1,5 @@
 //! The contract that every driver passes: one table of devices that obey, lie, hang and refuse, and of what
-//! [`fence`](crate::fence) and [`shut_down`](crate::shut_down) must say of each.
+//! [`fence`](crate::fence), [`shut_down`](crate::shut_down) and [`interrupt`](crate::interrupt) must say of each.
 //!
 //! Why it exists: a driver is right when the proof that it gives is right, whatever its device does. A driver's tests
 //! bring a [`Rig`], a device with moods; the table is the same for all.
@@ -97,6 +97,7 @@ enum Want {
     DeviceRefused,
     WrongIdentity,
     LeaseEnded,
+    Accepted,
 }
 
 /// One row.
@@ -106,8 +107,8 @@ struct Case {
     /// Checks that the permit allows.
     checks: u32,
     want: Want,
-    /// Whether the command must reach the device (true), or must not (false). No other ever may, and a soft-off
-    /// only once.
+    /// Whether the command must reach the device (true), or must not (false). No other ever may, and a soft-off or an
+    /// interrupt only once.
     commanded: bool,
 }
 
@@ -126,7 +127,11 @@ const fn soft(mood: Mood, checks: u32, want: Want, commanded: bool) -> Case {
     Case { act: Act::SoftOff, ..case(mood, checks, want, commanded) }
 }
 
-const TABLE: [Case; 34] = [
+const fn interrupt(mood: Mood, checks: u32, want: Want, commanded: bool) -> Case {
+    Case { act: Act::Interrupt, ..case(mood, checks, want, commanded) }
+}
+
+const TABLE: [Case; 44] = [
     case(Mood::AlreadyOff, ENDLESS, Want::AlreadyOff, false),
     case(Mood::Obeys, ENDLESS, Want::Off, true),
     case(Mood::ObeysLate, ENDLESS, Want::Off, true),
@@ -161,6 +166,17 @@ const TABLE: [Case; 34] = [
     soft(Mood::Obeys, 0, Want::LeaseEnded, false),
     soft(Mood::Obeys, 1, Want::LeaseEnded, false),
     soft(Mood::Obeys, CHECKS_OF_FENCE, Want::LeaseEnded, false),
+    interrupt(Mood::AlreadyOff, ENDLESS, Want::DeviceRefused, false),
+    interrupt(Mood::Obeys, ENDLESS, Want::Accepted, true),
+    // Nothing shows whether it arrived.
+    interrupt(Mood::Ignores, ENDLESS, Want::Accepted, true),
+    interrupt(Mood::ObeysMute, ENDLESS, Want::NoAnswer, true),
+    interrupt(Mood::Deaf, ENDLESS, Want::Unreachable, false),
+    interrupt(Mood::Refuses, ENDLESS, Want::DeviceRefused, true),
+    interrupt(Mood::OtherIdentity, ENDLESS, Want::WrongIdentity, false),
+    interrupt(Mood::Obeys, 0, Want::LeaseEnded, false),
+    interrupt(Mood::Obeys, 1, Want::LeaseEnded, false),
+    interrupt(Mood::Obeys, CHECKS_OF_FENCE, Want::LeaseEnded, false),
 ];
 
 /// Runs the table.
@@ -176,7 +192,8 @@ pub async fn check(rig: &impl Rig) -> Result<(), String> {
         let outcome = carry_out(&driver, act, &expected, &lease, deadline).await;
         let commands = rig.commands();
         let only_this = commands.iter().all(|command| *command == act);
-        let often_enough = commanded != commands.is_empty() && (act != Act::SoftOff || commands.len() <= 1);
+        let once = matches!(act, Act::SoftOff | Act::Interrupt);
+        let often_enough = commanded != commands.is_empty() && (!once || commands.len() <= 1);
         if !fits(want, &outcome) || !only_this || !often_enough {
             broken.push(format!(
                 "{act:?}, {mood:?}, {checks} checks: want {want:?}, got {outcome:?}, commands {commands:?}"
@@ -196,5 +213,6 @@ fn fits(want: Want, outcome: &Outcome) -> bool {
         Want::DeviceRefused => matches!(outcome, Outcome::Refused(Refusal::DeviceRefused(_))),
         Want::WrongIdentity => matches!(outcome, Outcome::Refused(Refusal::WrongIdentity { .. })),
         Want::LeaseEnded => matches!(outcome, Outcome::Refused(Refusal::LeaseEnded)),
+        Want::Accepted => *outcome == Outcome::Done(Seen::Accepted),
     }
 }

@@ -1,4 +1,5 @@
-//! The one algorithm that proves a node off, by force or by asking, and its smaller sister that sees a node on.
+//! The one algorithm that proves a node off, by force or by asking, and its smaller sisters: one sees a node on, one sends an
+//! interrupt, of which nothing can be seen.
 //!
 //! Why it exists: "accepted" is not "off". Every driver goes through here, so that the proof means the same for all.
 //! What it never does: believing an acknowledgement, resetting or cycling, reporting Refused once the command may
@@ -44,7 +45,7 @@ pub async fn fence(
             return Outcome::Done(Seen::OffTwice { already: true, took: Millis(0) });
         }
     }
-    switch(driver, &first.identity, Act::Off, permit, deadline).await
+    switch(driver, &first.identity, Wish::Off, permit, deadline).await
 }
 
 /// Asks the node's operating system to shut down, once, and proves the node off as [`fence`] does. Already off is success;
@@ -72,7 +73,7 @@ pub async fn shut_down(
             Err(refusal) => return Outcome::Refused(refusal),
         }
     }
-    switch(driver, &first.identity, Act::SoftOff, permit, deadline).await
+    switch(driver, &first.identity, Wish::SoftOff, permit, deadline).await
 }
 
 /// Switches the node on: identity first; on is read back; already on is success.
@@ -91,7 +92,40 @@ pub async fn power_on(
     };
     match first.power {
         Power::On => Outcome::Done(Seen::On),
-        Power::Off => switch(driver, &first.identity, Act::On, permit, deadline).await,
+        Power::Off => switch(driver, &first.identity, Wish::On, permit, deadline).await,
+    }
+}
+
+/// Sends the node's kernel a diagnostic interrupt, once: identity first; a node that is off has no kernel. Nothing that could
+/// be read back shows that it arrived, so the device's word is all that there is, and it proves nothing.
+///
+/// `Refused` means that it was certainly not sent, or that the BMC does not know how; `Unknown` that it may have been.
+pub async fn interrupt(
+    driver: &impl PowerDriver,
+    expected: &Identity,
+    permit: &dyn Permit,
+    deadline: Instant,
+) -> Outcome {
+    match look_first(driver, expected, permit, deadline).await {
+        Err(refusal) => return Outcome::Refused(refusal),
+        Ok(Look { power: Power::Off, .. }) => {
+            let why = "the node is off: nothing runs there that could be interrupted".to_owned();
+            return Outcome::Refused(Refusal::DeviceRefused(why));
+        }
+        Ok(Look { power: Power::On, .. }) => {}
+    }
+    let started = Instant::now();
+    let acted = match permit.check() {
+        Ok(()) => driver.act(Act::Interrupt, permit, deadline).await,
+        Err(refusal) => Err(DriverError::NotPermitted(refusal)),
+    };
+    match acted {
+        Ok(()) => Outcome::Done(Seen::Accepted),
+        Err(error) if error.may_have_happened() => {
+            tracing::debug!(%error, "interrupt");
+            Outcome::Unknown(Doubt::NoAnswer { waited: millis(started.elapsed()) })
+        }
+        Err(error) => Outcome::Refused(error.into()),
     }
 }
 
@@ -107,6 +141,7 @@ pub async fn carry_out(
         Act::On => power_on(driver, expected, permit, deadline).await,
         Act::Off => fence(driver, expected, permit, deadline).await,
         Act::SoftOff => shut_down(driver, expected, permit, deadline).await,
+        Act::Interrupt => interrupt(driver, expected, permit, deadline).await,
     }
 }
 
@@ -147,11 +182,36 @@ fn same_guid(expected: &str, found: Option<&str>) -> bool {
     [found, reversed, fields].contains(&expected)
 }
 
+/// What of the acts ends in a power that can be seen.
+#[derive(Clone, Copy)]
+enum Wish {
+    On,
+    Off,
+    SoftOff,
+}
+
+impl Wish {
+    fn act(self) -> Act {
+        match self {
+            Wish::On => Act::On,
+            Wish::Off => Act::Off,
+            Wish::SoftOff => Act::SoftOff,
+        }
+    }
+
+    fn power(self) -> Power {
+        match self {
+            Wish::On => Power::On,
+            Wish::Off | Wish::SoftOff => Power::Off,
+        }
+    }
+}
+
 /// Sends the command, then looks until what it wishes was seen often enough.
 async fn switch(
     driver: &impl PowerDriver,
     identity: &Identity,
-    act: Act,
+    wish: Wish,
     permit: &dyn Permit,
     deadline: Instant,
 ) -> Outcome {
@@ -159,7 +219,7 @@ async fn switch(
     let half = deadline.saturating_duration_since(started) / 2;
     let act_deadline = started + half.min(ACT_TIME_MAX);
     let acted = match permit.check() {
-        Ok(()) => driver.act(act, permit, act_deadline).await,
+        Ok(()) => driver.act(wish.act(), permit, act_deadline).await,
         Err(refusal) => Err(DriverError::NotPermitted(refusal)),
     };
     match acted {
@@ -167,7 +227,7 @@ async fn switch(
         Err(error) if error.may_have_happened() => tracing::debug!(%error, "switch power, looking on"),
         Err(error) => return Outcome::Refused(error.into()),
     }
-    look_until(driver, identity, act.wish(), started, deadline).await
+    look_until(driver, identity, wish.power(), started, deadline).await
 }
 
 /// Looks until `wish` was read twice in a row (off) or once (on), each time in an exchange of its own. A look without

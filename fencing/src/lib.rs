@@ -12,5 +12,5 @@ pub mod ipmi;
 mod power;
 pub mod redfish;
 
-pub use fence::{carry_out, fence, power_on, shut_down};
+pub use fence::{carry_out, fence, interrupt, power_on, shut_down};
 pub use power::{Act, Driver, DriverError, Look, PowerDriver};

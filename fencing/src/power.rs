@@ -29,16 +29,9 @@ pub enum Act {
     /// Let the operating system shut itself down and switch off: a wish to software, which may ignore it or take
     /// minutes. A driver sends it once, for a second press of a power button can mean something else than the first.
     SoftOff,
-}
-
-impl Act {
-    /// The power that the node has when it was done.
-    pub fn wish(self) -> Power {
-        match self {
-            Act::On => Power::On,
-            Act::Off | Act::SoftOff => Power::Off,
-        }
-    }
+    /// Send the kernel a diagnostic interrupt, on which it dumps and dies. A driver sends it once: the second would hit the
+    /// kernel that dumps.
+    Interrupt,
 }
 
 /// A device that reads and sets the power of one node.

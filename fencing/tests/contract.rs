@@ -231,7 +231,7 @@ impl PowerDriver for Switch {
 
     async fn act(&self, act: Act, permit: &dyn Permit, _: Instant) -> Result<(), DriverError> {
         permit.check().map_err(DriverError::NotPermitted)?;
-        *self.0.lock().unwrap() = act.wish();
+        *self.0.lock().unwrap() = if act == Act::On { Power::On } else { Power::Off };
         Ok(())
     }
 }

@@ -16,6 +16,9 @@ use std::time::Duration;
 use support::{FakeBmc, PASSWORD, USER};
 use tokio::time::Instant;
 
+/// The last line where it is not known which sensors there are.
+const NO_SENSORS: &str = "sensors: not read, for which there are was not read yet";
+
 /// 2026-11-28 11:07:15 UTC.
 const TIME: [u8; 4] = 1_795_864_035u32.to_le_bytes();
 
@@ -129,7 +132,8 @@ async fn the_newest_records_are_told_first_over_gaps_and_steps() {
         [
             "chassis: power on; cooling or fan fault",
             "chassis: last power event: off by a power fault",
-            "event log: empty"
+            "event log: empty",
+            NO_SENSORS
         ]
     );
     for (log, told) in [
@@ -144,7 +148,7 @@ async fn the_newest_records_are_told_first_over_gaps_and_steps() {
         let lines = driver.diagnose(within(10_000)).await.unwrap();
         assert_eq!(lines[2], format!("event log: {} entries, the newest first", log.len()));
         assert_eq!(told_ids(&lines), told, "{lines:#?}");
-        assert_eq!(lines.len(), 3 + told.len());
+        assert_eq!(lines.len(), 4 + told.len());
         assert!(told.len() <= RECORDS_MAX);
     }
 }
@@ -156,12 +160,12 @@ async fn a_log_that_cannot_be_followed_is_told_as_far_as_it_goes() {
     bmc.state().log = vec![power_off(1), power_off(100)];
     let lines = driver.diagnose(within(10_000)).await.unwrap();
     assert_eq!(told_ids(&lines), [100]);
-    assert_eq!(lines.last().unwrap(), "event log: only 1 of its newest 2 records were found");
+    assert_eq!(lines[lines.len() - 2], "event log: only 1 of its newest 2 records were found");
     bmc.state().log = (1..=5).map(power_off).collect();
     bmc.state().log_is_stuck = true;
     let lines = driver.diagnose(within(10_000)).await.unwrap();
     assert_eq!(told_ids(&lines), [5], "not the same one again and again");
-    assert_eq!(lines.last().unwrap(), "event log: only 1 of its newest 5 records were found");
+    assert_eq!(lines[lines.len() - 2], "event log: only 1 of its newest 5 records were found");
 }
 
 #[tokio::test]
@@ -191,7 +195,70 @@ async fn a_bmc_without_an_event_log_still_tells_of_its_chassis() {
     let (chassis, log) = (&lines[0], &lines[1]);
     assert!(chassis.starts_with("chassis: the BMC at 127.0.0.1:") && chassis.contains("0xc1"), "{chassis}");
     assert!(log.starts_with("event log: the BMC at 127.0.0.1:") && log.contains("0xc1"), "{log}");
-    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[2..], [NO_SENSORS]);
+}
+
+/// A record of the BMC's own sensor: full if it has degrees, compact if it has states.
+fn sensor(number: u8, kind: u8, name: &str) -> Vec<u8> {
+    let full = kind == 0x01;
+    let mut body = vec![0x20, 0, number, 3, 1, 0x7f, 0x40, kind, if full { 0x01 } else { 0x6f }];
+    body.extend([0; 6]);
+    body.extend(if full { &[0, 1, 0, 0, 1, 0, 0, 0, 0, 0][..] } else { &[0xc0, 0, 0, 1][..] });
+    body.resize(if full { 42 } else { 26 }, 0);
+    body.push(0xc0 | u8::try_from(name.len()).unwrap());
+    body.extend(name.bytes());
+    [&[0, 0, 0x51, if full { 1 } else { 2 }, u8::try_from(body.len()).unwrap()][..], &body].concat()
+}
+
+#[tokio::test]
+async fn sensors_are_told_once_it_is_known_which_there_are() {
+    for in_pieces in [false, true] {
+        let bmc = FakeBmc::start(Mood::Obeys).await;
+        let driver = driver(&bmc);
+        bmc.state().sdr_in_pieces = in_pieces;
+        // An oem sensor, of which nothing is told, and one that does not answer.
+        bmc.state().sdr = vec![
+            sensor(0x10, 0x01, "Inlet Temp"),
+            sensor(0x11, 0x01, "Cpu Temp"),
+            sensor(0x20, 0x08, "Psu 1"),
+            sensor(0x21, 0x08, "Psu 2"),
+            sensor(0x30, 0xc5, "Oem"),
+        ];
+        bmc.state().readings =
+            vec![(0x10, [22, 0xc0, 0xc0, 0]), (0x11, [102, 0xc0, 0xd8, 0]), (0x20, [0, 0xc0, 0x01, 0x80])];
+        assert_eq!(driver.diagnose(within(5000)).await.unwrap()[3..], [NO_SENSORS]);
+        assert_eq!(driver.learn_sensors(within(5000)).await.unwrap(), 4);
+        let lines = driver.diagnose(within(5000)).await.unwrap();
+        assert_eq!(
+            lines[3..],
+            [
+                "sensors: 3 read, 1 not; 1 tell of trouble",
+                "Temperature sensor Cpu Temp 102 °C, above its upper critical limit",
+                "temperatures: Inlet Temp 22 °C",
+                "power supplies: Psu 1 Presence detected",
+            ]
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_bmc_that_falls_silent_while_its_sensors_are_read_holds_nobody_up() {
+    let bmc = FakeBmc::start(Mood::Obeys).await;
+    let driver = driver(&bmc);
+    bmc.state().sdr = vec![sensor(0x10, 0x01, "Inlet Temp"); 1000];
+    driver.look(within(5000)).await.unwrap();
+    let learner = driver.clone();
+    let learning = tokio::spawn(async move { learner.learn_sensors(within(60_000)).await });
+    bmc.wait_for("some records are read", |state| state.sdr_reads >= 3).await;
+    // Whoever asks meanwhile has its turn.
+    driver.look(within(500)).await.unwrap();
+    bmc.state().mood = Mood::Deaf;
+    let began = Instant::now();
+    assert!(learning.await.unwrap().is_err());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    bmc.state().mood = Mood::Obeys;
+    let lines = driver.diagnose(within(10_000)).await.unwrap();
+    assert!(lines[3].starts_with("sensors: 0 read, "), "{lines:#?}");
 }
 
 fn is_bounded(lines: &[String]) -> bool {
@@ -236,7 +303,9 @@ proptest! {
         let lines = runtime.block_on(async {
             let bmc = FakeBmc::start(Mood::Obeys).await;
             bmc.state().nonsense = Some((completion, data));
-            driver(&bmc).diagnose(within(1000)).await
+            let driver = driver(&bmc);
+            drop(driver.learn_sensors(within(50)).await);
+            driver.diagnose(within(1000)).await
         });
         if let Ok(lines) = lines {
             prop_assert!(is_bounded(&lines), "{lines:#?}");

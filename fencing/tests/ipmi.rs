@@ -51,6 +51,7 @@ impl Rig for IpmiRig {
         let act = |control| match control {
             0 => Act::Off,
             1 => Act::On,
+            4 => Act::Interrupt,
             5 => Act::SoftOff,
             other => panic!("chassis control {other} is never sent"),
         };

@@ -7,9 +7,8 @@ use fencing::ipmi::commands::{
     BootDevice, ChassisControl, GetBootDevice, GetChassisStatus, ReadSensor, SetBootDevice,
 };
 use fencing::ipmi::{Bmc, Port, Privilege, Settings};
-use fencing::{DriverError, PowerDriver, fence, power_on, shut_down};
+use fencing::{DriverError, PowerDriver, fence, interrupt, power_on, shut_down};
 use ipmi_rs_core::app::GetDeviceId;
-use ipmi_rs_core::sensor_event::ThresholdReading;
 use ipmi_rs_core::storage::sel::GetSelInfo;
 use policies::{Identity, Outcome, Power, Refusal, Seen};
 use std::net::UdpSocket;
@@ -60,6 +59,9 @@ sensor_add 0x20 0 1 0x01 0x01
 sensor_set_value 0x20 0 1 45 0
 sensor_set_threshold 0x20 0 1 settable 111000 0x6e 0x64 0x5a 00 00 00
 sensor_set_event_support 0x20 0 1 enable scanning per-state 000111111000000 000111111000000 000111111000000 000111111000000
+sensor_add 0x20 0 2 0x08 0x6f
+sensor_set_bit 0x20 0 2 3 1 0
+sensor_set_event_support 0x20 0 2 enable scanning per-state 000000000001011 000000000001011 000000000001011 000000000001011
 sel_add 0x20 0x02 0x00 0x00 0x00 0x00 0x20 0x00 0x04 0x01 0x01 0x01 0x59 0x2d 0x2d
 mc_enable 0x20
 ";
@@ -133,6 +135,14 @@ fn write_files(directory: &Path, port: u16) {
     std::fs::write(&control, CHASSIS_CONTROL).unwrap();
     std::fs::set_permissions(&control, std::fs::Permissions::from_mode(0o755)).unwrap();
     std::fs::write(directory.join("power"), "1\n").unwrap();
+    // Where `ipmi_sim` named `test` keeps the main repository of its BMC 0x20.
+    let state = directory.join("ipmi_sim/test");
+    std::fs::create_dir_all(&state).unwrap();
+    std::fs::write(directory.join("sensors"), SENSORS).unwrap();
+    let mut compiler = Command::new("sdrcomp");
+    let compiled = compiler.arg("-o").arg(state.join("sdr.20.main")).arg(directory.join("sensors")).output();
+    let compiled = compiled.expect("start sdrcomp: it comes with ipmi_sim");
+    assert!(compiled.status.success(), "{compiled:?}");
     std::fs::write(directory.join("bmc.emu"), EMULATION).unwrap();
     let lan = format!(
         "name \"test\"
@@ -206,6 +216,17 @@ async fn an_operating_system_that_is_asked_shuts_down() {
     assert!(matches!(again, Outcome::Done(Seen::OffTwice { already: true, .. })), "{again:?}");
 }
 
+/// The simulator does not know the diagnostic interrupt.
+#[tokio::test]
+async fn a_bmc_that_knows_no_interrupt_is_a_refusal() {
+    let sim = Sim::start().await;
+    let bmc = sim.bmc();
+    let identity = bmc.look(within(10)).await.unwrap().identity;
+    let outcome = interrupt(&bmc, &identity, &Lease::endless(), within(20)).await;
+    let Outcome::Refused(Refusal::DeviceRefused(why)) = outcome else { panic!("{outcome:?}") };
+    assert!(why.contains("0xcc"), "{why}");
+}
+
 /// Somebody else's client puts the events in.
 fn ipmitool(sim: &Sim, words: &str) {
     let (host, port) = sim.address.rsplit_once(':').unwrap();
@@ -235,6 +256,8 @@ async fn what_ipmitool_logged_is_diagnosed() {
     // Add SEL Entry: a watchdog that powered off, with a time of its own.
     ipmitool(&sim, "raw 0x0a 0x44 0 0 2 0x80 0x43 0x6d 0x38 0x20 0 4 0x23 3 0x6f 2 0xff 0xff");
     let mut lines = sim.bmc().diagnose(within(20)).await.unwrap();
+    let sensors = lines.pop().unwrap();
+    assert!(sensors.starts_with("sensors: not read"), "{sensors}");
     let last = lines.pop().unwrap();
     // The record of the emulation's file, from before the clock was set.
     let event = "Temperature sensor 0x01: Upper Critical - going high [data 59 2d 2d]";
@@ -257,6 +280,56 @@ async fn what_ipmitool_logged_is_diagnosed() {
     ];
     assert_eq!(lines.iter().map(after).collect::<Vec<_>>(), want);
     assert_eq!(sim.power_file(), "1");
+}
+
+/// Data records as OpenIPMI's `sdrcomp` compiles them: a name in capitals is packed into six bits a letter.
+const SENSORS: &str = "\
+sdr type 1
+  sensor_owner_id 0x20
+  sensor_owner_lun 0
+  channel_number 0
+  sensor_number 1
+  entity_id system_board
+  entity_instance 1
+  sensor_type Temperature
+  event_reading_type_code 1
+  analog_data_format unsigned
+  base_unit degrees_C
+  linearization linear
+  m 1
+  b 0
+  r_exp 0
+  b_exp 0
+  id_string \"Cpu temp\"
+endsdr
+sdr type 2
+  sensor_owner_id 0x20
+  sensor_owner_lun 0
+  channel_number 0
+  sensor_number 2
+  entity_id power_supply
+  entity_instance 1
+  sensor_type Power_Supply
+  event_reading_type_code 0x6f
+  id_string \"PSU1\"
+endsdr
+";
+
+#[tokio::test]
+async fn sensors_are_told_by_name_with_what_is_wrong() {
+    let sim = Sim::start().await;
+    let bmc = sim.bmc();
+    assert_eq!(bmc.learn_sensors(within(20)).await.unwrap(), 2);
+    let lines = bmc.diagnose(within(20)).await.unwrap();
+    let sensors = lines.iter().position(|line| line.starts_with("sensors: ")).unwrap();
+    assert_eq!(
+        lines[sensors..],
+        [
+            "sensors: 2 read; 1 tell of trouble",
+            "Power Supply sensor PSU1 Power Supply input lost (AC/DC)",
+            "temperatures: Cpu temp 45 °C",
+        ]
+    );
 }
 
 #[tokio::test]
@@ -376,5 +449,5 @@ async fn boot_device_events_and_sensors_are_understood() {
     let log = bmc.event_log(0, 100, within(10)).await.unwrap();
     assert_eq!((log.len(), usize::from(events)), (1, 1), "{log:?}");
     let reading = bmc.ask(ReadSensor { number: 1 }, within(10)).await.unwrap();
-    assert_eq!(ThresholdReading::from(&reading).reading, Some(45));
+    assert_eq!(reading.value, Some(45));
 }

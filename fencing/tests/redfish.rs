@@ -133,6 +133,7 @@ async fn reset(State(bmc): State<Shared>, headers: HeaderMap, body: Bytes) -> Re
         "ForceOff" => Act::Off,
         "GracefulShutdown" => Act::SoftOff,
         "On" => Act::On,
+        "Nmi" => Act::Interrupt,
         other => panic!("{other}"),
     };
     let mood = {
@@ -141,7 +142,11 @@ async fn reset(State(bmc): State<Shared>, headers: HeaderMap, body: Bytes) -> Re
         match bmc.mood {
             Mood::Refuses | Mood::Ignores => {}
             Mood::OnlyHardOff if act == Act::SoftOff => {}
-            _ => (bmc.power, bmc.told, bmc.looks) = (act.wish(), Some(Instant::now()), 0),
+            _ if act == Act::Interrupt => bmc.told = Some(Instant::now()),
+            _ => {
+                let power = if act == Act::On { Power::On } else { Power::Off };
+                (bmc.power, bmc.told, bmc.looks) = (power, Some(Instant::now()), 0);
+            }
         }
         bmc.mood
     };

@@ -19,7 +19,7 @@ const PROTECTION_TOLD_MAX: usize = 20;
 
 /// Collects the history of one entry.
 pub(crate) struct Story {
-    index: LogIndex,
+    pub(crate) index: LogIndex,
     pub(crate) at: Wall,
     events: Vec<Event>,
 }
@@ -132,7 +132,8 @@ impl ClusterState {
             | Command::Fence { .. }
             | Command::ConfirmOff { .. }
             | Command::Approve { .. }
-            | Command::Release { .. } => self.order(story, by, command)?,
+            | Command::Release { .. }
+            | Command::ByHand { .. } => self.order(story, by, command)?,
             Command::Lead { leader, step } => {
                 let newest = self.leadership.map_or(LeaderEpoch(0), |l| l.epoch);
                 if *leader != newest {
@@ -436,21 +437,34 @@ impl ClusterState {
     }
 
     fn resolve(&mut self, story: &mut Story, token: LogIndex, outcome: &Outcome) -> Result<(), Rejected> {
-        let id = self.intent(token).map(|(plan, _)| plan.id).ok_or_else(|| not_there("intent", &token))?;
         let at = story.at;
-        let plan = self.plan_mut(id)?;
-        let keys = plan_keys(plan);
-        let Some(intent) = plan.intents.iter_mut().find(|intent| intent.token == token) else {
-            return Err(not_there("intent", &token));
-        };
+        let (keys, what, intent) = self.intent_mut(token).ok_or_else(|| not_there("intent", &token))?;
         if intent.end.is_some() {
             return Err(Rejected::EndedAlready { token });
         }
         intent.end = Some((outcome.clone(), at));
         let took = at.since(intent.at);
         let end = intent.trouble().map_or_else(|| "done".to_owned(), |trouble| format!("failed: {trouble}"));
-        story.tell(&keys, format!("failover {id}: {} {end} ({token}, {took})", intent.action));
+        story.tell(&keys, format!("{what}{} {end} ({token}, {took})", intent.action));
         Ok(())
+    }
+
+    /// The intent with this token, what it is about, and how its history begins.
+    fn intent_mut(&mut self, token: LogIndex) -> Option<(Vec<String>, String, &mut Intent)> {
+        let is_it = |intent: &&mut Intent| intent.token == token;
+        match self.intent(token).map(|(plan, _)| plan.id) {
+            Some(id) => {
+                let plan = self.plans.get_mut(&id)?;
+                let keys = plan_keys(plan);
+                Some((keys, format!("failover {id}: "), plan.intents.iter_mut().find(is_it)?))
+            }
+            None => {
+                let node = self.ordered_by_hand(token)?.intent.action.node().clone();
+                let mut intents =
+                    self.nodes.get_mut(&node)?.by_hand.iter_mut().map(|by_hand| &mut by_hand.intent);
+                Some((vec![node_key(&node)], String::new(), intents.find(is_it)?))
+            }
+        }
     }
 
     fn place(&mut self, story: &mut Story, id: PlanId, tried: Millis) -> Result<(), Rejected> {

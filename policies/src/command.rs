@@ -209,6 +209,15 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+    /// Do something to a node by hand, once. The order is its own intent (R1): its log index is the token.
+    ByHand {
+        /// Which.
+        node: NodeId,
+        /// What.
+        hand: Hand,
+        /// Why.
+        reason: String,
+    },
     /// A new leader begins; its log index is the leadership epoch (R10).
     TookOver {
         /// Who.
@@ -223,6 +232,30 @@ pub enum Command {
         /// What it decided.
         step: Step,
     },
+}
+
+/// What an operator can do to a node by hand, through its first fencing level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hand {
+    /// Switch it on.
+    PowerOn,
+    /// Switch it off, and see it off.
+    PowerOff,
+    /// Make its kernel dump and die.
+    Interrupt,
+}
+
+impl Hand {
+    /// The same as what is carried out.
+    pub fn action(self, node: &NodeId) -> Action {
+        let node = node.clone();
+        match self {
+            Hand::PowerOn => Action::PowerOn { node },
+            Hand::PowerOff => Action::PowerOff { node, level: 0 },
+            Hand::Interrupt => Action::Interrupt { node },
+        }
+    }
 }
 
 /// Something in the inventory, by its name.
@@ -356,6 +389,7 @@ impl Command {
             | Command::Cancel { .. }
             | Command::Approve { .. }
             | Command::Release { .. }
+            | Command::ByHand { .. }
             | Command::TookOver { .. }
             | Command::Lead { .. } => false,
         }

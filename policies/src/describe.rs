@@ -37,6 +37,7 @@ impl NodeRecord {
             strikes: vec![],
             takeover: None,
             confirmed_off: None,
+            by_hand: vec![],
             found: None,
         }
     }

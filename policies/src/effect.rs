@@ -105,6 +105,12 @@ pub enum Action {
         /// The node.
         node: NodeId,
     },
+    /// Send the node's kernel a diagnostic interrupt (NMI, IPMI 2.0 §28.3), on which it dumps and dies. Only by hand, sent
+    /// once, and no part of any plan.
+    Interrupt {
+        /// The node.
+        node: NodeId,
+    },
 }
 
 impl Action {
@@ -120,7 +126,8 @@ impl Action {
             | Action::Attach { node, .. }
             | Action::OpenPort { node, .. }
             | Action::SetBoot { node, .. }
-            | Action::PowerOn { node } => node,
+            | Action::PowerOn { node }
+            | Action::Interrupt { node } => node,
         }
     }
 }
@@ -132,7 +139,8 @@ impl Action {
             Action::ShutDown { .. }
             | Action::PowerOff { .. }
             | Action::Revoke { .. }
-            | Action::ClosePort { .. } => Bearing::Takes,
+            | Action::ClosePort { .. }
+            | Action::Interrupt { .. } => Bearing::Takes,
             Action::Attach { .. }
             | Action::OpenPort { .. }
             | Action::SetBoot { .. }
@@ -147,6 +155,7 @@ impl Action {
             Action::ShutDown { .. } | Action::PowerOff { .. } => matches!(seen, Seen::OffTwice { .. }),
             Action::Diagnose { .. } => matches!(seen, Seen::Diagnosed(_)),
             Action::PowerOn { .. } => *seen == Seen::On,
+            Action::Interrupt { .. } => *seen == Seen::Accepted,
             Action::Revoke { .. }
             | Action::ClosePort { .. }
             | Action::Snapshot { .. }
@@ -193,6 +202,7 @@ impl fmt::Display for Action {
             }
             Action::SetBoot { node, instance, epoch, .. } => write!(f, "let {node} boot {instance} {epoch}"),
             Action::PowerOn { node } => write!(f, "power on {node}"),
+            Action::Interrupt { node } => write!(f, "interrupt {node} (NMI)"),
         }
     }
 }
@@ -208,8 +218,8 @@ pub fn vlans(untagged: impl fmt::Display, tagged: &BTreeSet<u16>) -> String {
 pub struct Effect {
     /// Log index of its intent (R8): greater tokens win where a device can compare them.
     pub token: LogIndex,
-    /// The failover that it belongs to.
-    pub plan: PlanId,
+    /// The failover that it belongs to; `None`: an operator ordered it by hand.
+    pub plan: Option<PlanId>,
     /// What to do.
     pub action: Action,
 }
@@ -239,6 +249,8 @@ pub enum Seen {
     },
     /// Power read as on.
     On,
+    /// The device says that it did it, and nothing can be read back that would show it. Proves nothing.
+    Accepted,
     /// What the BMC tells of the node's past, a line each, newest first.
     Diagnosed(Arc<[String]>),
     /// The wished-for state was read back from the provider, in the provider's words.
@@ -331,6 +343,8 @@ pub enum Doubt {
         /// The last reading.
         last: String,
     },
+    /// The leadership that was to do it has ended, and no other does it again.
+    LeadershipEnded,
 }
 
 impl fmt::Display for Doubt {
@@ -338,6 +352,9 @@ impl fmt::Display for Doubt {
         match self {
             Doubt::NoAnswer { waited } => write!(f, "no answer in {waited}"),
             Doubt::NotSeen { waited, last } => write!(f, "accepted, but after {waited} still reads {last}"),
+            Doubt::LeadershipEnded => {
+                write!(f, "the leader changed before its end was recorded; it may have been done")
+            }
         }
     }
 }

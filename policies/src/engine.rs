@@ -312,13 +312,13 @@ impl Engine {
         let power = match outcome {
             Outcome::Done(Seen::OffTwice { .. }) => Power::Off,
             Outcome::Done(Seen::On) => Power::On,
-            Outcome::Done(Seen::ReadBack(_) | Seen::Diagnosed(_))
+            Outcome::Done(Seen::ReadBack(_) | Seen::Diagnosed(_) | Seen::Accepted)
             | Outcome::Refused(_)
             | Outcome::Unknown(_) => {
                 return;
             }
         };
-        if let Some((_, intent)) = self.state.intent(token) {
+        if let Some(intent) = self.state.any_intent(token) {
             self.memory.powers.insert(intent.action.node().clone(), (Some(power), now));
         }
     }

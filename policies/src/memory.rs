@@ -245,9 +245,10 @@ impl Memory {
 fn effect_max(action: &Action, policy: &Policy) -> Millis {
     match action {
         Action::Diagnose { .. } | Action::Snapshot { .. } => Millis(0),
-        Action::ShutDown { .. } | Action::PowerOff { .. } | Action::PowerOn { .. } => {
-            policy.fencing.power_effect_max
-        }
+        Action::ShutDown { .. }
+        | Action::PowerOff { .. }
+        | Action::PowerOn { .. }
+        | Action::Interrupt { .. } => policy.fencing.power_effect_max,
         Action::Revoke { .. }
         | Action::ClosePort { .. }
         | Action::Attach { .. }

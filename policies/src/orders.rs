@@ -4,11 +4,41 @@
 //! everything else. What it never does: touch the world, or undo what is past the point of no return (R6).
 
 use crate::apply::{Story, enter, instance_key, node_key, not_there, plan_keys, wrong_state};
-use crate::command::{Command, Rejected};
-use crate::plan::{Phase, Plan, Verdict};
+use crate::command::{Command, Hand, Rejected};
+use crate::plan::{Intent, Phase, Plan, Verdict};
 use crate::state::*;
 use crate::waiting::Waiting;
 use crate::words::*;
+
+/// Orders by hand that a node's record keeps. Lower: a node that is switched that often within `power_effect_max` may be hit
+/// by a late copy of the first. Higher: a larger snapshot, and people do not read it.
+const BY_HAND_KEPT_MAX: usize = 20;
+
+impl NodeRecord {
+    /// Whether this may be done to the node by hand, no failover being about it. What carries an instance is switched only
+    /// in maintenance, which keeps the cluster's hands off; what was fenced is never switched on, but by its release.
+    pub(crate) fn allows(&self, hand: Hand) -> Result<(), Rejected> {
+        let refuse = |wanted: &str| Err(wrong_state(self, wanted));
+        match (&self.state, hand) {
+            (NodeState::Spare, Hand::PowerOn | Hand::PowerOff | Hand::Interrupt)
+            | (NodeState::Active { .. }, Hand::Interrupt)
+            | (NodeState::Quarantined { .. }, Hand::PowerOff) => Ok(()),
+            (NodeState::Active { .. }, Hand::PowerOn | Hand::PowerOff) if self.maintenance.is_some() => {
+                Ok(())
+            }
+            (NodeState::Active { .. }, Hand::PowerOn | Hand::PowerOff) => refuse(
+                "in maintenance: `hactl node maintenance on` keeps the cluster's hands off, `hactl node drain` moves what it carries",
+            ),
+            (NodeState::Quarantined { .. }, Hand::PowerOn | Hand::Interrupt) => {
+                refuse("released: it must not run before `hactl node release`")
+            }
+            (
+                NodeState::Reserved { .. } | NodeState::Fencing { .. } | NodeState::Cleaning { .. },
+                Hand::PowerOn | Hand::PowerOff | Hand::Interrupt,
+            ) => refuse("a free spare: wait until that is over (`hactl node show` tells)"),
+        }
+    }
+}
 
 impl ClusterState {
     pub(crate) fn arm(
@@ -177,6 +207,7 @@ impl ClusterState {
                 record.state = NodeState::Cleaning { plan: Some(plan), order: order(reason) };
                 story.tell(&[node_key(node)], format!("{by} released {node}: {reason}"));
             }
+            Command::ByHand { node, hand, reason } => self.by_hand(story, by, node, *hand, reason)?,
             Command::Note { .. }
             | Command::Describe(_)
             | Command::SetPolicy { .. }
@@ -189,6 +220,39 @@ impl ClusterState {
             | Command::TookOver { .. }
             | Command::Lead { .. } => {}
         }
+        Ok(())
+    }
+
+    /// What is to be done by hand: only where no failover acts, and one thing at a time.
+    fn by_hand(
+        &mut self,
+        story: &mut Story,
+        by: &str,
+        node: &NodeId,
+        hand: Hand,
+        reason: &str,
+    ) -> Result<(), Rejected> {
+        if let Some(plan) = self.plan_of_node(node) {
+            return Err(Rejected::PlanExists { what: node_key(node), plan: plan.id });
+        }
+        let leader = self.leadership.map(|leadership| leadership.epoch).unwrap_or_default();
+        let record = self.node_mut(node)?;
+        record.allows(hand)?;
+        if record.node.fencing.is_empty() {
+            let why = "it has no fencing device that could do it; describe one in its `fencing`".to_owned();
+            return Err(Rejected::BadValue { what: node_key(node), why });
+        }
+        if let Some(ByHand { intent, .. }) =
+            record.by_hand.iter().find(|by_hand| by_hand.intent.end.is_none())
+        {
+            return Err(Rejected::AlreadyIntended { action: intent.action.to_string(), token: intent.token });
+        }
+        let (token, at, action) = (story.index, story.at, hand.action(node));
+        let text = format!("{by} ordered to {action} by hand: {reason} ({token})");
+        story.tell(&[node_key(node)], text);
+        let intent = Intent { token, leader, at, action, end: None };
+        record.by_hand.push(ByHand { order: Order::new(by, reason, at), intent });
+        record.by_hand.drain(..record.by_hand.len().saturating_sub(BY_HAND_KEPT_MAX));
         Ok(())
     }
 

@@ -212,7 +212,9 @@ impl Plan {
             Action::Diagnose { .. }
             | Action::PowerOff { .. }
             | Action::Revoke { .. }
-            | Action::ClosePort { .. } => Phase::Fencing,
+            | Action::ClosePort { .. }
+            // In no plan.
+            | Action::Interrupt { .. } => Phase::Fencing,
             Action::SetBoot { .. } if self.decision.start != Start::PowerOn => Phase::Starting,
             Action::Snapshot { .. }
             | Action::Attach { .. }
@@ -311,7 +313,7 @@ impl Intent {
         match &self.end {
             Some((Outcome::Done(Seen::Diagnosed(lines)), _)) => lines,
             Some((
-                Outcome::Done(Seen::OffTwice { .. } | Seen::On | Seen::ReadBack(_))
+                Outcome::Done(Seen::OffTwice { .. } | Seen::On | Seen::Accepted | Seen::ReadBack(_))
                 | Outcome::Refused(_)
                 | Outcome::Unknown(_),
                 _,

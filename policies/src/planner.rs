@@ -4,7 +4,7 @@
 use crate::brake::{Standing, at_a_time};
 use crate::command::{Command, Step};
 use crate::concession::given_up;
-use crate::effect::{Action, Bearing, Effect};
+use crate::effect::{Action, Bearing, Doubt, Effect, Outcome};
 use crate::judge::is_alive_for_enough;
 use crate::memory::Memory;
 use crate::observation::{Kernel, Sight};
@@ -103,10 +103,13 @@ impl<'a> Desk<'a> {
                 wishes.wait(subject.clone(), Waiting::QuarantinedButAlive { node: node.clone() });
             }
             NodeState::Quarantined { .. } => wishes.wait(subject.clone(), Waiting::Quarantined),
-            NodeState::Cleaning { .. } => match self.undrained(|_, intent| intent.action.node() == node) {
-                Some(older) => wishes.wait(subject.clone(), older),
-                None => wishes.lead(self.leader, Step::Cleaned { node: node.clone() }),
-            },
+            NodeState::Cleaning { .. } => {
+                let planned = self.undrained(|_, intent| intent.action.node() == node);
+                match planned.or_else(|| self.undrained_by_hand(record, |_| true)) {
+                    Some(older) => wishes.wait(subject.clone(), older),
+                    None => wishes.lead(self.leader, Step::Cleaned { node: node.clone() }),
+                }
+            }
             NodeState::Spare if matches!(record.verdict, Verdict::Failed(_)) => {
                 wishes.wait(subject.clone(), Waiting::NothingToMove);
             }
@@ -115,6 +118,7 @@ impl<'a> Desk<'a> {
             | NodeState::Active { .. }
             | NodeState::Fencing { .. } => {}
         }
+        self.by_hand(record, wishes);
         let Some(_) = &record.fence_order else { return };
         if let Some(plan) = self.state.plan_of_node(node) {
             return wishes.wait(subject, Waiting::PlanRunning { plan: plan.id });
@@ -136,6 +140,28 @@ impl<'a> Desk<'a> {
                     start: Start::PowerOn,
                 };
                 wishes.lead(self.leader, Step::Begin(Box::new(decision)));
+            }
+        }
+    }
+
+    /// What was ordered by hand is done by the leadership under which it was ordered, once; of another one's nobody knows
+    /// whether it was done, and it is not repeated.
+    fn by_hand(&self, record: &NodeRecord, wishes: &mut Wishes) {
+        let open = record.by_hand.iter().map(|by_hand| &by_hand.intent).filter(|intent| intent.end.is_none());
+        for intent in open {
+            let (token, action) = (intent.token, intent.action.clone());
+            if self.memory.in_flight.contains_key(&token) || intent.leader == self.leader {
+                let steps = vec![action.to_string()];
+                wishes.wait(Subject::Node(record.node.name.clone()), Waiting::InFlight { steps });
+                if let Some((_, policy)) = self.state.policy_of_node(&record.node.name)
+                    && !self.memory.in_flight.contains_key(&token)
+                {
+                    let limit = policy.policy.fencing.level_deadline;
+                    wishes.effects.push((Effect { token, plan: None, action }, limit));
+                }
+            } else {
+                let outcome = Outcome::Unknown(Doubt::LeadershipEnded);
+                wishes.lead(self.leader, Step::Resolve { token, outcome });
             }
         }
     }
@@ -478,7 +504,7 @@ impl<'a> Desk<'a> {
             Some(intent) if intent.is_done() => {}
             Some(intent) if intent.end.is_none() => {
                 if !self.memory.in_flight.contains_key(&intent.token) {
-                    let effect = Effect { token: intent.token, plan: plan.id, action: action.clone() };
+                    let effect = Effect { token: intent.token, plan: Some(plan.id), action: action.clone() };
                     wishes.effects.push((effect, limit));
                 }
                 wishes.wait(subject, Waiting::InFlight { steps: vec![step] });
@@ -499,17 +525,34 @@ impl<'a> Desk<'a> {
     /// this one off. What cuts a node off waits for what could give it back the same thing later than we looked.
     fn contradiction(&self, plan: &Plan, action: &Action) -> Option<Waiting> {
         let target = action.node();
-        self.undrained(|other, intent| {
-            let at_target = intent.action.node() == target;
+        let contradicts = |other: &Action, same_instance: bool| {
+            let at_target = other.node() == target;
+            match (action.bearing(), other.bearing()) {
+                (Bearing::Reads, _) | (_, Bearing::Reads) | (Bearing::Takes, Bearing::Takes) => false,
+                (Bearing::Takes, Bearing::Gives) => at_target && action.is_undone_by(other),
+                (Bearing::Gives, Bearing::Takes) => at_target,
+                (Bearing::Gives, Bearing::Gives) => same_instance && !at_target,
+            }
+        };
+        let planned = self.undrained(|other, intent| {
             let same_instance = other.decision.instance == plan.decision.instance;
             (other.id != plan.id || plan.restarts(&intent.action))
-                && match (action.bearing(), intent.action.bearing()) {
-                    (Bearing::Reads, _) | (_, Bearing::Reads) | (Bearing::Takes, Bearing::Takes) => false,
-                    (Bearing::Takes, Bearing::Gives) => at_target && action.is_undone_by(&intent.action),
-                    (Bearing::Gives, Bearing::Takes) => at_target,
-                    (Bearing::Gives, Bearing::Gives) => same_instance && !at_target,
-                }
-        })
+                && contradicts(&intent.action, same_instance)
+        });
+        let by_hand = |record| self.undrained_by_hand(record, |intent| contradicts(&intent.action, false));
+        planned.or_else(|| self.state.nodes.get(target).and_then(by_hand))
+    }
+
+    /// The first order by hand of this kind that may still take effect on the node.
+    fn undrained_by_hand(&self, record: &NodeRecord, concerns: impl Fn(&Intent) -> bool) -> Option<Waiting> {
+        let (_, policy) = self.state.policy_of_node(&record.node.name)?;
+        let mut intents =
+            record.by_hand.iter().map(|by_hand| &by_hand.intent).filter(|intent| concerns(intent));
+        let is_drained = |intent: &&Intent| {
+            intent.end.is_some() && self.memory.is_drained(intent, self.leader, &policy.policy, self.now)
+        };
+        let older = intents.find(|intent| !is_drained(intent))?;
+        Some(Waiting::Draining { older: older.action.to_string(), token: older.token })
     }
 
     /// The first intent of this kind that may still take effect.

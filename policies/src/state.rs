@@ -130,9 +130,21 @@ pub struct NodeRecord {
     pub fence_order: Option<Order>,
     /// An operator's word that it is off; used up by the fence that is under way.
     pub confirmed_off: Option<Order>,
+    /// What operators did to it by hand, oldest first; the newest of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_hand: Vec<ByHand>,
     /// The hardware that its agent found last; `None`: no agent has told yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Box<Capabilities>>,
+}
+
+/// What an operator did to a node by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByHand {
+    /// Who, why, when.
+    pub order: Order,
+    /// The same order as the committed record that it is about to be carried out (R1), and its end.
+    pub intent: Intent,
 }
 
 /// How a spare took over.
@@ -328,9 +340,20 @@ impl ClusterState {
         })
     }
 
+    /// What was ordered by hand with this token.
+    pub fn ordered_by_hand(&self, token: LogIndex) -> Option<&ByHand> {
+        self.nodes.values().flat_map(|record| &record.by_hand).find(|by_hand| by_hand.intent.token == token)
+    }
+
+    /// The intent with this token, of a plan or by hand.
+    pub(crate) fn any_intent(&self, token: LogIndex) -> Option<&Intent> {
+        let planned = self.intent(token).map(|(_, intent)| intent);
+        planned.or_else(|| self.ordered_by_hand(token).map(|by_hand| &by_hand.intent))
+    }
+
     /// True for an intent whose end is not recorded.
     pub(crate) fn is_open(&self, token: LogIndex) -> bool {
-        self.intent(token).is_some_and(|(_, intent)| intent.end.is_none())
+        self.any_intent(token).is_some_and(|intent| intent.end.is_none())
     }
 
     /// The instance that a node carries or is promised.

@@ -1,10 +1,11 @@
 //! Which actions belong to which phase of a plan: a function of the committed state, for the planner that proposes
 //! them and for `apply` that checks them.
 
+use crate::command::Hand;
 use crate::effect::{Action, Bearing, Effect};
 use crate::plan::{Cause, Intent, Phase, Plan, Start, isolation};
 use crate::snapshot::SnapshotName;
-use crate::state::{ClusterState, InstanceRecord};
+use crate::state::{ByHand, ClusterState, InstanceRecord};
 use crate::words::{Millis, NodeId, ProviderId, VolumeId};
 
 impl ClusterState {
@@ -146,7 +147,8 @@ impl ClusterState {
     /// nor ask politely one that is being fenced, nor switch off a spare that has been switched on, nor keep a volume that
     /// somebody may write to. What cuts a node off does no harm late, for the point of no return is behind it (R6).
     pub fn wants(&self, effect: &Effect) -> bool {
-        let Some(plan) = self.plans.get(&effect.plan) else { return false };
+        let Some(plan) = effect.plan else { return self.wants_by_hand(effect) };
+        let Some(plan) = self.plans.get(&plan) else { return false };
         let phase = plan.phase_of(&effect.action);
         match (&effect.action, effect.action.bearing()) {
             (Action::PowerOff { .. }, _) if phase == Phase::Starting => {
@@ -159,6 +161,19 @@ impl ClusterState {
             }
             (_, Bearing::Takes | Bearing::Reads) => true,
         }
+    }
+
+    /// The same of what was ordered by hand: no failover has begun that is about the node, and it may still be done to it.
+    fn wants_by_hand(&self, effect: &Effect) -> bool {
+        let node = effect.action.node();
+        let Some(record) = self.nodes.get(node).filter(|_| self.plan_of_node(node).is_none()) else {
+            return false;
+        };
+        let is_it = |by_hand: &&ByHand| by_hand.intent.token == effect.token && by_hand.intent.end.is_none();
+        let hands = [Hand::PowerOn, Hand::PowerOff, Hand::Interrupt];
+        let allows = hands.into_iter().find(|hand| hand.action(node) == effect.action);
+        record.by_hand.iter().any(|by_hand| is_it(&by_hand))
+            && allows.is_some_and(|hand| record.allows(hand).is_ok())
     }
 
     /// The actions of the plan's present phase.

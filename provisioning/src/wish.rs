@@ -99,7 +99,8 @@ impl Wish {
             Action::ShutDown { .. }
             | Action::Diagnose { .. }
             | Action::PowerOff { .. }
-            | Action::PowerOn { .. } => Err(Refusal::NotConfigured(format!("no provider can {action}"))),
+            | Action::PowerOn { .. }
+            | Action::Interrupt { .. } => Err(Refusal::NotConfigured(format!("no provider can {action}"))),
         }
     }
 }

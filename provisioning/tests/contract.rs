@@ -121,7 +121,7 @@ fn actions() -> Vec<Action> {
 }
 
 fn effect(action: &Action, token: u64) -> Effect {
-    Effect { token: LogIndex(token), plan: PlanId(1), action: action.clone() }
+    Effect { token: LogIndex(token), plan: Some(PlanId(1)), action: action.clone() }
 }
 
 fn backend(device: &Device) -> Backend {

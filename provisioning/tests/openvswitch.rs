@@ -195,7 +195,7 @@ fn open(port: &str, vlan: u16) -> Action {
 }
 
 async fn carry(backend: &Backend, action: &Action, token: u64) -> Outcome {
-    let effect = Effect { token: LogIndex(token), plan: PlanId(1), action: action.clone() };
+    let effect = Effect { token: LogIndex(token), plan: Some(PlanId(1)), action: action.clone() };
     carry_out(backend, &effect, None, &Always, Instant::now() + PATIENCE).await
 }
 
@@ -274,7 +274,7 @@ async fn a_switch_whose_daemon_is_dead_has_closed_nothing() {
     let mut daemon = switch.children.pop().unwrap();
     daemon.kill().unwrap();
     daemon.wait().unwrap();
-    let effect = Effect { token: LogIndex(7), plan: PlanId(1), action: close("p1") };
+    let effect = Effect { token: LogIndex(7), plan: Some(PlanId(1)), action: close("p1") };
     let deadline = Instant::now() + Duration::from_secs(1);
     let outcome = carry_out(&switch.plain(), &effect, None, &Always, deadline).await;
     let Outcome::Unknown(why) = outcome else { panic!("{outcome:?}") };

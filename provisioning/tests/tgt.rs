@@ -245,7 +245,7 @@ impl Host {
     }
 
     async fn carry_for(&self, action: &Action, initiator: &str, token: u64, time: Duration) -> Outcome {
-        let effect = Effect { token: LogIndex(token), plan: PlanId(1), action: action.clone() };
+        let effect = Effect { token: LogIndex(token), plan: Some(PlanId(1)), action: action.clone() };
         carry_out(&self.backend(), &effect, Some(initiator), &Always, Instant::now() + time).await
     }
 

@@ -293,10 +293,18 @@ fn forced_deletion() -> LogEntry {
     LogEntry { id: id(7, 46), content: Content::Proposal(proposal) }
 }
 
+/// What an operator does to a node by hand.
+fn by_hand() -> LogEntry {
+    let (node, reason) = ("n1".parse().unwrap(), "it hangs".to_owned());
+    let command = policies::Command::ByHand { node, hand: policies::Hand::Interrupt, reason };
+    let proposal = Proposal { at: policies::Wall(1_790_000_000_000), by: "ann".to_owned(), command };
+    LogEntry { id: id(7, 47), content: Content::Proposal(proposal) }
+}
+
 /// What is on disk today must be readable for ever. To see why a line changed, read it: it is JSON behind five bytes.
 #[test]
 fn the_bytes_on_disk_do_not_change() {
-    let records: [(&str, Vec<u8>); 8] = [
+    let records: [(&str, Vec<u8>); 9] = [
         ("vote", seal::seal(&Vote { term: 7, member: 3, committed: true }).unwrap()),
         ("purged", seal::seal(&id(7, 41)).unwrap()),
         ("blank", seal::seal(&LogEntry { id: id(7, 42), content: Content::Blank }).unwrap()),
@@ -314,6 +322,7 @@ fn the_bytes_on_disk_do_not_change() {
         ),
         ("discover", seal::seal(&discover()).unwrap()),
         ("delete", seal::seal(&forced_deletion()).unwrap()),
+        ("by_hand", seal::seal(&by_hand()).unwrap()),
     ];
     let escape = |bytes: &[u8]| bytes.escape_ascii().to_string();
     let found: String = records.iter().map(|(name, bytes)| format!("{name} {}\n", escape(bytes))).collect();
@@ -329,6 +338,7 @@ fn the_bytes_on_disk_do_not_change() {
     assert_eq!(seal::open::<LogEntry>(&records[4].1).unwrap(), entry(44, "a remark"));
     assert_eq!(seal::open::<LogEntry>(&records[6].1).unwrap(), discover());
     assert_eq!(seal::open::<LogEntry>(&records[7].1).unwrap(), forced_deletion());
+    assert_eq!(seal::open::<LogEntry>(&records[8].1).unwrap(), by_hand());
     assert_eq!(seal::open::<LogEntry>(&records[3].1).unwrap().content, Content::Members(members()));
 }
 

@@ -6,7 +6,8 @@
 
 use crate::clock;
 use crate::outside::Outside;
-use fencing::{Act, PowerDriver};
+use fencing::{Act, Look, PowerDriver};
+use futures::future::join_all;
 use policies::{
     Action, Check, ClusterState, Effect, Finding, Identity, LeaderEpoch, Millis, Node, Outcome, Permit,
     Power, ProviderId, Refusal, Seen,
@@ -131,6 +132,16 @@ impl<O: Outside> Executor<O> {
         })
     }
 
+    /// Looks at the node's power and identity at each of its fencing levels, all at once. Needs no lease, for it changes
+    /// nothing.
+    pub fn looks(&self, node: &Node) -> impl Future<Output = Vec<Result<Look, Refusal>>> + Send + use<O> {
+        let drivers: Vec<_> = (0..node.fencing.len()).map(|level| self.outside.power(node, level)).collect();
+        async move {
+            let deadline = Instant::now() + LOOK_MAX;
+            join_all(drivers.into_iter().map(|driver| async move { Ok(driver?.look(deadline).await?) })).await
+        }
+    }
+
     /// Asks a provider for an object that a failover will need. Needs no lease, for it changes nothing.
     pub fn checker(
         &self,
@@ -165,6 +176,7 @@ impl<O: Outside> Executor<O> {
             Action::ShutDown { .. } => power(0, Act::SoftOff),
             Action::PowerOff { level, .. } => power(*level, Act::Off),
             Action::PowerOn { .. } => power(0, Act::On),
+            Action::Interrupt { .. } => power(0, Act::Interrupt),
             Action::Revoke { provider, .. }
             | Action::ClosePort { provider, .. }
             | Action::Snapshot { provider, .. }

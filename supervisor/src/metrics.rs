@@ -191,6 +191,7 @@ impl Metrics {
             | Command::ConfirmOff { .. }
             | Command::Approve { .. }
             | Command::Release { .. }
+            | Command::ByHand { .. }
             | Command::TookOver { .. } => {}
         }
     }

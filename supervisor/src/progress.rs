@@ -4,6 +4,7 @@
 //! answered. What it never does: ask, wait, or know the time.
 
 use crate::api::answers::{FailoverDetail, InstanceDetail, NodeDetail, Status};
+use crate::api::explain::outcome_text;
 use crate::render;
 use Progress::{Done, Ended, UnderWay};
 use policies::{LogIndex, MemberId, NodeState, Phase, Waiting};
@@ -106,6 +107,22 @@ pub fn release(detail: &NodeDetail) -> Progress {
         NodeState::Fencing { .. } | NodeState::Quarantined { .. } => {
             Ended(vec![], format!("{name} is {} again", detail.record.state))
         }
+    }
+}
+
+/// Of `node power on|off` and `node nmi`, committed as `order`.
+pub fn by_hand(order: LogIndex, detail: &NodeDetail) -> Progress {
+    let record = &detail.record;
+    let Some(by_hand) = record.by_hand.iter().find(|by_hand| by_hand.intent.token == order) else {
+        return Ended(vec![], format!("the order about {} is not recorded any more", record.node.name));
+    };
+    let intent = &by_hand.intent;
+    match &intent.end {
+        None => UnderWay(waits(record.node.name.as_str(), &reasons(detail))),
+        Some((outcome, _)) if intent.is_done() => {
+            Done(vec![format!("{}: {}", intent.action, outcome_text(outcome))])
+        }
+        Some((outcome, _)) => Ended(vec![], format!("{}: {}", intent.action, outcome_text(outcome))),
     }
 }
 
@@ -297,6 +314,25 @@ mod tests {
         assert_eq!(release(&node), UnderWay(vec!["n1 is being cleaned".into()]));
         node.record.state = NodeState::Spare;
         assert_eq!(release(&node), Done(vec!["n1 is a spare".into()]));
+    }
+
+    #[test]
+    fn what_is_done_by_hand_is_told_by_its_own_end() {
+        let mut node = mid_failover().facts().node(&name("n2")).unwrap();
+        let action = Action::Interrupt { node: name("n2") };
+        let intent = Intent { token: LogIndex(12), leader: LeaderEpoch(1), at: Wall(1), action, end: None };
+        node.record.by_hand = vec![ByHand { order: Order::new("admin", "hangs", Wall(1)), intent }];
+        assert_eq!(by_hand(LogIndex(12), &node), UnderWay(vec![]));
+        let mut ended = |outcome| {
+            node.record.by_hand[0].intent.end = Some((outcome, Wall(2)));
+            by_hand(LogIndex(12), &node)
+        };
+        let done = Done(texts(&["interrupt n2 (NMI): done, as its BMC says"]));
+        assert_eq!(ended(Outcome::Done(Seen::Accepted)), done);
+        let Ended(_, why) = ended(Outcome::Unknown(Doubt::LeadershipEnded)) else { panic!() };
+        assert!(why.starts_with("interrupt n2 (NMI): unknown: the leader changed"), "{why}");
+        let lost = "the order about n2 is not recorded any more";
+        assert_eq!(by_hand(LogIndex(3), &node), Ended(vec![], lost.into()));
     }
 
     #[test]

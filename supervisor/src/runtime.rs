@@ -13,10 +13,12 @@ use crate::poll::Poll;
 use crate::probe::About;
 use crate::seal::{Seal, Secret};
 use crate::{clock, probe};
+use fencing::Look;
 use ha_agent::key::Key;
 use policies::watch::Limits;
 use policies::{
-    BootId, Command, Engine, Input, LogIndex, MemberId, Millis, NodeId, Output, Proposal, Report, View,
+    BootId, Command, Engine, Input, LogIndex, MemberId, Millis, NodeId, Output, Proposal, Refusal, Report,
+    View,
 };
 use raft_store::{Store, StoreEvent, Tape};
 use std::sync::Arc;
@@ -74,7 +76,7 @@ pub struct Runtime<O> {
     pub metrics: Metrics,
     /// Where the view for people goes.
     pub view: watch::Sender<Arc<View>>,
-    /// Those who want a copy of the brain, to ask it what it would do.
+    /// Those who want to know something of the loop.
     pub questions: mpsc::Receiver<Question>,
     /// Who we are.
     pub me: MemberId,
@@ -84,8 +86,13 @@ pub struct Runtime<O> {
     pub tape: Tape,
 }
 
-/// Where a copy of the brain is wanted.
-pub type Question = oneshot::Sender<Engine>;
+/// What somebody wants to know, and where the answer goes.
+pub enum Question {
+    /// A copy of the brain, to ask it what it would do.
+    Brain(oneshot::Sender<Engine>),
+    /// The power of a node, looked at now at each of its fencing levels; nothing comes if there is no such node.
+    Power(NodeId, oneshot::Sender<Vec<Result<Look, Refusal>>>),
+}
 
 struct Loop<O> {
     store: Store,
@@ -218,8 +225,7 @@ impl<O: Outside> Loop<O> {
         }
         self.feed(Input::Tick);
         while let Ok(question) = self.questions.try_recv() {
-            // Whoever asked may have gone away.
-            drop(question.send(self.engine.clone()));
+            self.answer(question);
         }
         if self.viewed.elapsed() >= VIEW_EVERY {
             self.viewed = Instant::now();
@@ -231,6 +237,21 @@ impl<O: Outside> Loop<O> {
                 self.metrics.flight(tape);
             }
             self.view.send_replace(Arc::new(self.engine.view(now)));
+        }
+    }
+
+    /// Whoever asked may have gone away.
+    fn answer(&mut self, question: Question) {
+        match question {
+            Question::Brain(answer) => drop(answer.send(self.engine.clone())),
+            Question::Power(node, answer) => {
+                let Some(record) = self.engine.state().nodes.get(&node) else { return };
+                let looks = self.executor.looks(&record.node);
+                self.work(async move {
+                    drop(answer.send(looks.await));
+                    None
+                });
+            }
         }
     }
 

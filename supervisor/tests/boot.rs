@@ -144,7 +144,7 @@ fn set_boot(epoch: u64) -> Effect {
         image: "own".to_owned(),
         epoch: Epoch(epoch),
     };
-    Effect { token: LogIndex(7), plan: PlanId(1), action }
+    Effect { token: LogIndex(7), plan: Some(PlanId(1)), action }
 }
 
 fn backend(urls: &[String]) -> Backend {

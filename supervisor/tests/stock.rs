@@ -183,3 +183,40 @@ async fn what_is_in_use_is_not_deleted() {
     assert!(run(&daemon, &["provider", "list"]).1.starts_with("No providers"));
     daemon.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_are_switched_and_interrupted_by_hand_where_no_failover_is_crossed() {
+    let (_dir, daemon) = cluster().await;
+    let password = write(&daemon, "s1.pw", "calvin-secret\n");
+    assert_eq!(add(&daemon, "s1", "127.0.0.9", &password).0, 0);
+    let (code, said, _) = run(&daemon, &["node", "power", "status", "s1"]);
+    assert!(code == 1 && said.contains("not read at ipmi:127.0.0.9:623"), "{said}");
+    let (code, _, said) = run(&daemon, &["node", "power", "status", "s9"]);
+    assert!(code == 1 && said.contains("there is no node s9"), "{said}");
+
+    let off = ["node", "power", "off", "s1", "--reason", "new DIMMs"];
+    let (code, _, said) = run(&daemon, &off);
+    assert!(code == 2 && said.contains("--yes s1"), "{said}");
+    let (code, said, _) = run(&daemon, &[&off[..], &["--yes", "s1"]].concat());
+    assert!(
+        code == 0 && said.starts_with("admin ordered to power off s1 (level 1) by hand: new DIMMs (i"),
+        "{said}"
+    );
+    let on = ["node", "power", "on", "s1", "--reason", "at once"];
+    let (code, _, said) = run(&daemon, &on);
+    assert!(code == 1 && said.contains("`power off s1 (level 1)` is already under way as i"), "{said}");
+
+    // What is in service is not switched; its kernel may be interrupted, by whoever knows its serial number.
+    let (code, _, said) =
+        run(&daemon, &["node", "power", "off", "n1", "--reason", "x", "--yes", "CZJ0123456"]);
+    assert!(code == 1 && said.contains("n1 is active with web, not in maintenance: `hactl node"), "{said}");
+    let nmi = ["node", "nmi", "n1", "--reason", "it hangs", "--yes"];
+    assert_eq!(run(&daemon, &[&nmi[..], &["n1"]].concat()).0, 2);
+    let (code, said, _) = run(&daemon, &[&nmi[..], &["CZJ0123456"]].concat());
+    assert!(
+        code == 0 && said.starts_with("admin ordered to interrupt n1 (NMI) by hand: it hangs (i"),
+        "{said}"
+    );
+    let (_, said, _) = run(&daemon, &["node", "show", "n1"]);
+    assert!(said.contains("interrupt n1 (NMI) - under way; admin: it hangs"), "{said}");
+}

@@ -26,6 +26,10 @@ const USE_OS: u8 = 4;
 const ACTION_OFF: u8 = 2;
 /// In the timer use, as it is read: it counts.
 const RUNS: u8 = 0x40;
+/// Of the timer use and of the timeout action. Other bits are not ours.
+const LOW: u8 = 0x07;
+/// Between two looks at a timer that does not say that it runs: more than two of its ticks.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Completion code of a reset: the timer was never set, so the BMC has started anew (section 27.5).
 const NEVER_SET: u8 = 0x80;
 
@@ -69,17 +73,26 @@ fn open(path: &Path) -> io::Result<Ipmi<File>> {
     Ok(Ipmi::new(File::new(path, ANSWER_MAX)?))
 }
 
-/// Sets the timer, starts it, and reads back whether it does what it was told.
+/// Sets the timer, starts it, and reads back whether it does what it was told. If not, nothing counts that nobody feeds.
 fn arm<C: IpmiConnection<Error = io::Error>>(ipmi: &mut Ipmi<C>, timeout: Millis) -> io::Result<()> {
     let ticks = u16::try_from(timeout.0 / TICK_MS).unwrap_or(u16::MAX);
     send(ipmi, SetTimer { action: ACTION_OFF, ticks })?;
     send(ipmi, ResetTimer)?;
     let timer = send(ipmi, GetTimer)?;
-    let armed = Timer { timer_use: RUNS | USE_OS, action: ACTION_OFF, ticks };
-    if timer == armed {
+    let is_ours = (timer.timer_use & LOW, timer.action & LOW, timer.ticks) == (USE_OS, ACTION_OFF, ticks);
+    if is_ours && (timer.timer_use & RUNS != 0 || counts(ipmi, &timer)?) {
         return Ok(());
     }
-    Err(io::Error::other(format!("it was set to {armed:?}, and says that it is {timer:?}")))
+    disarm(ipmi)?;
+    Err(io::Error::other(format!(
+        "it was told to switch off after {ticks} ticks, and says that it is {timer:?}"
+    )))
+}
+
+/// Whether it was seen to count. Some BMCs do not set the bit that says so (QEMU's does not).
+fn counts<C: IpmiConnection<Error = io::Error>>(ipmi: &mut Ipmi<C>, earlier: &Timer) -> io::Result<bool> {
+    std::thread::sleep(LOOK_AGAIN);
+    Ok(send(ipmi, GetTimer)?.left < earlier.left)
 }
 
 fn feed<C: IpmiConnection<Error = io::Error>>(ipmi: &mut Ipmi<C>, timeout: Millis) -> io::Result<()> {
@@ -178,6 +191,8 @@ struct Timer {
     action: u8,
     /// Where it begins.
     ticks: u16,
+    /// Where it is.
+    left: u16,
 }
 
 impl From<GetTimer> for Message {
@@ -191,9 +206,9 @@ impl IpmiCommand for GetTimer {
     type Error = Short;
 
     fn parse_success_response(data: &[u8]) -> Result<Timer, Short> {
-        let [timer_use, actions, _pre, _expired, low, high, _left @ ..] = data else { return Err(Short) };
-        let ticks = u16::from_le_bytes([*low, *high]);
-        Ok(Timer { timer_use: *timer_use, action: *actions, ticks })
+        let [timer_use, actions, _pre, _expired, i0, i1, l0, l1, ..] = data else { return Err(Short) };
+        let [ticks, left] = [[*i0, *i1], [*l0, *l1]].map(u16::from_le_bytes);
+        Ok(Timer { timer_use: *timer_use, action: *actions, ticks, left })
     }
 }
 
@@ -213,6 +228,10 @@ mod tests {
         runs: bool,
         /// Does not start when it is told to.
         lies: bool,
+        /// Does not say that it runs.
+        shy: bool,
+        /// Times that it was read since it started.
+        read: u8,
         asked: Vec<u8>,
         answer: Vec<u8>,
     }
@@ -237,8 +256,10 @@ mod tests {
                     vec![0]
                 }
                 (0x25, [], Some([timer_use, action, pre, _, low, high])) => {
-                    let timer_use = timer_use | if self.runs { RUNS } else { 0 };
-                    vec![0, timer_use, action, pre, 0, low, high, low, high]
+                    let timer_use = timer_use | if self.runs && !self.shy { RUNS } else { 0 };
+                    self.read += 1;
+                    let counted = if self.runs { self.read } else { 0 };
+                    vec![0, timer_use, action, pre, 0, low, high, low - counted, high]
                 }
                 other => panic!("{other:?}"),
             };
@@ -284,7 +305,18 @@ mod tests {
     fn a_bmc_that_only_says_so_is_not_believed() {
         let mut ipmi = Ipmi::new(Emulated { lies: true, ..Emulated::default() });
         let error = arm(&mut ipmi, TIMEOUT).unwrap_err().to_string();
-        assert!(error.contains("says that it is Timer { timer_use: 4, action: 2, ticks: 600 }"), "{error}");
+        assert!(
+            error.contains("says that it is Timer { timer_use: 4, action: 2, ticks: 600, left: 600 }"),
+            "{error}"
+        );
+        assert_eq!(ipmi.inner_mut().set, Some([4, 0, 0, 0x10, 0, 0]), "it may count all the same");
+    }
+
+    #[test]
+    fn a_bmc_that_is_seen_to_count_is_believed() {
+        let mut ipmi = Ipmi::new(Emulated { shy: true, ..Emulated::default() });
+        arm(&mut ipmi, TIMEOUT).unwrap();
+        assert_eq!(ipmi.inner_mut().asked, [0x24, 0x22, 0x25, 0x25]);
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Deed {
     /// What an action does, if it does anything.
     pub fn by(action: &Action) -> Option<Deed> {
         Some(match action.clone() {
-            Action::Diagnose { .. } => return None,
+            Action::Diagnose { .. } | Action::Interrupt { .. } => return None,
             Action::ShutDown { node } => Deed::ShutDown { node },
             Action::PowerOff { node, .. } => Deed::PowerOff { node },
             Action::PowerOn { node } => Deed::PowerOn { node },

@@ -5,6 +5,7 @@ use fencing::ipmi::commands::*;
 use fencing::ipmi::crypto::{Code, Handshake, Key, SessionKeys, Suite, UserName};
 use fencing::ipmi::diagnosis;
 use fencing::ipmi::rakp::*;
+use fencing::ipmi::sensors;
 use ipmi_rs_core::app::GetDeviceId;
 use ipmi_rs_core::connection::IpmiCommand;
 use ipmi_rs_core::storage::sel::GetSelInfo;
@@ -123,6 +124,8 @@ pub(super) fn answer(data: &[u8]) -> bool {
         (16, GetDeviceGuid::parse_success_response(data).is_ok()),
         (18, GetSelRecord::parse_success_response(data).is_ok()),
         (2, ReadSensor::parse_success_response(data).is_ok()),
+        (2, ReserveSdr::parse_success_response(data).is_ok()),
+        (2, GetSdr::parse_success_response(data).is_ok()),
         (11, GetDeviceId::parse_success_response(data).is_ok()),
         (14, GetSelInfo::parse_success_response(data).is_ok()),
     ];
@@ -132,6 +135,13 @@ pub(super) fn answer(data: &[u8]) -> bool {
     if let Ok(record) = GetSelRecord::parse_success_response(data) {
         assert_eq!(record.raw, data[2..18], "another record than the BMC sent");
         short(&diagnosis::event(&record));
+    }
+    if let Ok(piece) = GetSdr::parse_success_response(data) {
+        let known = sensors::described(&piece.data);
+        assert!(known.len() <= 15, "{} sensors in one record", known.len());
+        let reading = ReadSensor::parse_success_response(data).expect("two bytes are a reading");
+        let readings: Vec<_> = sensors::choose(known).into_iter().map(|sensor| (sensor, reading)).collect();
+        assert!(sensors::lines(&readings, readings.len()).len() <= 11, "too many lines");
     }
     if let Ok(status) = GetChassisStatus::parse_success_response(data) {
         short(&diagnosis::chassis_now(&status));

@@ -29,7 +29,7 @@ pub(super) fn run(data: &[u8]) -> bool {
     if let Some(guid) = system.identity().guid {
         assert!(guid.len() == 32 && guid.bytes().all(|byte| byte.is_ascii_hexdigit()), "the GUID {guid}");
     }
-    for reset in [Reset::On, Reset::ForceOn, Reset::ForceOff, Reset::GracefulShutdown] {
+    for reset in [Reset::On, Reset::ForceOn, Reset::ForceOff, Reset::GracefulShutdown, Reset::Nmi] {
         if let Ok((target, chosen)) = system.reset(&[reset]) {
             stays(&target);
             assert_eq!(chosen, reset);

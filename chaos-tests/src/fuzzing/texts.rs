@@ -126,6 +126,10 @@ pub(super) fn policy_set_seeds() -> Vec<Vec<u8>> {
 pub(super) fn agent_config(data: &[u8]) -> bool {
     let Some(text) = text(data) else { return false };
     let other = |_: &Path, _: &'static str| Ok(Zeroizing::new("ab".repeat(32)));
+    // Elsewhere the same letters may be a name, which may be shown.
+    let is_key = |line: &&str| line.starts_with("key = \"") && line.contains(SECRET);
+    let secret = text.lines().filter(is_key).count();
+    let is_secret = secret > 0 && secret == text.matches(SECRET).count();
     match ha_agent::config::Config::parse(Path::new("agent.toml"), text, other) {
         Ok(config) => {
             let (paths, members) = (&config.paths, |path: &ha_agent::config::PathConfig| path.members.len());
@@ -133,7 +137,7 @@ pub(super) fn agent_config(data: &[u8]) -> bool {
                 (1..=8).contains(&paths.len()) && paths.iter().all(|path| (1..=16).contains(&members(path)))
             );
             assert!((10..=60_000).contains(&config.interval.0), "an interval of {}", config.interval);
-            assert!(!format!("{config:?}").contains(SECRET), "a configuration shows its key");
+            assert!(!is_secret || !format!("{config:?}").contains(SECRET), "a configuration shows its key");
             if let Some(watchdog) = &config.watchdog {
                 let most = paths.iter().map(members).max().unwrap_or_default();
                 let majority = 2 * watchdog.rules.quorum > watchdog.members && watchdog.members >= most;
@@ -143,12 +147,7 @@ pub(super) fn agent_config(data: &[u8]) -> bool {
             true
         }
         Err(error) => {
-            // Elsewhere the same letters may be a name, which an error may show.
-            let is_key = |line: &str| line.starts_with("key = \"") && line.contains(SECRET);
-            let secret = text.lines().filter(|line| is_key(line)).count();
-            if secret > 0 && secret == text.matches(SECRET).count() {
-                assert!(!error.to_string().contains(SECRET), "an error shows the key: {error}");
-            }
+            assert!(!is_secret || !error.to_string().contains(SECRET), "an error shows the key: {error}");
             false
         }
     }

@@ -167,6 +167,8 @@ impl PowerDriver for SimPower {
             Act::On => (Deed::PowerOn { node: node.clone() }, true),
             Act::Off => (Deed::PowerOff { node: node.clone() }, false),
             Act::SoftOff => return self.press(deadline).await,
+            // Nobody in the simulation orders it.
+            Act::Interrupt => return Err(DriverError::Refused("no such command".to_owned())),
         };
         let (answer, answered) = oneshot::channel();
         self.outside.world.with(|inner| {

@@ -71,6 +71,7 @@ impl Ground {
             }
             Action::OpenPort { vlan, .. } => self.open[network_number(*vlan)] |= bit,
             Action::Diagnose { .. }
+            | Action::Interrupt { .. }
             | Action::Snapshot { .. }
             | Action::Revoke { .. }
             | Action::ClosePort { .. }
@@ -99,6 +100,7 @@ impl Ground {
         let naive = rules.takes(Shortcut::AckIsProof) || rules.takes(Shortcut::Reset);
         let (shown, seen) = match action {
             Action::Diagnose { .. } => (true, Seen::Diagnosed([].into())),
+            Action::Interrupt { .. } => (true, Seen::Accepted),
             Action::ShutDown { .. } | Action::PowerOff { .. } => (naive || !self.reads_on(node), cut_off),
             Action::PowerOn { .. } => (self.reads_on(node), Seen::On),
             Action::Revoke { volume, .. } => {

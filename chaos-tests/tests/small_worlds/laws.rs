@@ -62,7 +62,8 @@ fn given_after_proof(state: &ClusterState) -> bool {
         | Action::Diagnose { .. }
         | Action::PowerOff { .. }
         | Action::Revoke { .. }
-        | Action::ClosePort { .. } => false,
+        | Action::ClosePort { .. }
+        | Action::Interrupt { .. } => false,
         Action::Snapshot { .. }
         | Action::Attach { .. }
         | Action::OpenPort { .. }

@@ -374,6 +374,7 @@ impl World {
             Action::Revoke { volume, .. } => self.ground.access[volume_number(volume)] & 1 << place != 0,
             Action::ClosePort { .. } => self.ground.open.iter().any(|open| open & 1 << place != 0),
             Action::Diagnose { .. }
+            | Action::Interrupt { .. }
             | Action::Snapshot { .. }
             | Action::Attach { .. }
             | Action::OpenPort { .. }

@@ -7,7 +7,6 @@
 use super::codec::Fields;
 use ipmi_rs_core::app::GetDeviceId;
 use ipmi_rs_core::connection::{IpmiCommand, Message, NetFn, NotEnoughData};
-use ipmi_rs_core::sensor_event::{GetSensorReading, RawSensorReading};
 use ipmi_rs_core::storage::sel::{Entry, GetSelInfo};
 use policies::Power;
 
@@ -505,14 +504,90 @@ impl From<ReadSensor> for Message {
     }
 }
 
+/// What a sensor reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SensorReading {
+    /// Raw; the sensor's data record gives it a unit. `None`: there is none now, or nobody measures.
+    pub value: Option<u8>,
+    /// Limits that are passed, or states that are asserted, a bit each.
+    pub states: u16,
+}
+
 impl IpmiCommand for ReadSensor {
-    /// Raw; the sensor's data record gives it a unit.
-    type Output = RawSensorReading;
+    type Output = SensorReading;
     type Error = NotEnoughData;
 
-    fn parse_success_response(data: &[u8]) -> Result<RawSensorReading, NotEnoughData> {
-        GetSensorReading::parse_success_response(data)
+    fn parse_success_response(data: &[u8]) -> Result<SensorReading, NotEnoughData> {
+        let [value, flags] = data.first_chunk().ok_or(NotEnoughData)?;
+        // Scanning is enabled, and the reading is not "unavailable".
+        let is_there = flags & 0x60 == 0x40;
+        let states =
+            [data.get(2).copied().unwrap_or_default(), data.get(3).copied().unwrap_or_default() & 0x7f];
+        Ok(SensorReading { value: is_there.then_some(*value), states: u16::from_le_bytes(states) })
     }
 }
 
 impl Read for ReadSensor {}
+
+/// Reserve SDR Repository (IPMI 2.0 §33.11): needed to read a record in pieces.
+#[derive(Clone, Copy, Debug)]
+pub struct ReserveSdr;
+
+impl From<ReserveSdr> for Message {
+    fn from(_: ReserveSdr) -> Message {
+        Message::new_request(NetFn::Storage, 0x22, vec![])
+    }
+}
+
+impl IpmiCommand for ReserveSdr {
+    /// The reservation.
+    type Output = u16;
+    type Error = NotEnoughData;
+
+    fn parse_success_response(data: &[u8]) -> Result<u16, NotEnoughData> {
+        data.first_chunk().map(|id| u16::from_le_bytes(*id)).ok_or(NotEnoughData)
+    }
+}
+
+impl Read for ReserveSdr {}
+
+/// Get SDR (IPMI 2.0 §33.12): a data record of the BMC's repository, or a piece of one.
+#[derive(Clone, Copy, Debug)]
+pub struct GetSdr {
+    /// From [`ReserveSdr`]; 0 will do for what begins at the record's beginning.
+    pub reservation: u16,
+    /// Record id; 0 is the first.
+    pub id: u16,
+    /// Where the piece begins.
+    pub offset: u8,
+    /// Bytes wanted; 0xff: the whole record.
+    pub count: u8,
+}
+
+/// A piece of a data record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SdrPiece {
+    /// Id of the next record; 0xffff: this was the last.
+    pub next: u16,
+    /// Its bytes.
+    pub data: Vec<u8>,
+}
+
+impl From<GetSdr> for Message {
+    fn from(get: GetSdr) -> Message {
+        let ([r0, r1], [i0, i1]) = (get.reservation.to_le_bytes(), get.id.to_le_bytes());
+        Message::new_request(NetFn::Storage, 0x23, vec![r0, r1, i0, i1, get.offset, get.count])
+    }
+}
+
+impl IpmiCommand for GetSdr {
+    type Output = SdrPiece;
+    type Error = NotEnoughData;
+
+    fn parse_success_response(data: &[u8]) -> Result<SdrPiece, NotEnoughData> {
+        let (next, data) = data.split_first_chunk().ok_or(NotEnoughData)?;
+        Ok(SdrPiece { next: u16::from_le_bytes(*next), data: data.to_vec() })
+    }
+}
+
+impl Read for GetSdr {}

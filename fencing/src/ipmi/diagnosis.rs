@@ -11,7 +11,8 @@ use ipmi_rs_core::storage::sel::{Entry, EventDirection, SelInfo};
 use policies::Power;
 use std::fmt;
 
-/// Lines of one diagnosis. Two are for the chassis, two for the log as a whole; the rest is room.
+/// Lines of one diagnosis. Two are for the chassis, two for the log as a whole, sixteen for its records, eleven for sensors,
+/// one says that it was cut short.
 pub const LINES_MAX: usize = 32;
 /// Bytes of one line. The longest that is made of well-formed answers has about 130; errors may have more.
 pub const LINE_BYTES_MAX: usize = 200;
@@ -125,6 +126,13 @@ pub fn event(record: &SelRecord) -> String {
         }
         None => format!("record that is not understood [{}]", Hex(&record.raw)),
     }
+}
+
+/// A state of a discrete sensor in the words of the event that it would be; digits if it has none.
+pub(super) fn state_words(kind: u8, states: u8, state: u8) -> String {
+    let raw = [1, 0, 0x02, 0, 0, 0, 0, 0x20, 0, 0x04, kind, 0, states, state, 0xff, 0xff];
+    let words = Entry::parse(&raw).map(|entry| Description(&entry).to_string()).unwrap_or_default();
+    if words.is_empty() { format!("state {states:#04x}/{state:#04x}") } else { words }
 }
 
 /// Time of a record that has one.

@@ -13,6 +13,7 @@ mod live;
 mod open;
 mod port;
 pub mod rakp;
+pub mod sensors;
 mod session;
 pub mod window;
 

@@ -69,7 +69,7 @@ struct Route {
 
 impl Port {
     /// A port whose sockets are bound when they are first needed. Must be called inside a tokio runtime, for it
-    /// starts the task that keeps idle sessions alive.
+    /// starts the tasks that keep idle sessions alive and find out which sensors there are.
     pub fn new() -> Arc<Port> {
         Port::with_idle_max(IDLE_MAX)
     }
@@ -80,6 +80,7 @@ impl Port {
         let bmcs = Arc::default();
         let mut sockets = Sockets::default();
         sockets.tasks.spawn(bmc::keep_alive(Arc::clone(&bmcs), idle_max));
+        sockets.tasks.spawn(bmc::learn(Arc::clone(&bmcs)));
         Arc::new(Port { lines: Arc::default(), sockets: Mutex::new(sockets), bmcs })
     }
 

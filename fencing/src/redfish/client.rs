@@ -195,16 +195,16 @@ impl Client {
         let (status, body) = match self.exchange(self.request(Method::GET, path)?, deadline).await {
             Ok(answer) => answer,
             // Nothing was to be changed, so an answer that did not come leaves no doubt.
-            Err(Lost::NotSent(why)) => return Err(unreachable(what, &why)),
+            Err(Lost::NotSent(why)) => return Err(unreachable(&what, &why)),
             Err(Lost::Unanswered(why)) => {
                 let waited = millis(begun.elapsed());
-                return Err(unreachable(what, &format!("{why}, waited {waited}")));
+                return Err(unreachable(&what, &format!("{why}, waited {waited}")));
             }
         };
         match status {
             StatusCode::OK => serde_json::from_slice(&body)
                 .map_err(|error| DriverError::Unclear(format!("{what}: not as Redfish has it: {error}"))),
-            status => Err(refused(what, status, &body)),
+            status => Err(refused(&what, status, &body)),
         }
     }
 
@@ -233,10 +233,10 @@ impl Client {
         match self.exchange(request, deadline).await {
             Ok((status, _)) if status.is_success() => Ok(()),
             Ok((status, body)) if status.is_server_error() => {
-                Err(DriverError::Unclear(told(what, status, &body)))
+                Err(DriverError::Unclear(told(&what, status, &body)))
             }
-            Ok((status, body)) => Err(refused(what, status, &body)),
-            Err(Lost::NotSent(why)) => Err(unreachable(what, &why)),
+            Ok((status, body)) => Err(refused(&what, status, &body)),
+            Err(Lost::NotSent(why)) => Err(unreachable(&what, &why)),
             Err(Lost::Unanswered(_)) => Err(DriverError::NoAnswer { what, waited: millis(begun.elapsed()) }),
         }
     }
@@ -292,19 +292,19 @@ impl From<reqwest::Error> for Lost {
     }
 }
 
-fn unreachable(what: String, why: &str) -> DriverError {
+fn unreachable(what: &str, why: &str) -> DriverError {
     DriverError::Unreachable { what: format!("{what}: {why}"), source: None }
 }
 
 /// An answer by which certainly nothing was changed.
-fn refused(what: String, status: StatusCode, body: &[u8]) -> DriverError {
+fn refused(what: &str, status: StatusCode, body: &[u8]) -> DriverError {
     match status {
         StatusCode::UNAUTHORIZED => DriverError::NotAdmitted(told(what, status, body)),
         _ => DriverError::Refused(told(what, status, body)),
     }
 }
 
-fn told(what: String, status: StatusCode, body: &[u8]) -> String {
+fn told(what: &str, status: StatusCode, body: &[u8]) -> String {
     match model::message(body) {
         Some(message) => format!("{what}: {status}: {message}"),
         None => format!("{what}: {status}"),

@@ -123,6 +123,7 @@ impl PowerDriver for Redfish {
             Act::On => [Reset::On, Reset::ForceOn].as_slice(),
             Act::Off => &[Reset::ForceOff],
             Act::SoftOff => &[Reset::GracefulShutdown],
+            Act::Interrupt => &[Reset::Nmi],
         };
         let (target, reset) = system
             .reset(reset)

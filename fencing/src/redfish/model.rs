@@ -78,6 +78,8 @@ pub enum Reset {
     ForceOff,
     /// Ask the operating system.
     GracefulShutdown,
+    /// Interrupt its kernel.
+    Nmi,
 }
 
 impl Reset {
@@ -88,6 +90,7 @@ impl Reset {
             Reset::ForceOn => "ForceOn",
             Reset::ForceOff => "ForceOff",
             Reset::GracefulShutdown => "GracefulShutdown",
+            Reset::Nmi => "Nmi",
         }
     }
 }

@@ -50,7 +50,15 @@ pub(crate) struct State {
     pub(crate) log_is_stuck: bool,
     /// So many exchanges about the event log are answered; later ones are not.
     pub(crate) log_answers: usize,
-    /// What it answers to every question about chassis and event log instead of the truth: completion code and data.
+    /// The data records of its sensors, with headers; ids are places.
+    pub(crate) sdr: Vec<Vec<u8>>,
+    /// How often one was asked for.
+    pub(crate) sdr_reads: u32,
+    /// It gives at most 16 bytes of one at a time.
+    pub(crate) sdr_in_pieces: bool,
+    /// What its sensors read, by number.
+    pub(crate) readings: Vec<(u8, [u8; 4])>,
+    /// What it answers to every question about chassis, event log and sensors instead of the truth: completion code and data.
     pub(crate) nonsense: Option<(u8, Vec<u8>)>,
     commanded_at: Option<Instant>,
     statuses_since: u32,
@@ -96,6 +104,10 @@ impl FakeBmc {
             chassis: [0, 0],
             log: vec![],
             log_is_stuck: false,
+            sdr: vec![],
+            sdr_reads: 0,
+            sdr_in_pieces: false,
+            readings: vec![],
             log_answers: usize::MAX,
             nonsense: None,
             commanded_at: None,
@@ -318,7 +330,7 @@ impl State {
         }
         let answer = |completion: u8, data: &[u8]| Some((Duration::ZERO, completion, data.to_vec()));
         match (request.net_fn, request.command) {
-            (0x00, 0x01) | (0x0a, _) if self.nonsense.is_some() => {
+            (0x00, 0x01) | (0x04 | 0x0a, _) if self.nonsense.is_some() => {
                 let (completion, data) = self.nonsense.clone().unwrap();
                 answer(completion, &data)
             }
@@ -328,6 +340,28 @@ impl State {
                 let [before, misc] = self.chassis;
                 Some((delay, 0, vec![u8::from(self.power_on()) | 0x60, before, misc]))
             }
+            (0x0a, 0x22) => answer(0, &[7, 0]),
+            (0x0a, 0x23) => {
+                self.sdr_reads += 1;
+                let [r0, r1, i0, i1, offset, count] = request.data[..] else { return answer(0xc7, &[]) };
+                let place = usize::from(u16::from_le_bytes([i0, i1]));
+                let Some(record) = self.sdr.get(place) else { return answer(0xcb, &[]) };
+                if self.sdr_in_pieces && count > 16 {
+                    return answer(0xca, &[]);
+                }
+                if offset > 0 && [r0, r1] != [7, 0] {
+                    return answer(0xc5, &[]);
+                }
+                let [n0, n1, ..] =
+                    if place + 1 < self.sdr.len() { (place + 1).to_le_bytes() } else { [0xff; 8] };
+                let piece = record.iter().skip(offset.into()).take(count.into()).copied();
+                let data: Vec<u8> = [n0, n1].into_iter().chain(piece).collect();
+                answer(0, &data)
+            }
+            (0x04, 0x2d) => match self.readings.iter().find(|(number, _)| [*number] == request.data[..]) {
+                Some((_, reading)) => answer(0, reading),
+                None => answer(0xcb, &[]),
+            },
             (0x0a, _) if self.log_answers == 0 => None,
             (0x0a, 0x40) => {
                 self.log_answers -= 1;

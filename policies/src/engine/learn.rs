@@ -4,6 +4,7 @@
 //! is the engine's memory. What it never does: decide or act; all that it wants of the body is to watch other nodes.
 
 use super::*;
+use crate::plan::Intent;
 
 /// Times of intents that are remembered before those of forgotten plans are dropped.
 const INTENTS_REMEMBERED_MAX: usize = 20_000;
@@ -12,11 +13,11 @@ impl Engine {
     pub(super) fn installed(&mut self, now: Mono, state: ClusterState, outputs: &mut Vec<Output>) {
         for plan in state.plans.values() {
             self.memory.enter(plan.id, plan.phase, now);
-            for intent in &plan.intents {
-                let times = self.memory.intents.entry(intent.token).or_insert((now, None));
-                if intent.end.is_some() {
-                    times.1.get_or_insert(now);
-                }
+        }
+        for intent in all_intents(&state) {
+            let times = self.memory.intents.entry(intent.token).or_insert((now, None));
+            if intent.end.is_some() {
+                times.1.get_or_insert(now);
             }
         }
         for (node, record) in &state.nodes {
@@ -69,6 +70,9 @@ impl Engine {
                     self.memory.alive_since.insert(node.clone(), now);
                 }
                 self.rewatch(now, outputs);
+            }
+            Command::ByHand { .. } => {
+                self.memory.intents.insert(index, (now, None));
             }
             Command::Note { .. }
             | Command::Forced { .. }
@@ -140,8 +144,7 @@ impl Engine {
     /// Drops the times of intents whose plans are no longer kept.
     fn forget_intents(&mut self) {
         let state = &self.state;
-        let kept: BTreeSet<LogIndex> =
-            state.plans.values().flat_map(|plan| &plan.intents).map(|intent| intent.token).collect();
+        let kept: BTreeSet<LogIndex> = all_intents(state).map(|intent| intent.token).collect();
         self.memory.intents.retain(|token, _| kept.contains(token));
         self.memory.phases.retain(|plan, _| state.plans.contains_key(plan));
     }
@@ -188,4 +191,10 @@ impl Engine {
             self.memory.checks.describe(&self.state, now);
         }
     }
+}
+
+/// Of all plans, and of what was ordered by hand.
+fn all_intents(state: &ClusterState) -> impl Iterator<Item = &Intent> {
+    let by_hand = state.nodes.values().flat_map(|record| &record.by_hand).map(|by_hand| &by_hand.intent);
+    state.plans.values().flat_map(|plan| &plan.intents).chain(by_hand)
 }

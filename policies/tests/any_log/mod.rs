@@ -50,6 +50,8 @@ pub enum Want {
     OldLeader(Pick),
     Apply(Pick, u8),
     Label(Pick, u8),
+    ByHand(Pick, u8),
+    ResolveByHand(Pick, u8),
 }
 
 /// A choice among however many there are.
@@ -70,7 +72,7 @@ impl Want {
     pub fn read([kind, a, b, c, d, e]: Choice) -> Want {
         let (pa, pb, pc) = (Pick(a), Pick(b), Pick(c));
         let (on, rarely) = (b.is_multiple_of(2), d.is_multiple_of(10));
-        match kind % 57 {
+        match kind % 59 {
             0 | 1 => Want::Arm(a.is_multiple_of(2)),
             2 => Want::Cordon(pa, on),
             3 => Want::Maintain(pa, on),
@@ -98,7 +100,9 @@ impl Want {
             54 if on => Want::Delete(pa, pc),
             54 => Want::OldLeader(pa),
             55 => Want::Apply(pa, b),
-            _ => Want::Label(pa, b),
+            56 => Want::Label(pa, b),
+            57 => Want::ByHand(pa, b % 3),
+            _ => Want::ResolveByHand(pa, c % 8),
         }
     }
 }
@@ -123,6 +127,7 @@ pub fn check(wants: impl IntoIterator<Item = Want>) -> Result<ClusterState, Stri
         proof_comes_first(&state)?;
         volumes_are_kept_first(&state)?;
         policies_are_selected(&state)?;
+        hands_keep_off(&before, &state)?;
         time_runs_forward(&before, &state)?;
     }
     let text = serde_json::to_string(&state).unwrap();
@@ -244,6 +249,7 @@ fn outcome(number: u8, action: &Action) -> Outcome {
             Outcome::Done(Seen::OffTwice { already: false, took: Millis(1) })
         }
         (0..=4, Action::PowerOn { .. }) | (5, _) => Outcome::Done(Seen::On),
+        (0..=4, Action::Interrupt { .. }) => Outcome::Done(Seen::Accepted),
         (0..=4, _) => Outcome::Done(Seen::ReadBack("as wished".to_owned())),
         (6, _) => Outcome::Refused(Refusal::LeaseEnded),
         (_, _) => Outcome::Unknown(Doubt::NoAnswer { waited: Millis(1) }),
@@ -383,6 +389,20 @@ pub fn command(state: &ClusterState, want: &Want) -> Command {
             let instances = vec![Instance { policy, labels: labels(*bits), ..described }];
             Command::Describe(Box::new(Documents { instances, ..Documents::default() }))
         }
+        Want::ByHand(at, which) => {
+            let hand = [Hand::PowerOn, Hand::PowerOff, Hand::Interrupt][usize::from(*which)];
+            Command::ByHand { node: node(at), hand, reason: reason() }
+        }
+        Want::ResolveByHand(at, number) => {
+            let newest = state.nodes.get(&node(at)).and_then(|record| record.by_hand.last());
+            match newest.map(|by_hand| &by_hand.intent) {
+                None => Command::Note { text: reason() },
+                Some(intent) => {
+                    let outcome = outcome(*number, &intent.action);
+                    lead(Step::Resolve { token: intent.token, outcome })
+                }
+            }
+        }
         Want::OldLeader(at) => Command::Lead {
             leader: LeaderEpoch(leader.0.wrapping_sub(1)),
             step: Step::Cleaned { node: node(at) },
@@ -467,7 +487,8 @@ fn proof_comes_first(state: &ClusterState) -> Result<(), String> {
             | Action::Diagnose { .. }
             | Action::PowerOff { .. }
             | Action::Revoke { .. }
-            | Action::ClosePort { .. } => false,
+            | Action::ClosePort { .. }
+            | Action::Interrupt { .. } => false,
             Action::Snapshot { .. }
             | Action::Attach { .. }
             | Action::OpenPort { .. }
@@ -498,6 +519,26 @@ fn proof_comes_first(state: &ClusterState) -> Result<(), String> {
         let first = plan.intents.iter().find(gives).map(|intent| intent.token);
         let last = rests.last().copied();
         holds!(first.is_none() || last < first, "{} gave before it had proved", plan.id);
+    }
+    Ok(())
+}
+
+/// What is ordered by hand is one thing at a time, and never to switch on or interrupt what was fenced, or to switch what is
+/// in service.
+fn hands_keep_off(before: &ClusterState, state: &ClusterState) -> Result<(), String> {
+    for (name, record) in &state.nodes {
+        let open: Vec<&ByHand> =
+            record.by_hand.iter().filter(|by_hand| by_hand.intent.end.is_none()).collect();
+        holds!(open.len() <= 1, "two things are done to {name} by hand");
+        let ordered_now = open.iter().find(|by_hand| by_hand.intent.token == state.applied);
+        let (Some(ordered), Some(record)) = (ordered_now, before.nodes.get(name)) else { continue };
+        let in_service = matches!(record.state, NodeState::Active { .. }) && record.maintenance.is_none();
+        let action = &ordered.intent.action;
+        let may_run = matches!(record.state, NodeState::Spare | NodeState::Active { .. });
+        let fits = matches!(action, Action::PowerOn { .. }) && may_run && !in_service
+            || matches!(action, Action::PowerOff { .. }) && !in_service
+            || matches!(action, Action::Interrupt { .. }) && may_run;
+        holds!(fits && before.plan_of_node(name).is_none(), "{action} by hand");
     }
     Ok(())
 }

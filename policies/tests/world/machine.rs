@@ -117,7 +117,8 @@ impl Machine {
             Action::ShutDown { .. }
             | Action::Diagnose { .. }
             | Action::PowerOff { .. }
-            | Action::PowerOn { .. } => true,
+            | Action::PowerOn { .. }
+            | Action::Interrupt { .. } => true,
             Action::Revoke { .. }
             | Action::ClosePort { .. }
             | Action::Snapshot { .. }
@@ -149,6 +150,7 @@ impl Machine {
                 self.starts += 1;
                 return self.boots.then_some((BOOT, self.starts));
             }
+            Action::Interrupt { .. } => self.life = Life::Mute,
             Action::SetBoot { .. } if self.waits_hot() => {
                 self.life = Life::Mute;
                 self.starts += 1;
@@ -190,7 +192,7 @@ impl Ending {
             Action::ShutDown { .. } => 8_000,
             Action::Diagnose { .. } => 300,
             Action::PowerOff { .. } => 200,
-            Action::PowerOn { .. } => 100,
+            Action::PowerOn { .. } | Action::Interrupt { .. } => 100,
             Action::Revoke { .. }
             | Action::ClosePort { .. }
             | Action::Snapshot { .. }
@@ -210,6 +212,7 @@ impl Ending {
                 Seen::OffTwice { already: false, took: Millis(self.after.unwrap_or_default()) }
             }
             Action::PowerOn { .. } => Seen::On,
+            Action::Interrupt { .. } => Seen::Accepted,
             Action::Revoke { .. }
             | Action::ClosePort { .. }
             | Action::Snapshot { .. }

@@ -425,6 +425,9 @@ fn command(world: &mut World, verb: &str, rest: &[&str]) -> Result<Command, Stri
         "cancel" => Command::Cancel { plan: parse(first)?, reason },
         "approve" => Command::Approve { instance: parse(first)?, reason },
         "release" => Command::Release { node: node()?, reason },
+        "power-on" => Command::ByHand { node: node()?, hand: Hand::PowerOn, reason },
+        "power-off" => Command::ByHand { node: node()?, hand: Hand::PowerOff, reason },
+        "nmi" => Command::ByHand { node: node()?, hand: Hand::Interrupt, reason },
         "delete" => {
             let what = match first.split_once('/') {
                 Some(("node", name)) => Object::Node(parse(name)?),

@@ -225,6 +225,29 @@ pub struct NodeLine {
     pub labels: BTreeMap<String, String>,
 }
 
+/// Answer to `node power status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodePower {
+    /// The node.
+    #[schema(value_type = String)]
+    pub name: NodeId,
+    /// What its fencing devices said just now, level 1 first.
+    pub levels: Vec<LevelPower>,
+}
+
+/// What one fencing device said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LevelPower {
+    /// Where it is, as `ipmi:10.1.0.1:623`.
+    pub device: String,
+    /// `on` or `off`; absent if it could not be read.
+    pub power: Option<String>,
+    /// The GUID that it reports, if it does.
+    pub guid: Option<String>,
+    /// Why nothing was read, or what is wrong with it.
+    pub trouble: Option<String>,
+}
+
 /// Answer to `node show`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeDetail {

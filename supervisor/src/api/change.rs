@@ -146,7 +146,10 @@ impl FromRequest<ApiState> for Order {
 }
 
 impl Order {
-    async fn propose(self, command: impl FnOnce(String) -> Command) -> Result<Json<Committed>, Problem> {
+    pub(super) async fn propose(
+        self,
+        command: impl FnOnce(String) -> Command,
+    ) -> Result<Json<Committed>, Problem> {
         propose(&self.state, &self.caller, command(self.reason)).await
     }
 

@@ -6,8 +6,8 @@
 
 use crate::api::facts::Facts;
 use policies::{
-    Decision, Evidence, InstanceId, Intent, NodeId, NodeRecord, Order, Outcome, Plan, PlanId, Power, Seen,
-    Start, Waiting, Wall,
+    ByHand, Decision, Evidence, InstanceId, Intent, NodeId, NodeRecord, Order, Outcome, Plan, PlanId, Power,
+    Seen, Start, Waiting, Wall,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -31,7 +31,7 @@ pub struct Explanation {
 /// One question and its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Section {
-    /// `seen`, `judged`, `planned`, `attempted`, `proved`, `reached`.
+    /// `seen`, `judged`, `planned`, `attempted`, `proved`, `reached`, `done by hand`.
     pub question: String,
     /// What is recorded.
     pub lines: Vec<Line>,
@@ -96,6 +96,9 @@ fn explain_node(facts: Facts<'_>, name: &NodeId) -> Option<Explanation> {
     let plan = facts.state.plans.values().rev().find(takes_part);
     let mut sections = vec![seen(facts, name), judged(record)];
     sections.extend(plan.map(planned).into_iter().flatten());
+    if !record.by_hand.is_empty() {
+        sections.push(section("done by hand", record.by_hand.iter().flat_map(by_hand).collect(), "nothing"));
+    }
     let believed = facts.view.nodes.get(name).map_or(&[][..], |node| &node.waiting);
     let committed = record.withheld.as_slice();
     let running =
@@ -277,6 +280,13 @@ fn decided(plan: &Plan) -> Vec<Line> {
     lines
 }
 
+fn by_hand(done: &ByHand) -> Vec<Line> {
+    let Order { by, reason, at, .. } = &done.order;
+    let mut lines = vec![Line::at(*at, format!("{by} ordered it: {reason}"))];
+    lines.extend(attempt(&done.intent));
+    lines
+}
+
 fn attempt(intent: &Intent) -> Vec<Line> {
     let Intent { token, leader, at, action, end } = intent;
     let begun = Some(Line::at(*at, format!("{action} ({token}, recorded by {leader})")));
@@ -298,6 +308,7 @@ pub fn outcome_text(outcome: &Outcome) -> String {
             format!("done: seen off twice within {took}")
         }
         Outcome::Done(Seen::On) => "done: seen on".to_owned(),
+        Outcome::Done(Seen::Accepted) => "done, as its BMC says".to_owned(),
         Outcome::Done(Seen::Diagnosed(lines)) => format!("done: {} lines", lines.len()),
         Outcome::Done(Seen::ReadBack(read)) => format!("done: read back {read}"),
         Outcome::Refused(refusal) => format!("refused: {refusal}"),

@@ -16,6 +16,7 @@ mod gate;
 mod members;
 mod openapi;
 mod policy;
+mod power;
 mod problem;
 mod providers;
 mod read;
@@ -28,6 +29,7 @@ pub use change::{Applying, Draining, Limited, Reason, Switch};
 pub use members::{NewMember, Transfer};
 pub use openapi::description;
 pub use policy::{Became, Deleting, EffectivePolicy, OtherPolicy, Policing, PolicyVersion};
+pub use power::Powering;
 pub use problem::{Code, Problem};
 pub use providers::ProviderLine;
 pub use serve::{Peer, serve};
@@ -59,7 +61,7 @@ pub struct ApiState {
     pub flight: Flight,
     /// What this member believes and why it waits, as the engine last said.
     pub view: watch::Receiver<Arc<View>>,
-    /// Asks the loop for a copy of the brain.
+    /// Asks the loop.
     pub ask: mpsc::Sender<Question>,
     /// Seals secrets of incoming documents.
     pub seal: Seal,
@@ -109,6 +111,8 @@ fn answered_by_leader() -> Router<ApiState> {
         .route("/v1/nodes/{name}/fence", post(change::fence))
         .route("/v1/nodes/{name}/confirm-off", post(change::confirm_off))
         .route("/v1/nodes/{name}/release", post(change::release))
+        .route("/v1/nodes/{name}/power", get(power::look).post(power::switch))
+        .route("/v1/nodes/{name}/nmi", post(power::interrupt))
         .route("/v1/instances", get(read::instances))
         .route("/v1/instances/{name}", get(read::instance).delete(change::delete_instance))
         .route("/v1/instances/{name}/evacuate", post(change::evacuate))

@@ -1,6 +1,8 @@
 //! The description of the API (OpenAPI 3.1), made from the handlers themselves.
 
-use super::{answers, change, events, explain, flight, members, policy, problem, providers, read, spares};
+use super::{
+    answers, change, events, explain, flight, members, policy, power, problem, providers, read, spares,
+};
 use axum::Json;
 use utoipa::OpenApi;
 
@@ -37,6 +39,9 @@ use utoipa::OpenApi;
         change::fence,
         change::confirm_off,
         change::release,
+        power::look,
+        power::switch,
+        power::interrupt,
         change::evacuate,
         change::delete_node,
         change::delete_instance,

@@ -11,6 +11,7 @@ use super::read::{facts, parse};
 use super::{ApiState, Code, Problem};
 use crate::auth::Caller;
 use crate::clock;
+use crate::runtime::Question;
 use axum::extract::{Path, Query, State};
 use axum::{Extension, Json};
 use policies::{
@@ -196,7 +197,7 @@ pub(super) async fn plan(
     let name: PolicyId = parse(&name)?;
     let (answer, engine) = oneshot::channel();
     let gone = || Problem::new(Code::NotYet, "this member is starting or stopping", "try again");
-    state.ask.send(answer).await.map_err(|_| gone())?;
+    state.ask.send(Question::Brain(answer)).await.map_err(|_| gone())?;
     let engine = engine.await.map_err(|_| gone())?;
     let (policy, check) = new_policy(engine.state(), &name, policing)?;
     engine.state().check_version(&name, check).map_err(|why| Problem::rejected(&why))?;

@@ -2,14 +2,17 @@
 
 use super::{Screen, Tone, failovers, or_dash, time};
 use crate::api::answers::{
-    Change, Committed, Described, FailoverDetail, InstanceDetail, NodeDetail, PolicyDetail,
+    Change, Committed, Described, FailoverDetail, InstanceDetail, NodeDetail, NodePower, PolicyDetail,
 };
 use crate::api::explain::{Explanation, outcome_text};
 use crate::api::{Became, EffectivePolicy, OtherPolicy, PolicyVersion};
 use crate::bundle::BundleContents;
 use crate::context::ContextDetail;
-use policies::{Action, Because, Event, FenceDevice, Intent, Order, Outcome, Power};
+use policies::{Action, Because, ByHand, Event, FenceDevice, Intent, Order, Outcome, Power};
 use std::collections::BTreeMap;
+
+/// Orders by hand that `hactl node show` shows, the newest; `-o json` has all that are kept.
+const BY_HAND_SHOWN_MAX: usize = 5;
 
 /// A screen of `Name  value` lines; a value of several lines is indented under its name.
 struct Sheet {
@@ -138,6 +141,10 @@ pub fn node(detail: &NodeDetail, screen: &Screen) -> String {
         "Agent",
         if described.agent_key.is_some() { "with key" } else { "none: watched by probes only" },
     );
+    sheet.lines(
+        "By hand",
+        record.by_hand.iter().rev().take(BY_HAND_SHOWN_MAX).map(|done| by_hand(done, screen)),
+    );
     sheet.lines("Seen", detail.view.sights.iter().map(|(member, sight)| format!("{member}: {sight}")));
     if let Some((power, age)) = detail.view.power {
         let read = match power {
@@ -150,6 +157,31 @@ pub fn node(detail: &NodeDetail, screen: &Screen) -> String {
     let committed = record.withheld.as_slice();
     let waiting = if detail.view.waiting.is_empty() { committed } else { &detail.view.waiting };
     sheet.lines("Waiting", waiting.iter().map(ToString::to_string));
+    sheet.text
+}
+
+/// One line of what was done to a node by hand.
+fn by_hand(done: &ByHand, screen: &Screen) -> String {
+    let ByHand { order: Order { by, reason, .. }, intent } = done;
+    let end = intent.end.as_ref().map_or("under way".to_owned(), |(outcome, _)| outcome_text(outcome));
+    format!("{}  {} - {end}; {by}: {reason}", screen.at(intent.at), intent.action)
+}
+
+/// `hactl node power status`.
+pub fn power(power: &NodePower, screen: &Screen) -> String {
+    let mut sheet = Sheet::new();
+    sheet.line("Node", screen.tint(Tone::Strong, &power.name.to_string()));
+    for (level, said) in power.levels.iter().enumerate() {
+        let read = said.power.as_deref().unwrap_or("not read");
+        let tone = if said.trouble.is_some() { Tone::Bad } else { Tone::Strong };
+        let guid = said.guid.as_ref().map_or(String::new(), |guid| format!(", GUID {guid}"));
+        let trouble = said.trouble.as_ref().map_or(String::new(), |trouble| format!("\n{trouble}"));
+        let value = format!("{} at {}{guid}{trouble}", screen.tint(tone, read), said.device);
+        sheet.line(&format!("Level {}", level + 1), value);
+    }
+    if power.levels.is_empty() {
+        sheet.line("Power", "not known: it has no fencing device that could be asked");
+    }
     sheet.text
 }
 

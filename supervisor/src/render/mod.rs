@@ -15,7 +15,7 @@ mod time;
 pub use beforehand::{coverage, losing, policy_plan};
 pub use detail::{
     bundle, committed, context, described, effective_policy, event, explanation, failover, instance, node,
-    policy, policy_history,
+    policy, policy_history, power,
 };
 pub use list::{contexts, failovers, instances, members, nodes, policies};
 pub use live::{Live, live};

@@ -2,7 +2,9 @@
 //! `testdata/`. `UPDATE_EXPECT=1 cargo test -p supervisor` rewrites them; read the difference.
 
 use super::*;
-use crate::api::answers::{self, Attention, Committed, Described, MemberLine, Members, Status};
+use crate::api::answers::{
+    self, Attention, Committed, Described, LevelPower, MemberLine, Members, NodePower, Status,
+};
 use crate::api::explain::explain;
 use crate::api::facts::Facts;
 use policies::*;
@@ -252,6 +254,31 @@ fn what_stands_ready() {
     golden("spare_list_wide", &spares(&facts.spares(&uses), &wide));
     golden("provider_list", &providers(&facts.providers(), &screen()));
     golden("node_show_serial", &node(&facts.node(&name("n4")).unwrap(), &screen()));
+}
+
+#[test]
+fn what_is_done_by_hand() {
+    let mut story = mid_failover();
+    let order = |hand, reason: &str| {
+        let (node, reason) = (name("n3"), reason.to_owned());
+        Command::ByHand { node, hand, reason }
+    };
+    let token = story.then(91, "admin", order(Hand::PowerOff, "new DIMMs"));
+    let outcome = Outcome::Done(Seen::OffTwice { already: false, took: Millis(340) });
+    story.leads(92, Step::Resolve { token, outcome });
+    story.then(94, "admin", order(Hand::PowerOn, "DIMMs are in"));
+    golden("node_show_by_hand", &node(&story.facts().node(&name("n3")).unwrap(), &screen()));
+    let level = |device: &str, power: Option<&str>, guid: Option<&str>, trouble: Option<&str>| {
+        let text = |text: Option<&str>| text.map(ToOwned::to_owned);
+        LevelPower { device: device.into(), power: text(power), guid: text(guid), trouble: text(trouble) }
+    };
+    let levels = vec![
+        level("ipmi:10.1.0.3:623", Some("on"), Some("4c4c45"), Some("the BMC is another machine's")),
+        level("ipmi:10.1.1.3:623", None, None, Some("unreachable: ask: no answer from the BMC in 2000ms")),
+    ];
+    let answer = NodePower { name: name("n3"), levels };
+    golden("node_power", &power(&answer, &screen()));
+    golden("node_power_none", &power(&NodePower { levels: vec![], ..answer }, &screen()));
 }
 
 #[test]

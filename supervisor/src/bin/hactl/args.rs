@@ -1,5 +1,9 @@
 //! The verbs of `hactl`, their arguments and their help.
 
+mod node;
+
+pub(crate) use node::{NodeDelete, NodeRelease, OnOff, PowerVerb};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use policies::{BootDevice, Mac};
 use std::path::PathBuf;
@@ -318,39 +322,24 @@ pub(crate) enum NodeVerb {
         after_help = "Example:\n  hactl node release node-3 --reason 'disk replaced, memory tested' --wait"
     )]
     Release(NodeRelease),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct NodeDelete {
-    /// The node.
-    pub(crate) name: String,
-    /// Why; kept for ever.
-    #[arg(long)]
-    pub(crate) reason: String,
-    #[command(flatten)]
-    pub(crate) yes: Yes,
-    #[command(flatten)]
-    pub(crate) force: Force,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct NodeRelease {
-    /// The node.
-    pub(crate) name: String,
-    /// Why it may run again.
-    #[arg(long)]
-    pub(crate) reason: String,
-    #[command(flatten)]
-    pub(crate) wait: Wait,
-}
-
-/// On or off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OnOff {
-    /// Hands off.
-    On,
-    /// Hands on again.
-    Off,
+    /// Look at a node's power, or switch it by hand through its first fencing device.
+    #[command(subcommand)]
+    Power(PowerVerb),
+    /// Send a node's kernel a diagnostic interrupt (NMI), once: it dumps, if it is set up to, and dies. An instance on it fails over.
+    #[command(
+        after_help = "Example:\n  hactl node nmi node-3 --reason 'hangs, we want the dump' --wait\n  hactl node nmi node-3 --reason 'hangs' --yes node-3"
+    )]
+    Nmi {
+        /// The node.
+        name: String,
+        /// Why; kept for ever.
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        yes: Yes,
+        #[command(flatten)]
+        wait: Wait,
+    },
 }
 
 #[derive(Debug, Subcommand)]

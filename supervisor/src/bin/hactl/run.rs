@@ -1,8 +1,8 @@
 //! Carries out one verb: a request, an answer, a screen.
 
 use crate::args::{
-    Cli, DebugVerb, FailoverVerb, InstanceVerb, MemberVerb, NodeDelete, NodeRelease, NodeVerb, OnOff, Verb,
-    Watch,
+    Cli, DebugVerb, FailoverVerb, InstanceVerb, MemberVerb, NodeDelete, NodeRelease, NodeVerb, OnOff,
+    PowerVerb, Verb, Watch,
 };
 use crate::feed::Feed;
 use crate::output::{Printer, Reader};
@@ -17,10 +17,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use supervisor::api::answers::{
     Committed, Described, Events, FailoverDetail, FailoverLine, InstanceDetail, InstanceLine, Members,
-    NodeDetail, NodeLine, Status,
+    NodeDetail, NodeLine, NodePower, Status,
 };
 use supervisor::api::explain::Explanation;
-use supervisor::api::{Applying, Code, Draining, Limited, NewMember, Reason, Switch, Transfer};
+use supervisor::api::{Applying, Code, Draining, Limited, NewMember, Powering, Reason, Switch, Transfer};
 use supervisor::client::{Client, ClientError};
 use supervisor::context::{ContextDetail, ContextFile};
 use supervisor::render::{self, Screen};
@@ -259,7 +259,33 @@ impl Session {
             }
             NodeVerb::Delete(delete) => self.delete_node(delete).await,
             NodeVerb::Release(release) => self.release(release).await,
+            NodeVerb::Power(verb) => self.power(verb).await,
+            NodeVerb::Nmi { name, reason, yes, wait } => {
+                let warning = "Its kernel dies; an instance on it fails over";
+                self.confirm_node(&name, yes, warning).await?;
+                let order = self.commit(&path(&name, "nmi"), &Reason { reason }).await?;
+                self.wait_for_hand(wait.wait, order, &name).await
+            }
         }
+    }
+
+    async fn power(&self, verb: PowerVerb) -> Done {
+        let path = |name: &str| format!("/v1/nodes/{}/power", segment(name));
+        let (name, powering, wait) = match verb {
+            PowerVerb::Status { name } => {
+                let power: NodePower = self.client.get(&path(&name)).await?;
+                self.print(&power, |power| render::power(power, &self.printer.screen()))?;
+                let is_read = power.levels.iter().any(|level| level.power.is_some());
+                return Ok(if is_read { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            }
+            PowerVerb::On { name, reason, wait } => (name, Powering { on: true, reason }, wait),
+            PowerVerb::Off { name, reason, yes, wait } => {
+                self.confirm_node(&name, yes, "It is switched off at once, whatever it does").await?;
+                (name, Powering { on: false, reason }, wait)
+            }
+        };
+        let order = self.commit(&path(&name), &powering).await?;
+        self.wait_for_hand(wait.wait, order, &name).await
     }
 
     async fn switch(&self, path: &str, switch: &Switch, force: bool) -> Done {

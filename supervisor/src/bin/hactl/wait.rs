@@ -135,6 +135,12 @@ impl Session {
         self.wait(limit, LOOK_AGAIN, look).await
     }
 
+    pub(crate) async fn wait_for_hand(&self, limit: Option<Duration>, order: LogIndex, name: &str) -> Done {
+        let path = format!("/v1/nodes/{}", segment(name));
+        let look = async || Ok(progress::by_hand(order, &self.client.get::<NodeDetail>(&path).await?));
+        self.wait(limit, LOOK_AGAIN, look).await
+    }
+
     pub(crate) async fn wait_for_member(&self, limit: Option<Duration>, id: MemberId, learner: bool) -> Done {
         let look = async || Ok(progress::joined(id, learner, &self.leaders_status().await?));
         self.wait(limit, LOOK_AT_MEMBERS_AGAIN, look).await
