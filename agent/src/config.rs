@@ -7,7 +7,7 @@ mod watchdog;
 
 use crate::key::Key;
 use crate::wire::boot_id_of;
-use policies::{BootId, Epoch, HttpUrl, Millis, NodeId};
+use policies::{BootId, Epoch, HEARTBEAT_PATHS_MAX, HttpUrl, Millis, NodeId};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -21,7 +21,7 @@ pub const INTERVAL_MIN: Millis = Millis(10);
 /// Longest interval: a node that is heard less often cannot be judged in any useful time.
 pub const INTERVAL_MAX: Millis = Millis::secs(60);
 /// Most paths of a node; a heartbeat is one datagram for each path and member.
-pub const PATHS_MAX: usize = 8;
+pub const PATHS_MAX: usize = HEARTBEAT_PATHS_MAX as usize;
 /// Most members on one path; a cluster has 3 or 5, and grows by one before it shrinks.
 pub const MEMBERS_MAX: usize = 16;
 /// Longest configuration, key, epoch or boot id file in bytes.

@@ -2,6 +2,7 @@
 
 use crate::capability::Capabilities;
 use crate::http_url::HttpUrl;
+use crate::identity::Identity;
 use crate::image::Image;
 use crate::mac::Mac;
 use crate::requirement::Requirements;
@@ -50,27 +51,6 @@ pub struct Node {
     /// What its hardware is, for the floors of instances.
     #[serde(default, skip_serializing_if = "Capabilities::is_empty")]
     pub capabilities: Capabilities,
-}
-
-/// What tells a machine from all others.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Identity {
-    /// System GUID as 32 hexadecimal digits in the order that the BMC sends them (IPMI 2.0 §22.14). Its BMC must report it
-    /// before any power-off; absent: not compared (and said so in `hactl node show`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub guid: Option<String>,
-    /// Serial number as it is printed on the machine, for people: who does something dangerous to the node must type it. It
-    /// is not read from the BMC and not compared with anything.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub serial: Option<String>,
-}
-
-impl Identity {
-    /// True if nothing is known to compare with.
-    pub fn is_empty(&self) -> bool {
-        self.guid.is_none() && self.serial.is_none()
-    }
 }
 
 /// One rung of a node's fencing topology.

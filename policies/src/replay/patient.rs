@@ -1,6 +1,7 @@
 //! What a run knows of one node, of one member, and of one member's eye on one node.
 
-use crate::inventory::{Identity, Node, Probe};
+use crate::identity::Identity;
+use crate::inventory::{Node, Probe};
 use crate::memory::Memory;
 use crate::observation::{Power, Report, SelfDoubt, Stamp};
 use crate::plan::Verdict;

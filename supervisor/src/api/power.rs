@@ -55,13 +55,7 @@ fn level(node: &Node, device: String, look: Result<Look, Refusal>) -> LevelPower
         Power::On => "on",
         Power::Off => "off",
     };
-    let is_it =
-        |expected: &String| identity.guid.as_ref().is_some_and(|found| found.eq_ignore_ascii_case(expected));
-    let other = node.identity.guid.as_ref().filter(|expected| !is_it(expected));
-    let trouble = other.map(|expected| {
-        let found = identity.guid.clone().unwrap_or_else(|| "none".to_owned());
-        Refusal::WrongIdentity { expected: expected.clone(), found }.to_string()
-    });
+    let trouble = node.identity.admits(&identity).err().map(|why| why.to_string());
     LevelPower { device, power: Some(power.to_owned()), guid: identity.guid, trouble }
 }
 
