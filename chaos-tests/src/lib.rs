@@ -12,6 +12,7 @@ pub mod demo;
 pub mod field;
 pub mod fuzzing;
 pub mod lab;
+pub mod netns;
 #[cfg(feature = "sim")]
 pub mod planted;
 pub mod rack;

@@ -4,6 +4,7 @@
 //! What it never does: it needs no root and leaves nothing running.
 
 use anyhow::{Context, Result, bail};
+use chaos_tests::netns;
 use chaos_tests::rack::client::Client;
 use chaos_tests::rack::workload::Workload;
 use chaos_tests::rack::{
@@ -11,7 +12,6 @@ use chaos_tests::rack::{
     fault::DeviceMood,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
@@ -399,9 +399,7 @@ impl Child {
             bail!("the parent has ended");
         }
         if let Some(net) = &self.net {
-            let entered = std::fs::File::open(net)
-                .and_then(|file| setns(file, CloneFlags::CLONE_NEWNET).map_err(std::io::Error::from));
-            entered.with_context(|| format!("enter the network namespace {}", net.display()))?;
+            netns::enter(net).with_context(|| format!("enter the network namespace {}", net.display()))?;
         }
         let Some((program, arguments)) = self.command.split_first() else { bail!("no program to become") };
         Err(std::process::Command::new(program).args(arguments).exec())

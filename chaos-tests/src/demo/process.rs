@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -148,6 +149,23 @@ pub(crate) async fn answer<A: AsRef<OsStr>>(
     }
     let [answer, _] = said;
     Ok(answer)
+}
+
+/// Runs a program that must succeed.
+pub(crate) fn run(command: &mut std::process::Command, input: Option<&str>) -> Result<(), DemoError> {
+    let typed = format!("{command:?}").replace('"', "");
+    let doing = || system(format!("run {typed}"));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(doing())?;
+    if let (Some(mut pipe), Some(input)) = (child.stdin.take(), input) {
+        pipe.write_all(input.as_bytes()).map_err(doing())?;
+    }
+    let output = child.wait_with_output().map_err(doing())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    Err(DemoError::Program { command: typed, status: output.status.to_string(), output: said.concat() })
 }
 
 /// The command as one would type it.

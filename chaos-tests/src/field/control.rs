@@ -3,9 +3,9 @@
 //! Why it exists: the faults of real computers that no network and no disk shows.
 //! What it never does: touch a process that this program did not start; every process is named by the pid of a child.
 
-use super::net::run;
 use crate::demo::DemoError;
 use crate::demo::error::system;
+use crate::demo::process::run;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -16,7 +16,7 @@ use std::process::Command;
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Sends a signal to a child.
-pub(super) fn signal(pid: u32, signal: Signal) -> Result<(), DemoError> {
+pub(crate) fn signal(pid: u32, signal: Signal) -> Result<(), DemoError> {
     let number = i32::try_from(pid).map_err(|_| DemoError::Unexpected(format!("{pid} is no pid")))?;
     kill(Pid::from_raw(number), signal)
         .map_err(|errno| system(format!("send {signal} to process {pid}"))(errno.into()))

@@ -19,7 +19,7 @@
 mod calm;
 mod checks;
 mod clock;
-mod control;
+pub(crate) mod control;
 mod court;
 mod disks;
 mod facts;
@@ -27,7 +27,7 @@ mod faultfs;
 mod gather;
 mod kills;
 mod logs;
-pub(crate) mod net;
+mod net;
 mod nodes;
 mod notes;
 mod partitions;

@@ -11,10 +11,9 @@
 
 use crate::demo::DemoError;
 use crate::demo::error::system;
-use nix::sched::{CloneFlags, setns};
+use crate::demo::process::run;
+use crate::netns::{self, ip};
 use policies::MemberId;
-use std::fs::File;
-use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -94,9 +93,7 @@ impl Network {
     /// Puts the calling thread, and all that it will start, into the operator's namespace.
     pub(super) fn enter(&self) -> Result<(), DemoError> {
         let path = Host::Operator.file();
-        let entered =
-            File::open(&path).and_then(|file| setns(file, CloneFlags::CLONE_NEWNET).map_err(io::Error::from));
-        entered.map_err(system(format!("enter {}", path.display())))
+        netns::enter(&path).map_err(system(format!("enter {}", path.display())))
     }
 
     /// Nothing that `from` sends arrives at `to` any more; the other direction stays as it is.
@@ -157,28 +154,7 @@ fn plug(host: Host) -> Result<(), DemoError> {
     ip(&["-n", SWITCH, "link", "set", &outside, "master", "vf-br", "up"])
 }
 
-fn ip(args: &[&str]) -> Result<(), DemoError> {
-    run(Command::new("ip").args(args), None)
-}
-
 fn nft(host: Host, rules: &str) -> Result<(), DemoError> {
     let space = host.namespace();
     run(Command::new("ip").args(["netns", "exec", &space, "nft", "-f", "-"]), Some(rules))
-}
-
-/// Runs a program that must succeed.
-pub(crate) fn run(command: &mut Command, input: Option<&str>) -> Result<(), DemoError> {
-    let typed = format!("{command:?}").replace('"', "");
-    let doing = || system(format!("run {typed}"));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(doing())?;
-    if let (Some(mut pipe), Some(input)) = (child.stdin.take(), input) {
-        pipe.write_all(input.as_bytes()).map_err(doing())?;
-    }
-    let output = child.wait_with_output().map_err(doing())?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    Err(DemoError::Program { command: typed, status: output.status.to_string(), output: said.concat() })
 }

@@ -8,14 +8,12 @@ use crate::demo::DemoError;
 use crate::demo::error::system;
 use crate::demo::process::{Around, Process, Starter, answer};
 use crate::demo::wait::{Look, until};
+use crate::netns::{self, ip};
 use nix::fcntl::{Flock, FlockArg};
-use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 const NAME: &str = "ha-lab";
@@ -56,9 +54,7 @@ impl Namespace {
         }
         ip(&["netns", "add", NAME])?;
         let namespace = Namespace { _lock: lock };
-        let entered =
-            File::open(FILE).and_then(|file| setns(file, CloneFlags::CLONE_NEWNET).map_err(io::Error::from));
-        entered.map_err(system(format!("enter {FILE}")))?;
+        netns::enter(Path::new(FILE)).map_err(system(format!("enter {FILE}")))?;
         Ok(namespace)
     }
 
@@ -243,8 +239,4 @@ async fn vsctl(dir: &Path, words: &[&str]) -> Result<(), DemoError> {
     let database = format!("--db=unix:{}", dir.join("db.sock").display());
     let words = ["--timeout=20", &database].into_iter().chain(words.iter().copied());
     answer(Path::new("ovs-vsctl"), words, &[]).await.map(drop)
-}
-
-fn ip(args: &[&str]) -> Result<(), DemoError> {
-    crate::field::net::run(Command::new("ip").args(args), None)
 }

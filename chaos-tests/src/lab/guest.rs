@@ -7,6 +7,7 @@ use super::fabric::Card;
 use super::{MACHINES, at, storage};
 use crate::demo::DemoError;
 use crate::demo::error::system;
+use crate::demo::process::run;
 use crate::rack::description::MachineDescription;
 use axum::Router;
 use axum::body::Bytes;
@@ -35,7 +36,7 @@ impl Guest {
     /// [`DemoError`] with what the recipe said.
     pub fn build(dir: &Path) -> Result<Guest, DemoError> {
         let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/guest/build");
-        crate::field::net::run(Command::new(recipe).arg(dir), None)?;
+        run(Command::new(recipe).arg(dir), None)?;
         Ok(Guest { dir: dir.to_owned() })
     }
 
@@ -67,7 +68,7 @@ impl Guest {
         };
         put(agent, "/bin/ha-agent")?;
         // What debuggers need is most of it, and every byte is fetched and hashed by an emulated processor.
-        crate::field::net::run(Command::new("strip").arg(tree.join("bin/ha-agent")), None)?;
+        run(Command::new("strip").arg(tree.join("bin/ha-agent")), None)?;
         for library in libraries(agent)? {
             put(Path::new(&library), &library)?;
         }
@@ -80,7 +81,7 @@ impl Guest {
         let packed = tree.with_extension("cpio");
         let mut pack = Command::new("sh");
         pack.args(["-c", "find . | \"$0\" cpio -o -H newc > \"$1\""]).arg(self.busybox()).arg(&packed);
-        crate::field::net::run(pack.current_dir(tree), None)?;
+        run(pack.current_dir(tree), None)?;
         fs::read(&packed).map_err(system(format!("read {}", packed.display())))
     }
 }

@@ -12,10 +12,10 @@ use super::ledger;
 use crate::demo::DemoError;
 use crate::demo::process::Process;
 use crate::demo::wait::Look;
+use crate::field::control;
 use crate::rack::{Fault, MoodChange};
 use clap::ValueEnum;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use policies::{Action, Millis, NodeState, Phase, Verdict, causes};
 use std::fmt;
 use std::path::Path;
@@ -347,8 +347,6 @@ fn go_on(process: &Process) -> Result<(), DemoError> {
 }
 
 fn signal(process: &Process, signal: Signal) -> Result<(), DemoError> {
-    let pid = process.pid().and_then(|pid| i32::try_from(pid).ok());
-    let pid = pid.ok_or_else(|| DemoError::Unexpected("a process has ended".to_owned()))?;
-    kill(Pid::from_raw(pid), signal)
-        .map_err(|errno| crate::demo::error::system(format!("signal {pid}"))(errno.into()))
+    let pid = process.pid().ok_or_else(|| DemoError::Unexpected("a process has ended".to_owned()))?;
+    control::signal(pid, signal)
 }
