@@ -6,11 +6,13 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod console;
 pub mod contract;
 mod fence;
 pub mod ipmi;
 mod power;
 pub mod redfish;
 
+pub use console::{Console, NotTyped};
 pub use fence::{carry_out, fence, interrupt, power_on, shut_down};
 pub use power::{Act, Driver, DriverError, Look, PowerDriver};

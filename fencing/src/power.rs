@@ -4,6 +4,7 @@
 //! people: what the device knows about the node before we change it, which a power-off destroys.
 //! What it never does: deciding from an error; [`crate::fence`] does that.
 
+use crate::console::Console;
 use crate::{ipmi, redfish};
 use policies::{FenceDevice, Identity, Millis, Permit, Power, Refusal};
 use std::future::Future;
@@ -62,6 +63,14 @@ pub trait PowerDriver: Send + Sync {
     /// missing.
     fn diagnose(&self, _deadline: Instant) -> impl Future<Output = Result<Vec<String>, DriverError>> + Send {
         std::future::ready(Ok(Vec::new()))
+    }
+
+    /// Listens to the node's console from now on, or no more. One process at a time should: most BMCs give it to one session.
+    fn listen(&self, _wanted: bool) {}
+
+    /// What the console said while it was listened to; `None`: the device has none.
+    fn console(&self) -> Option<Arc<Console>> {
+        None
     }
 }
 
@@ -142,7 +151,7 @@ impl Driver {
     /// [`Refusal::NotConfigured`] if the description cannot work, naming the field.
     pub fn from(device: &FenceDevice, password: &[u8], port: &Arc<ipmi::Port>) -> Result<Driver, Refusal> {
         match device {
-            FenceDevice::Ipmi { address, user, password: _sealed, cipher_suite, boot_device } => {
+            FenceDevice::Ipmi { address, user, password: _sealed, cipher_suite, boot_device, console: _ } => {
                 let settings = ipmi::Settings::new(address, user, password, *cipher_suite);
                 let settings = settings.map_err(|wrong| Refusal::NotConfigured(wrong.to_string()))?;
                 Ok(Driver::Ipmi(ipmi::Bmc::new(settings.with_boot_device(*boot_device), port)))
@@ -177,6 +186,20 @@ impl PowerDriver for Driver {
         match self {
             Driver::Ipmi(bmc) => bmc.diagnose(deadline).await,
             Driver::Redfish(system) => system.diagnose(deadline).await,
+        }
+    }
+
+    fn listen(&self, wanted: bool) {
+        match self {
+            Driver::Ipmi(bmc) => bmc.listen(wanted),
+            Driver::Redfish(_) => {}
+        }
+    }
+
+    fn console(&self) -> Option<Arc<Console>> {
+        match self {
+            Driver::Ipmi(bmc) => bmc.console(),
+            Driver::Redfish(_) => None,
         }
     }
 }

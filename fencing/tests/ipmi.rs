@@ -323,6 +323,7 @@ async fn a_driver_is_built_from_the_inventory() {
         password: Sealed(String::new()),
         cipher_suite,
         boot_device: None,
+        console: false,
     };
     for suite in [0, 1, 2, 6, 15, 16, 18, 255] {
         let refused = Driver::from(&device(suite), PASSWORD, &Port::new()).err();

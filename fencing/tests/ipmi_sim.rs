@@ -7,7 +7,7 @@ use fencing::ipmi::commands::{
     BootDevice, ChassisControl, GetBootDevice, GetChassisStatus, ReadSensor, SetBootDevice,
 };
 use fencing::ipmi::{Bmc, Port, Privilege, Settings};
-use fencing::{DriverError, PowerDriver, fence, interrupt, power_on, shut_down};
+use fencing::{Console, DriverError, PowerDriver, fence, interrupt, power_on, shut_down};
 use ipmi_rs_core::app::GetDeviceId;
 use ipmi_rs_core::storage::sel::GetSelInfo;
 use policies::{Identity, Outcome, Power, Refusal, Seen};
@@ -18,7 +18,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// The simulator keeps 15 bytes of it and ends them with a zero.
 const GUID_TEXT: &str = "fencing-test-bm";
@@ -68,20 +70,25 @@ mc_enable 0x20
 
 impl Sim {
     async fn start() -> Sim {
+        Sim::start_with("").await
+    }
+
+    /// With more lines in the description of its BMC.
+    async fn start_with(more: &str) -> Sim {
         // Another process may take the free port before the simulator does; then the next one is tried.
         for _ in 0..5 {
-            if let Some(sim) = Sim::try_start().await {
+            if let Some(sim) = Sim::try_start(more).await {
                 return sim;
             }
         }
         panic!("ipmi_sim answered on none of five ports");
     }
 
-    async fn try_start() -> Option<Sim> {
+    async fn try_start(more: &str) -> Option<Sim> {
         let directory = TempDir::new().unwrap();
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address = format!("127.0.0.1:{port}");
-        write_files(directory.path(), port);
+        write_files(directory.path(), port, more);
         let child = Command::new("ipmi_sim")
             .args(["-n", "-c"])
             .arg(directory.path().join("lan.conf"))
@@ -130,7 +137,7 @@ impl Drop for Sim {
     }
 }
 
-fn write_files(directory: &Path, port: u16) {
+fn write_files(directory: &Path, port: u16, more: &str) {
     let control = directory.join("chassis-control");
     std::fs::write(&control, CHASSIS_CONTROL).unwrap();
     std::fs::set_permissions(&control, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -157,7 +164,7 @@ set_working_mc 0x20
     guid \"{GUID_TEXT}\"
   endlan
   chassis_control \"{} {}\"
-  user 1 false \"\" \"\" user 1 none
+{more}  user 1 false \"\" \"\" user 1 none
   user 2 true \"{USER}\" \"secret\" admin 10 md5
   user 3 true \"reader\" \"secret\" user 10 md5
 ",
@@ -330,6 +337,63 @@ async fn sensors_are_told_by_name_with_what_is_wrong() {
             "temperatures: Cpu temp 45 °C",
         ]
     );
+}
+
+async fn console_says(console: &Console, wish: impl Fn(&[u8]) -> bool) {
+    let deadline = within(20);
+    let mut more = console.more();
+    loop {
+        more.mark_unchanged();
+        let (said, _) = console.since(0);
+        if wish(&said) {
+            return;
+        }
+        let waited = timeout_at(deadline, more.changed()).await;
+        assert!(waited.is_ok(), "{}; it said {:?}", console.how(), String::from_utf8_lossy(&said));
+    }
+}
+
+async fn is_listened_to(console: &Console) {
+    let deadline = within(20);
+    while !console.how().starts_with("listened to since ") {
+        assert!(Instant::now() < deadline, "{}", console.how());
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The machine's serial line is a TCP connection here.
+#[tokio::test]
+async fn what_the_console_says_is_kept_and_told() {
+    let machine = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = machine.local_addr().unwrap().port();
+    let sim = Sim::start_with(&format!("  sol \"tcp:127.0.0.1:{port}\" 115200\n")).await;
+    let bmc = sim.bmc();
+    let console = bmc.console().unwrap();
+    bmc.listen(true);
+    is_listened_to(&console).await;
+    let (mut line, _) = timeout_at(within(20), machine.accept()).await.unwrap().unwrap();
+    let boot: String = (0..2000).map(|number| format!("[{number:5}] a line of the kernel\r\n")).collect();
+    line.write_all(boot.as_bytes()).await.unwrap();
+    line.write_all(b"Kernel panic - not syncing: Fatal exception\r\n").await.unwrap();
+    console_says(&console, |said| said.ends_with(b"Fatal exception\r\n")).await;
+    let (said, _) = console.since(0);
+    let all = format!("{boot}Kernel panic - not syncing: Fatal exception\r\n");
+    assert!(all.as_bytes().ends_with(&said), "something is missing or comes twice");
+    // The other way.
+    console.type_in(b"root\r").unwrap();
+    let mut typed = [0; 5];
+    timeout_at(within(20), line.read_exact(&mut typed)).await.unwrap().unwrap();
+    assert_eq!(&typed, b"root\r");
+    // The fence's own session is another one.
+    let lines = bmc.diagnose(within(20)).await.unwrap();
+    assert_eq!(lines.last().unwrap(), "Kernel panic - not syncing: Fatal exception");
+    let head = &lines[lines.len() - 16];
+    assert!(head.starts_with("console, listened to since ") && head.ends_with(", its last lines:"), "{head}");
+    // Given back, another has it at once.
+    bmc.listen(false);
+    let other = sim.bmc();
+    other.listen(true);
+    is_listened_to(&other.console().unwrap()).await;
 }
 
 #[tokio::test]

@@ -420,7 +420,7 @@ impl ClusterState {
     }
 
     /// The phase that this step against the old node belongs to. Its system is asked once, and nothing else is done while it
-    /// shuts down; why it died is read once.
+    /// shuts down; why it died is read once, and its kernel is interrupted once.
     fn cutting_phase(&self, plan: &Plan, action: &Action) -> Option<Phase> {
         let shutdown = self.shutdown_action(plan);
         if shutdown.as_ref() == Some(action) {
@@ -429,7 +429,8 @@ impl ClusterState {
         if !shutdown.is_none_or(|shutdown| plan.ended(&shutdown)) {
             return None;
         }
-        let fits = match self.diagnose_action(plan).as_ref() == Some(action) {
+        let mut once = self.diagnose_action(plan).into_iter().chain(self.crash_dump_action(plan));
+        let fits = match once.any(|once| once == *action) {
             true => !plan.tried(action),
             false => self.fence_actions(plan).contains(action),
         };

@@ -105,8 +105,8 @@ pub enum Action {
         /// The node.
         node: NodeId,
     },
-    /// Send the node's kernel a diagnostic interrupt (NMI, IPMI 2.0 §28.3), on which it dumps and dies. Only by hand, sent
-    /// once, and no part of any plan.
+    /// Send the node's kernel a diagnostic interrupt (NMI, IPMI 2.0 §28.3), on which it dumps and dies. Sent once, and no
+    /// part of a proof.
     Interrupt {
         /// The node.
         node: NodeId,

@@ -53,6 +53,16 @@ pub struct Node {
     pub capabilities: Capabilities,
 }
 
+impl Node {
+    /// True if its console is to be listened to: of its first fencing device.
+    pub fn has_console(&self) -> bool {
+        match self.fencing.first() {
+            Some(FenceDevice::Ipmi { console, .. }) => *console,
+            Some(FenceDevice::Redfish { .. }) | None => false,
+        }
+    }
+}
+
 /// One rung of a node's fencing topology.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "driver", rename_all = "kebab-case", deny_unknown_fields)]
@@ -71,6 +81,9 @@ pub enum FenceDevice {
         /// What the BMC is told, before each power-on, to let the node start from; absent: as its firmware is set.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         boot_device: Option<BootDevice>,
+        /// Listen to the node's serial console (Serial over LAN), at the first level: most BMCs give it to one session.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        console: bool,
     },
     /// A BMC that speaks DMTF Redfish (DSP0266).
     Redfish {

@@ -163,6 +163,12 @@ pub const KEYS: &[Key] = &[
         "how long the BMC is asked why the node died before its power is touched (volumes and ports are cut off \
          meanwhile); `0ms`: not at all",
     ),
+    key(
+        "fencing.crash_dump_max",
+        Kind::Time,
+        "how long the kernel of a silent node has to write its crash dump after an interrupt (NMI), before its power is \
+         cut (volumes and ports are cut off meanwhile); `0ms`: it is not interrupted",
+    ),
     key("fencing.level_deadline", Kind::Time, "time for one fencing level before the next is tried"),
     key("fencing.retry_after", Kind::Time, "pause between attempts of one step"),
     key(

@@ -213,7 +213,6 @@ impl Plan {
             | Action::PowerOff { .. }
             | Action::Revoke { .. }
             | Action::ClosePort { .. }
-            // In no plan.
             | Action::Interrupt { .. } => Phase::Fencing,
             Action::SetBoot { .. } if self.decision.start != Start::PowerOn => Phase::Starting,
             Action::Snapshot { .. }

@@ -306,11 +306,42 @@ impl<'a> Desk<'a> {
         Some((action, Millis(left).max(LOOK_AGAIN)))
     }
 
+    /// Does what is wanted before the node's power is cut, and says whether its power must still wait for that.
+    fn before_power(&self, plan: &Plan, policy: &Policy, wishes: &mut Wishes) -> bool {
+        let is_late = plan.intents.iter().any(|intent| matches!(intent.action, Action::PowerOff { .. }));
+        !is_late && (self.diagnose(plan, policy, wishes) || self.dump(plan, policy, wishes))
+    }
+
     /// Reads why the node died, if the policy wants to know, and says whether its power must wait for that.
     fn diagnose(&self, plan: &Plan, policy: &Policy, wishes: &mut Wishes) -> bool {
-        let is_late = plan.intents.iter().any(|intent| matches!(intent.action, Action::PowerOff { .. }));
-        let action = self.state.diagnose_action(plan).filter(|_| !is_late);
+        let action = self.state.diagnose_action(plan);
         self.goes_before(plan, policy, action, policy.fencing.diagnose_max, wishes)
+    }
+
+    /// Interrupts the node's kernel, if the policy wants its crash dump, and says whether its power must wait for the dump.
+    fn dump(&self, plan: &Plan, policy: &Policy, wishes: &mut Wishes) -> bool {
+        let max = policy.fencing.crash_dump_max;
+        let Some(action) = self.state.crash_dump_action(plan).filter(|_| max > Millis(0)) else {
+            return false;
+        };
+        // What an operator interrupted shortly before dumps already, and a second interrupt would hit that.
+        let counts = |intent: &&Intent| intent.action == action && plan.at.since(intent.at) < max;
+        let record = self.state.nodes.get(action.node());
+        let by_hand = || record?.by_hand.iter().map(|by_hand| &by_hand.intent).find(counts);
+        let own = plan.intents.iter().find(|intent| intent.action == action);
+        let is_over = |intent: &Intent| {
+            let is_refused = matches!(intent.end, Some((Outcome::Refused(_), _)));
+            is_refused || self.memory.age(intent.token, self.now) >= max
+        };
+        match own.or_else(by_hand) {
+            Some(interrupt) if is_over(interrupt) => return false,
+            Some(interrupt) if own.is_none() || interrupt.end.is_some() => {
+                let why = Waiting::CrashDump { node: action.node().clone(), max };
+                wishes.wait(Subject::Plan(plan.id), why);
+            }
+            Some(_) | None => self.take(plan, policy, &action, max, wishes),
+        }
+        true
     }
 
     /// Keeps the state of the volume that `attach` gives to the spare, if the policy wants that, and says whether the spare must
@@ -350,7 +381,7 @@ impl<'a> Desk<'a> {
             return wishes.wait(Subject::Plan(plan.id), why);
         }
         let instance = self.state.carried(plan).map(|record| &*record.instance);
-        let power_waits = self.diagnose(plan, policy, wishes);
+        let power_waits = self.before_power(plan, policy, wishes);
         if let Some(action) = power_off(plan, from).filter(|_| !power_waits) {
             self.take(plan, policy, &action, policy.fencing.level_deadline, wishes);
         }
@@ -582,13 +613,17 @@ impl<'a> Desk<'a> {
         let needs_nobody = |why: &Waiting| {
             matches!(
                 why,
-                Waiting::InFlight { .. } | Waiting::FirstHeartbeat { .. } | Waiting::StartsCold { .. }
+                Waiting::InFlight { .. }
+                    | Waiting::FirstHeartbeat { .. }
+                    | Waiting::StartsCold { .. }
+                    | Waiting::CrashDump { .. }
             )
         };
-        // What drains, or is under way for the first time, goes on by itself.
+        // What drains or dumps, or is under way for the first time, goes on by itself.
         let fresh = plan.intents.iter().all(|intent| intent.trouble().is_none());
         let goes_on = reasons.iter().any(|why| {
-            matches!(why, Waiting::Draining { .. }) || fresh && matches!(why, Waiting::InFlight { .. })
+            matches!(why, Waiting::Draining { .. } | Waiting::CrashDump { .. })
+                || fresh && matches!(why, Waiting::InFlight { .. })
         });
         let why = reasons.iter().rev().find(|why| !goes_on && !needs_nobody(why)).map(Waiting::to_string);
         let overdue = self.memory.in_phase(plan.id, self.now) >= limit;

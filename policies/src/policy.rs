@@ -88,6 +88,11 @@ pub struct Fencing {
     /// 0ms: not at all. Lower: slow BMCs tell nothing. Higher: a failover from a node whose BMC hangs takes longer.
     #[serde(default)]
     pub diagnose_max: Millis,
+    /// How long the kernel of a node that fell silent has to write its crash dump after it was interrupted (NMI), before its
+    /// power is cut (volumes and ports are cut off meanwhile); 0ms: it is not interrupted. Lower: the dump is cut short.
+    /// Higher: each such failover takes as much longer.
+    #[serde(default)]
+    pub crash_dump_max: Millis,
     /// How long one fencing level is given before the next is tried.
     pub level_deadline: Millis,
     /// Pause between attempts of the same step.
@@ -430,6 +435,7 @@ impl Policy {
                 millis("fencing.level_deadline", f.level_deadline),
                 millis("fencing.diagnose_max", f.diagnose_max),
             ),
+            (millis("an hour", Millis::secs(3_600)), millis("fencing.crash_dump_max", f.crash_dump_max)),
             // Else a spare would be given up while older commands drain.
             (
                 millis("takeover.start_deadline", self.takeover.start_deadline),

@@ -33,6 +33,17 @@ impl ClusterState {
         }
     }
 
+    /// What makes the old node's kernel write a crash dump. One that has told of its death does so by itself, and one that is off
+    /// or was moved by an order has none to write.
+    pub fn crash_dump_action(&self, plan: &Plan) -> Option<Action> {
+        match plan.decision.cause {
+            Cause::Ordered | Cause::PowerOff | Cause::Gasped => None,
+            Cause::Silent | Cause::GrayTooLong | Cause::DidNotStart => {
+                self.first_level(plan).map(|node| Action::Interrupt { node })
+            }
+        }
+    }
+
     /// The old node, if it has a fencing device that can be asked.
     fn first_level(&self, plan: &Plan) -> Option<NodeId> {
         let from = self.nodes.get(&plan.decision.from)?;
@@ -155,7 +166,9 @@ impl ClusterState {
                 plan.phase == phase
                     && plan.restart().is_some_and(|newest| newest.token == effect.token && !newest.is_done())
             }
-            (Action::ShutDown { .. }, _) | (_, Bearing::Gives) => plan.phase == phase,
+            (Action::ShutDown { .. } | Action::Interrupt { .. }, _) | (_, Bearing::Gives) => {
+                plan.phase == phase
+            }
             (Action::Snapshot { .. }, _) => {
                 plan.phase == Phase::Moving && self.snapshot_actions(plan).contains(&effect.action)
             }
@@ -181,7 +194,7 @@ impl ClusterState {
         match plan.phase {
             Phase::Reserved | Phase::Stopping | Phase::Fencing => {
                 let before = self.shutdown_action(plan).into_iter().chain(self.diagnose_action(plan));
-                before.chain(self.fence_actions(plan)).collect()
+                before.chain(self.crash_dump_action(plan)).chain(self.fence_actions(plan)).collect()
             }
             Phase::Moving => self.snapshot_actions(plan).into_iter().chain(self.move_actions(plan)).collect(),
             Phase::Starting => self.start_actions(plan),

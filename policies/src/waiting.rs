@@ -170,6 +170,13 @@ pub enum Waiting {
         /// How the last attempt ended.
         last: String,
     },
+    /// The old node's kernel was interrupted and may be writing its crash dump; its power is cut after that.
+    CrashDump {
+        /// Which node.
+        node: NodeId,
+        /// How long it has from the interrupt on.
+        max: Millis,
+    },
     /// The hot spare was not heard in time after it was told to go on into the instance.
     StartsCold {
         /// Which node.
@@ -320,6 +327,9 @@ impl fmt::Display for Waiting {
             }
             Waiting::InFlight { steps } => write!(f, "under way: {}", steps.join(", ")),
             Waiting::Retrying { step, last } => write!(f, "will try again: {step} ({last})"),
+            Waiting::CrashDump { node, max } => {
+                write!(f, "{node} was interrupted and has {max} in all to write its crash dump")
+            }
             Waiting::StartsCold { node, epoch, after } => write!(
                 f,
                 "{node} was not heard within {after} after it was told to go on into {epoch}: it is started cold"

@@ -10,6 +10,7 @@ pub mod bundle;
 pub mod client;
 pub mod clock;
 pub mod config;
+mod consoles;
 pub mod context;
 pub mod daemon;
 pub mod document;

@@ -4,6 +4,7 @@
 //! it never does: decide, or wait inside the loop. Work that takes time runs in a set of tasks that is watched: a
 //! panic in one of them ends the process, for half a supervisor is worse than none.
 
+use crate::consoles::Consoles;
 use crate::executor::Executor;
 use crate::flight::Recorder;
 use crate::ingest::{self, Counters, Ears, IngestError};
@@ -13,7 +14,7 @@ use crate::poll::Poll;
 use crate::probe::About;
 use crate::seal::{Seal, Secret};
 use crate::{clock, probe};
-use fencing::Look;
+use fencing::{Console, Look};
 use ha_agent::key::Key;
 use policies::watch::Limits;
 use policies::{
@@ -31,6 +32,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 const TICK: Duration = Duration::from_millis(20);
 /// How often the view for people is made anew. A pass over all nodes; nobody reads faster.
 const VIEW_EVERY: Duration = Duration::from_millis(100);
+/// How often it is looked after which consoles are to be listened to. A pass over all nodes.
+const LISTEN_EVERY: Duration = Duration::from_secs(1);
 /// Findings that wait for the loop. A full queue slows the tasks that wait for devices, never the loop.
 const FINDINGS_MAX: usize = 4096;
 
@@ -92,9 +95,11 @@ pub enum Question {
     Brain(oneshot::Sender<Engine>),
     /// The power of a node, looked at now at each of its fencing levels; nothing comes if there is no such node.
     Power(NodeId, oneshot::Sender<Vec<Result<Look, Refusal>>>),
+    /// What the console of a node says; nothing comes if it is not listened to here.
+    Console(NodeId, oneshot::Sender<Arc<Console>>),
 }
 
-struct Loop<O> {
+struct Loop<O: Outside> {
     store: Store,
     ears: mpsc::Sender<ingest::Command>,
     poll: Poll,
@@ -112,6 +117,8 @@ struct Loop<O> {
     voters: Vec<MemberId>,
     viewed: Instant,
     recorder: Recorder,
+    consoles: Consoles<O::Power>,
+    listened: Instant,
 }
 
 impl<O: Outside> Runtime<O> {
@@ -147,6 +154,8 @@ impl<O: Outside> Runtime<O> {
             voters,
             viewed,
             recorder,
+            consoles: Consoles::default(),
+            listened: viewed,
         };
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -227,6 +236,10 @@ impl<O: Outside> Loop<O> {
         while let Ok(question) = self.questions.try_recv() {
             self.answer(question);
         }
+        if self.listened.elapsed() >= LISTEN_EVERY {
+            self.listened = Instant::now();
+            self.listen();
+        }
         if self.viewed.elapsed() >= VIEW_EVERY {
             self.viewed = Instant::now();
             self.metrics.heartbeats(self.heard.totals());
@@ -240,10 +253,20 @@ impl<O: Outside> Loop<O> {
         }
     }
 
+    fn listen(&mut self) {
+        let leads = self.engine.leads().is_some();
+        self.consoles.tend(self.engine.state(), leads, |node| self.outside.power(node, 0));
+    }
+
     /// Whoever asked may have gone away.
     fn answer(&mut self, question: Question) {
         match question {
             Question::Brain(answer) => drop(answer.send(self.engine.clone())),
+            Question::Console(node, answer) => {
+                if let Some(console) = self.consoles.of(&node) {
+                    drop(answer.send(console));
+                }
+            }
             Question::Power(node, answer) => {
                 let Some(record) = self.engine.state().nodes.get(&node) else { return };
                 let looks = self.executor.looks(&record.node);

@@ -220,3 +220,24 @@ async fn nodes_are_switched_and_interrupted_by_hand_where_no_failover_is_crossed
     let (_, said, _) = run(&daemon, &["node", "show", "n1"]);
     assert!(said.contains("interrupt n1 (NMI) - under way; admin: it hangs"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_console_is_read_where_it_is_listened_to() {
+    let (_dir, daemon) = cluster().await;
+    let (code, _, said) = run(&daemon, &["node", "console", "n1", "--once"]);
+    assert!(code == 1 && said.contains("`console = true`"), "{said}");
+    let described = daemon.store.read(|state| state.nodes[&"n1".parse::<NodeId>().unwrap()].node.clone());
+    let mut node = (*described).clone();
+    let FenceDevice::Ipmi { console, password, .. } = &mut node.fencing[0] else { panic!("no IPMI") };
+    (*console, *password) = (true, Sealed("p-secret".into()));
+    let text = toml::to_string(&Documents { nodes: vec![node], ..Documents::default() }).unwrap();
+    assert!(text.contains("console = true"), "{text}");
+    let file = write(&daemon, "console.toml", &text);
+    let (code, _, said) = run(&daemon, &["apply", "-f", &file]);
+    assert!(code == 0, "{said}");
+    let (code, said, how) = run(&daemon, &["node", "console", "n1", "--once"]);
+    assert_eq!((code, said.as_str()), (0, "Kernel panic - not syncing\r\n"), "{how}");
+    assert_eq!(how, "[n1: listened to since 1970-01-01T00:00:00Z]\n");
+    let (_, said, _) = run(&daemon, &["node", "show", "n1"]);
+    assert!(said.contains("its console is listened to"), "{said}");
+}

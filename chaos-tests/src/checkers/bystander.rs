@@ -1,6 +1,6 @@
 //! **A rightful owner is never powered off by a late command.** When a power-off takes effect at a node, no instance
 //! belongs to that node, or a plan against it is past its first intent, or the failover that gave it the instance starts it
-//! anew; the same holds for a system that is asked to shut down. (facts/verification.md I10.)
+//! anew; the same holds for a system that is asked to shut down and for a kernel that is interrupted. (facts/verification.md I10.)
 
 use super::{Checker, Deed, Fact, Scene};
 use policies::{NodeState, Phase, Plan};
@@ -14,9 +14,15 @@ impl Checker for Bystander {
     }
 
     fn see(&mut self, scene: &Scene, fact: &Fact) -> Result<(), String> {
-        let Fact::Struck { deed: Deed::PowerOff { node } | Deed::ShutDown { node } } = fact else {
+        let Fact::Struck {
+            deed: deed @ (Deed::PowerOff { node } | Deed::ShutDown { node } | Deed::Interrupt { node }),
+        } = fact
+        else {
             return Ok(());
         };
+        if matches!(deed, Deed::Interrupt { .. }) {
+            scene.sometimes("a silent node's kernel is interrupted for its crash dump");
+        }
         let stops = |plan: &Plan| plan.phase == Phase::Stopping && plan.decision.from == *node;
         if scene.state.plan_of_node(node).is_some_and(stops) {
             scene.sometimes("a drained system is asked to shut down");

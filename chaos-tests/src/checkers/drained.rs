@@ -22,9 +22,10 @@ fn contradicts(newer: &Deed, older: &Deed) -> bool {
         (Deed::Open { node, .. }, Deed::Close { node: same })
         | (Deed::Close { node }, Deed::Open { node: same, .. })
         | (Deed::PowerOff { node } | Deed::ShutDown { node }, Deed::PowerOn { node: same })
-        | (Deed::PowerOn { node }, Deed::PowerOff { node: same } | Deed::ShutDown { node: same }) => {
-            node == same
-        }
+        | (
+            Deed::PowerOn { node },
+            Deed::PowerOff { node: same } | Deed::ShutDown { node: same } | Deed::Interrupt { node: same },
+        ) => node == same,
         (Deed::Open { node, vlan }, Deed::Open { node: other, vlan: same }) => vlan == same && node != other,
         _ => false,
     }

@@ -23,6 +23,11 @@ pub enum Deed {
         /// Which node.
         node: NodeId,
     },
+    /// Interrupt its kernel.
+    Interrupt {
+        /// Which node.
+        node: NodeId,
+    },
     /// Switch on.
     PowerOn {
         /// Which node.
@@ -102,7 +107,8 @@ impl Deed {
     /// What an action does, if it does anything.
     pub fn by(action: &Action) -> Option<Deed> {
         Some(match action.clone() {
-            Action::Diagnose { .. } | Action::Interrupt { .. } => return None,
+            Action::Diagnose { .. } => return None,
+            Action::Interrupt { node } => Deed::Interrupt { node },
             Action::ShutDown { node } => Deed::ShutDown { node },
             Action::PowerOff { node, .. } => Deed::PowerOff { node },
             Action::PowerOn { node } => Deed::PowerOn { node },
@@ -121,6 +127,7 @@ impl Deed {
             Deed::Snapshot { .. } => None,
             Deed::PowerOff { node }
             | Deed::ShutDown { node }
+            | Deed::Interrupt { node }
             | Deed::PowerOn { node }
             | Deed::Revoke { node, .. }
             | Deed::Attach { node, .. }
@@ -133,9 +140,10 @@ impl Deed {
     /// The thing at the device that a token is compared for.
     pub fn object(&self) -> String {
         match self {
-            Deed::PowerOff { node } | Deed::ShutDown { node } | Deed::PowerOn { node } => {
-                format!("power of {node}")
-            }
+            Deed::PowerOff { node }
+            | Deed::ShutDown { node }
+            | Deed::Interrupt { node }
+            | Deed::PowerOn { node } => format!("power of {node}"),
             Deed::Revoke { volume, .. } | Deed::Snapshot { volume, .. } | Deed::Attach { volume, .. } => {
                 format!("volume {volume}")
             }
@@ -147,8 +155,12 @@ impl Deed {
     /// True if it gives something to the node.
     pub fn gives(&self) -> bool {
         match self {
-            Deed::PowerOff { .. } | Deed::ShutDown { .. } | Deed::Revoke { .. } | Deed::Close { .. } => false,
-            Deed::Snapshot { .. } => false,
+            Deed::PowerOff { .. }
+            | Deed::ShutDown { .. }
+            | Deed::Interrupt { .. }
+            | Deed::Revoke { .. }
+            | Deed::Close { .. }
+            | Deed::Snapshot { .. } => false,
             Deed::PowerOn { .. } | Deed::Attach { .. } | Deed::Open { .. } | Deed::Boot { .. } => true,
         }
     }
@@ -159,6 +171,7 @@ impl fmt::Display for Deed {
         match self {
             Deed::PowerOff { node } => write!(f, "power off {node}"),
             Deed::ShutDown { node } => write!(f, "ask {node} to shut down"),
+            Deed::Interrupt { node } => write!(f, "interrupt {node}"),
             Deed::PowerOn { node } => write!(f, "power on {node}"),
             Deed::Revoke { node, volume } => write!(f, "revoke {volume} from {node}"),
             Deed::Snapshot { volume, name } => write!(f, "keep {volume} as snapshot {name}"),

@@ -70,9 +70,8 @@ impl Story {
     fn carry_out(&mut self, action: &Action, token: LogIndex) -> Seen {
         let initiator = |node: &NodeId| self.description.machine(node).unwrap().initiator.clone();
         let change = match action.clone() {
-            Action::ShutDown { .. } | Action::Diagnose { .. } | Action::Interrupt { .. } => {
-                return Seen::Diagnosed([].into());
-            }
+            Action::ShutDown { .. } | Action::Diagnose { .. } => return Seen::Diagnosed([].into()),
+            Action::Interrupt { .. } => return Seen::Accepted,
             Action::PowerOff { node, .. } => {
                 self.happens(Change::Commanded { node: node.clone(), on: false });
                 self.happens(Change::Power { node: node.clone(), on: false });

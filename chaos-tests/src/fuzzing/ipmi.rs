@@ -1,15 +1,18 @@
 //! Targets `rmcp` and `ipmi_answer`: a datagram without a session, and the data of an answer.
 
+use fencing::Console;
 use fencing::ipmi::codec::{self, DATAGRAM_MAX, Datagram, LanMessage, Payload};
 use fencing::ipmi::commands::*;
 use fencing::ipmi::crypto::{Code, Handshake, Key, SessionKeys, Suite, UserName};
 use fencing::ipmi::diagnosis;
 use fencing::ipmi::rakp::*;
 use fencing::ipmi::sensors;
+use fencing::ipmi::sol::{ActivateSol, Received, SolPacket, Typed};
 use ipmi_rs_core::app::GetDeviceId;
 use ipmi_rs_core::connection::IpmiCommand;
 use ipmi_rs_core::storage::sel::GetSelInfo;
 use std::fmt::Debug;
+use tokio::time::Instant;
 
 /// The keys of a session whose console drew this number; the same at every call. (They do not depend on the ids.)
 pub(super) fn keys(suite: Suite, drawn: u8) -> SessionKeys {
@@ -128,6 +131,8 @@ pub(super) fn answer(data: &[u8]) -> bool {
         (2, GetSdr::parse_success_response(data).is_ok()),
         (11, GetDeviceId::parse_success_response(data).is_ok()),
         (14, GetSelInfo::parse_success_response(data).is_ok()),
+        (12, ActivateSol::parse_success_response(data).is_ok()),
+        (4, SolPacket::decode(data).is_ok()),
     ];
     for (at, (least, taken)) in read.into_iter().enumerate() {
         assert!(!taken || data.len() >= least, "answer {at} was read from {} bytes", data.len());
@@ -142,6 +147,18 @@ pub(super) fn answer(data: &[u8]) -> bool {
         let reading = ReadSensor::parse_success_response(data).expect("two bytes are a reading");
         let readings: Vec<_> = sensors::choose(known).into_iter().map(|sensor| (sensor, reading)).collect();
         assert!(sensors::lines(&readings, readings.len()).len() <= 11, "too many lines");
+    }
+    if let Ok(packet) = SolPacket::decode(data) {
+        let console = Console::default();
+        console.add(&Received::default().take(&packet).data);
+        let lines = console.last_lines(3);
+        assert!(lines.len() <= 3, "{} lines", lines.len());
+        assert!(lines.iter().all(|line| !line.contains('\u{1b}')), "{lines:?} moves a cursor");
+        let mut typed = Typed::default();
+        typed.add(&packet.data);
+        let sent = typed.due(Instant::now());
+        typed.acknowledged_by(&packet);
+        assert!(sent.is_none() || typed.due(Instant::now()) != sent, "it is sent twice at once");
     }
     if let Ok(status) = GetChassisStatus::parse_success_response(data) {
         short(&diagnosis::chassis_now(&status));

@@ -325,6 +325,7 @@ impl MachineDescription {
                 password: self.password.clone(),
                 cipher_suite: suite,
                 boot_device: None,
+                console: false,
             }],
             ports: self.ports.iter().map(port).collect(),
             boot_macs: vec![],

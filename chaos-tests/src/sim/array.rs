@@ -83,7 +83,9 @@ impl Array {
             Deed::Close { node } => self.ports.get(node).is_none_or(Option::is_none),
             Deed::Open { node, vlan } => self.ports.get(node) == Some(&Some(*vlan)),
             Deed::Boot { node, instance, epoch } => self.roles.get(instance) == Some(&(node.clone(), *epoch)),
-            Deed::PowerOff { .. } | Deed::ShutDown { .. } | Deed::PowerOn { .. } => false,
+            Deed::PowerOff { .. } | Deed::ShutDown { .. } | Deed::Interrupt { .. } | Deed::PowerOn { .. } => {
+                false
+            }
         }
     }
 
@@ -105,7 +107,9 @@ impl Array {
             }
             Deed::Snapshot { volume, .. } => self.rights.get(volume)?.first().cloned(),
             Deed::Revoke { .. } | Deed::Close { .. } | Deed::Open { .. } | Deed::Boot { .. } => None,
-            Deed::PowerOff { .. } | Deed::ShutDown { .. } | Deed::PowerOn { .. } => None,
+            Deed::PowerOff { .. } | Deed::ShutDown { .. } | Deed::Interrupt { .. } | Deed::PowerOn { .. } => {
+                None
+            }
         }
     }
 }
@@ -158,7 +162,8 @@ impl Inner {
             Deed::Boot { node, instance, epoch } => {
                 self.array.roles.insert(instance.clone(), (node.clone(), *epoch));
             }
-            Deed::PowerOff { .. } | Deed::ShutDown { .. } | Deed::PowerOn { .. } => {}
+            Deed::PowerOff { .. } | Deed::ShutDown { .. } | Deed::Interrupt { .. } | Deed::PowerOn { .. } => {
+            }
         }
         Ok(())
     }

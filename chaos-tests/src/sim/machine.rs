@@ -220,6 +220,14 @@ impl Inner {
         }
     }
 
+    /// The diagnostic interrupt: whatever runs stops, and nothing tells of it.
+    pub fn interrupt(&mut self, node: &NodeId) {
+        let machine = self.machine(node);
+        if machine.power {
+            machine.life = Life::Hangs;
+        }
+    }
+
     /// The power button is pressed shortly: what works says farewell, ends its work, and is off a while later. What hangs
     /// does not notice, and some do not listen.
     pub fn press_button(&mut self, node: &NodeId) {

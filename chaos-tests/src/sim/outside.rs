@@ -166,9 +166,10 @@ impl PowerDriver for SimPower {
         let (deed, on) = match act {
             Act::On => (Deed::PowerOn { node: node.clone() }, true),
             Act::Off => (Deed::PowerOff { node: node.clone() }, false),
-            Act::SoftOff => return self.press(deadline).await,
-            // Nobody in the simulation orders it.
-            Act::Interrupt => return Err(DriverError::Refused("no such command".to_owned())),
+            Act::SoftOff => {
+                return self.touch(Deed::ShutDown { node }, Inner::press_button, deadline).await;
+            }
+            Act::Interrupt => return self.touch(Deed::Interrupt { node }, Inner::interrupt, deadline).await,
         };
         let (answer, answered) = oneshot::channel();
         self.outside.world.with(|inner| {
@@ -205,11 +206,16 @@ impl PowerDriver for SimPower {
 }
 
 impl SimPower {
-    /// The power button, pressed shortly. What comes of it, if anything, is the operating system's.
-    async fn press(&self, deadline: Instant) -> Result<(), DriverError> {
+    /// What does not switch power itself: the button, pressed shortly, and the interrupt. What comes of it, if anything, is the
+    /// operating system's.
+    async fn touch(
+        &self,
+        deed: Deed,
+        effect: fn(&mut Inner, &NodeId),
+        deadline: Instant,
+    ) -> Result<(), DriverError> {
         let (answer, answered) = oneshot::channel();
         let node = self.node.clone();
-        let deed = Deed::ShutDown { node: node.clone() };
         self.outside.world.with(|inner| {
             if !self.outside.send(inner, &deed, None) {
                 return;
@@ -220,7 +226,7 @@ impl SimPower {
                 let (obeys, says) = inner.takes_power_command(&node);
                 if obeys && inner.machine(&node).power {
                     inner.fact(Fact::Struck { deed });
-                    inner.press_button(&node);
+                    effect(inner, &node);
                 }
                 if let Some(says) = says {
                     let back = inner.dice.between(200, 3_000);
@@ -295,6 +301,7 @@ fn device(deed: &Deed) -> usize {
         | Deed::Attach { .. }
         | Deed::PowerOff { .. }
         | Deed::ShutDown { .. }
+        | Deed::Interrupt { .. }
         | Deed::PowerOn { .. } => 0,
         Deed::Close { .. } | Deed::Open { .. } => 1,
         Deed::Boot { .. } => 2,

@@ -108,6 +108,7 @@ fn describe(seal: &Seal, node: &NodeId, key: &Key, number: u64, hot: bool) -> No
             password,
             cipher_suite: 17,
             boot_device: None,
+            console: false,
         }],
         ports: vec![SwitchPort { provider: name("switch"), port: node.to_string() }],
         boot_macs: vec![name(&format!("02:00:00:00:00:{number:02x}"))],

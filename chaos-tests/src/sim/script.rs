@@ -268,6 +268,9 @@ impl Script {
         script.faults = faults(dice, &script);
         // Dice of their own: whatever else a seed means stays as it is.
         script.policy.takeover.snapshot_max = snapshot_max(&mut Dice::of(seed, "snapshots"));
+        let dumps = &mut Dice::of(seed, "crash dumps");
+        script.policy.fencing.crash_dump_max =
+            if dumps.chance(200) { Millis(dumps.between(100, 1_500)) } else { Millis(0) };
         script.faults.extend(ambush::lay(&mut Dice::of(seed, "ambush"), &script));
         script.faults.extend(heard_by_one(&mut Dice::of(seed, "heard by one"), &script));
         script.faults.sort_by_key(|(at, _)| *at);

@@ -15,10 +15,13 @@ use super::commands::{
 };
 use super::crypto::{Key, SECRET_MAX, Suite, USER_MAX, UserName};
 use super::diagnosis::{self, GAP_MAX, Lines, RECORDS_MAX};
+use super::listen;
 use super::live::{Failed, Live};
 use super::open::{self, Login};
 use super::port::{Port, lock};
 use super::session::Answer;
+use super::sol::ActivateSol;
+use crate::console::Console;
 use crate::fence::millis;
 use crate::power::{Act, DriverError, Look, PowerDriver};
 use ipmi_rs_core::app::GetDeviceId;
@@ -54,6 +57,8 @@ const KEEP_ALIVE_TICKS: u32 = 5;
 const KEEP_ALIVE_WAIT: Duration = Duration::from_secs(2);
 /// Sessions that are kept alive at the same moment.
 const KEEP_ALIVES_IN_FLIGHT_MAX: usize = 64;
+/// Lines of the console that a diagnosis gives.
+const CONSOLE_LINES_MAX: usize = 15;
 /// As the next record's id: there is none. Asked for: the newest record (IPMI 2.0 §31.5).
 const SEL_END: u16 = 0xffff;
 
@@ -162,6 +167,10 @@ pub(super) struct Shared {
     session: Queue<Option<Live>>,
     /// The sensors that a diagnosis reads; `None`: not known yet.
     sensors: Mutex<Option<Learned>>,
+    /// What the node's console said while it was listened to here.
+    console: Arc<Console>,
+    /// Listens, while that is wanted.
+    listening: Mutex<JoinSet<()>>,
 }
 
 impl fmt::Debug for Bmc {
@@ -174,7 +183,8 @@ impl Bmc {
     /// A handle; nothing is sent before it is needed.
     pub fn new(settings: Settings, port: &Arc<Port>) -> Bmc {
         let (session, sensors) = (Queue::new(None), Mutex::new(None));
-        let shared = Arc::new(Shared { settings, port: Arc::clone(port), session, sensors });
+        let (console, listening, ours) = (Arc::default(), Mutex::default(), Arc::clone(port));
+        let shared = Arc::new(Shared { settings, port: ours, session, sensors, console, listening });
         port.keep(Arc::downgrade(&shared));
         Bmc(shared)
     }
@@ -330,12 +340,37 @@ impl PowerDriver for Bmc {
 
     async fn diagnose(&self, deadline: Instant) -> Result<Vec<String>, DriverError> {
         let mut lines = Lines::default();
-        match self.read_diagnosis(&mut lines, deadline).await {
-            Err(error) if lines.is_empty() => return Err(error),
+        let read = self.read_diagnosis(&mut lines, deadline).await;
+        // Of a BMC that has died with its node, this is what is left.
+        let said = self.0.console.last_lines(CONSOLE_LINES_MAX);
+        match read {
+            Err(error) if lines.is_empty() && said.is_empty() => return Err(error),
             Err(error) => lines.add(format_args!("cut short: {error}")),
             Ok(()) => {}
         }
+        if !said.is_empty() {
+            lines.add(format_args!("console, {}, its last lines:", self.0.console.how()));
+            said.into_iter().for_each(|line| lines.add(line));
+        }
         Ok(lines.into_inner())
+    }
+
+    fn listen(&self, wanted: bool) {
+        let mut listening = lock(&self.0.listening);
+        match (wanted, listening.is_empty()) {
+            (true, true) => {
+                listening.spawn(listen::listen(Arc::downgrade(&self.0), Arc::clone(&self.0.console)));
+            }
+            (false, false) => {
+                *listening = JoinSet::new();
+                self.0.console.closed("nobody listens here any more".to_owned());
+            }
+            (true, false) | (false, true) => {}
+        }
+    }
+
+    fn console(&self) -> Option<Arc<Console>> {
+        Some(Arc::clone(&self.0.console))
     }
 }
 
@@ -487,6 +522,26 @@ impl Shared {
         let live = open::open(line, &self.settings.login, until).await?;
         // It has just answered; if it is silent now, then it is slow and not forgetful.
         Ok((slot.insert(live), deadline))
+    }
+
+    /// Opens a session of its own and takes the node's console over it.
+    pub(super) async fn open_console(&self, deadline: Instant) -> Result<Live, String> {
+        let to = timeout_at(deadline, self.resolve(0)).await.map_err(|_| "no address in time".to_owned())?;
+        let to = to.map_err(listen::told)?;
+        let line = self.port.line(to).map_err(|error| format!("open a socket: {error}"))?;
+        let mut live = open::open(line, &self.settings.login, deadline).await.map_err(listen::told)?;
+        let message: Message = ActivateSol.into();
+        let mut request = LanMessage::request(message.netfn_raw(), message.cmd(), 0, message.data().to_vec());
+        let answer = live.exchange(&mut request, None, true, &mut 0, deadline).await.map_err(listen::told)?;
+        if let Some(why) = ActivateSol::why_not(answer.completion) {
+            return Err(why);
+        }
+        let activated = ActivateSol::parse_success_response(&answer.data);
+        let activated = activated.map_err(|error| format!("Activate Payload: {error:?}"))?;
+        match activated.port == to.port() {
+            true => Ok(live),
+            false => Err(format!("the BMC wants it at port {}, which is not spoken here", activated.port)),
+        }
     }
 
     /// The address; of several, another one at each attempt.

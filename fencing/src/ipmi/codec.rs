@@ -5,6 +5,7 @@
 //! What it never does: input or output, keeping state, trusting a length, panicking on any input.
 
 use super::crypto::{AES_BLOCK, SessionKeys};
+use super::sol;
 
 /// Longest datagram that is looked at, in bytes. The largest LAN message is 272 bytes (IPMI 2.0 §13.3); a real BMC
 /// stays far below this even with pads and codes.
@@ -32,6 +33,8 @@ const FORMAT_V15_NONE: u8 = 0x00;
 const FORMAT_RMCP_PLUS: u8 = 0x06;
 /// Payload type byte: encrypted, authenticated, IPMI message (IPMI 2.0 table 13-16).
 const PROTECTED_IPMI: u8 = 0xc0;
+/// The same with a packet of the console.
+const PROTECTED_SOL: u8 = 0xc0 | sol::PAYLOAD;
 /// Next header: fixed (IPMI 2.0 table 13-8).
 const NEXT_HEADER: u8 = 0x07;
 /// Where the payload of an RMCP+ packet begins, counted from the start of the datagram.
@@ -187,8 +190,26 @@ pub enum Datagram<'a> {
         /// Its bytes.
         bytes: &'a [u8],
     },
-    /// An encrypted and authenticated LAN message of a session.
+    /// An encrypted and authenticated packet of a session.
     Protected(Protected<'a>),
+}
+
+/// What a packet of a session carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// A LAN message.
+    Lan,
+    /// A packet of the console (IPMI 2.0 §15).
+    Console,
+}
+
+impl Carried {
+    fn kind(self) -> u8 {
+        match self {
+            Carried::Lan => PROTECTED_IPMI,
+            Carried::Console => PROTECTED_SOL,
+        }
+    }
 }
 
 /// A packet of a session: nothing in it may be believed before [`Protected::open`] gave its message.
@@ -198,6 +219,8 @@ pub struct Protected<'a> {
     pub session: u32,
     /// Session sequence number; believe it only after [`Protected::open`].
     pub sequence: u32,
+    /// What it carries; the same.
+    pub carried: Carried,
     payload_len: usize,
     datagram: &'a [u8],
 }
@@ -255,13 +278,14 @@ fn decode_ipmi<'a>(datagram: &'a [u8], body: &'a [u8]) -> Result<Datagram<'a>, M
             let (session, sequence) = (fields.u32()?, fields.u32()?);
             let payload_len = usize::from(u16::from_le_bytes(fields.array()?));
             let bytes = fields.slice(payload_len)?;
-            match (kind, session, sequence) {
-                (PROTECTED_IPMI, 1.., 1..) => {
-                    Ok(Datagram::Protected(Protected { session, sequence, payload_len, datagram }))
+            let carried = [Carried::Lan, Carried::Console].into_iter().find(|carried| carried.kind() == kind);
+            match (carried, session, sequence) {
+                (Some(carried), 1.., 1..) => {
+                    Ok(Datagram::Protected(Protected { session, sequence, carried, payload_len, datagram }))
                 }
                 (_, 0, 0) => Ok(Datagram::Setup { payload: Payload::from_number(kind)?, bytes }),
-                (value, _, _) => {
-                    Err(Malformed::Unsupported { what: "payload type and session: type", value })
+                (_, _, _) => {
+                    Err(Malformed::Unsupported { what: "payload type and session: type", value: kind })
                 }
             }
         }
@@ -270,7 +294,7 @@ fn decode_ipmi<'a>(datagram: &'a [u8], body: &'a [u8]) -> Result<Datagram<'a>, M
 }
 
 impl Protected<'_> {
-    /// Checks the code, decrypts, and gives the LAN message (not yet decoded).
+    /// Checks the code, decrypts, and gives what it carries (not yet decoded).
     ///
     /// # Errors
     /// [`Malformed`] if anything in the packet is not as the owner of the keys made it.
@@ -326,10 +350,22 @@ pub fn seal(
     iv: [u8; AES_BLOCK],
     message: &LanMessage,
 ) -> Vec<u8> {
-    let mut packet = plus_header(PROTECTED_IPMI, session, sequence);
+    protect(keys, session, sequence, iv, Carried::Lan, &message.encode())
+}
+
+/// The same with a packet of either kind.
+pub fn protect(
+    keys: &SessionKeys,
+    session: u32,
+    sequence: u32,
+    iv: [u8; AES_BLOCK],
+    carried: Carried,
+    bytes: &[u8],
+) -> Vec<u8> {
+    let mut packet = plus_header(carried.kind(), session, sequence);
     packet.extend_from_slice(&iv);
     let plain_start = packet.len();
-    message.encode_into(&mut packet);
+    packet.extend_from_slice(bytes);
     let pad = (AES_BLOCK - (packet.len() - plain_start + 1) % AES_BLOCK) % AES_BLOCK;
     packet.extend((1u8..).take(pad));
     packet.push(low_byte(pad));
@@ -456,11 +492,6 @@ impl LanMessage {
     /// As it goes into a packet.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.data.len() + 7);
-        self.encode_into(&mut bytes);
-        bytes
-    }
-
-    fn encode_into(&self, bytes: &mut Vec<u8>) {
         let head = [self.to, self.net_fn << 2 | self.to_lun & 3];
         bytes.extend_from_slice(&head);
         bytes.push(checksum(&head));
@@ -468,6 +499,7 @@ impl LanMessage {
         bytes.extend_from_slice(&[self.from, self.sequence << 2 | self.from_lun & 3, self.command]);
         bytes.extend_from_slice(&self.data);
         bytes.push(checksum(bytes.get(body_start..).unwrap_or(&[])));
+        bytes
     }
 
     /// Reads one from a whole payload.

@@ -12,8 +12,8 @@ use policies::Power;
 use std::fmt;
 
 /// Lines of one diagnosis. Two are for the chassis, two for the log as a whole, sixteen for its records, eleven for sensors,
-/// one says that it was cut short.
-pub const LINES_MAX: usize = 32;
+/// sixteen for the console, one says that it was cut short.
+pub const LINES_MAX: usize = 48;
 /// Bytes of one line. The longest that is made of well-formed answers has about 130; errors may have more.
 pub const LINE_BYTES_MAX: usize = 200;
 /// Newest records of the event log that are read. More: a fence waits longer for its turn at the BMC. Fewer: a burst of

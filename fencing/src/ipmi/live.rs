@@ -7,7 +7,10 @@
 use super::codec::LanMessage;
 use super::port::Line;
 use super::session::{Answer, NoNumber, NotTheAnswer, Session};
+use super::sol::SolPacket;
 use crate::power::DriverError;
+use ipmi_rs_core::app::GetDeviceId;
+use ipmi_rs_core::connection::Message;
 use policies::{Identity, Permit};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -158,6 +161,49 @@ impl Live {
             }
         }
         None
+    }
+}
+
+/// Of a session that carries the node's console.
+impl Live {
+    /// The next packet of the console, if one comes in time. Whatever else comes of this session is a sign of life.
+    pub(super) async fn console(&mut self, until: Instant) -> Option<SolPacket> {
+        while let Ok(datagram) = timeout_at(until, self.line.receive()).await {
+            match self.session.console(&datagram) {
+                Ok(packet) => {
+                    self.last_used = Instant::now();
+                    return Some(packet);
+                }
+                Err(NotTheAnswer::Late) => self.last_used = Instant::now(),
+                Err(
+                    why @ (NotTheAnswer::Malformed(_)
+                    | NotTheAnswer::Stranger
+                    | NotTheAnswer::Replayed
+                    | NotTheAnswer::OtherCommand),
+                ) => tracing::debug!(from = %self.line.to(), ?why, "datagram dropped"),
+            }
+        }
+        None
+    }
+
+    /// Sends a packet of the console, once: what is lost is sent or asked for again.
+    pub(super) async fn send_console(&mut self, packet: &SolPacket) -> Result<(), Failed> {
+        let datagram = self.session.pack_console(packet).map_err(|_| Failed::Restart)?;
+        self.send_once(&datagram).await
+    }
+
+    /// Asks something small and waits for nothing.
+    pub(super) async fn nudge(&mut self) -> Result<(), Failed> {
+        let message: Message = GetDeviceId.into();
+        let mut request = LanMessage::request(message.netfn_raw(), message.cmd(), 0, Vec::new());
+        self.session.begin();
+        let datagram = self.session.pack(&mut request, Instant::now()).map_err(|_| Failed::Restart)?;
+        self.send_once(&datagram).await
+    }
+
+    async fn send_once(&mut self, datagram: &[u8]) -> Result<(), Failed> {
+        let sent = self.line.send(datagram, None).await;
+        sent.map_err(|not_sent| Failed::from_not_sent(self.line.to(), not_sent))
     }
 }
 

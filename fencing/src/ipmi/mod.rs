@@ -9,16 +9,19 @@ pub mod codec;
 pub mod commands;
 pub mod crypto;
 pub mod diagnosis;
+mod listen;
 mod live;
 mod open;
 mod port;
 pub mod rakp;
 pub mod sensors;
 mod session;
+pub mod sol;
 pub mod window;
 
 pub use bmc::{BadSettings, Bmc, Privilege, Settings};
 pub use port::Port;
+pub(crate) use port::lock;
 
 /// For the fuzz harness (`chaos_tests::fuzzing`) alone: what decides whether a datagram is the answer.
 #[doc(hidden)]

@@ -29,7 +29,7 @@ const RECEIVE_BUFFER: usize = 2 << 20;
 const RECEIVE_RETRY: Duration = Duration::from_millis(10);
 
 /// Locks a mutex of plain data: a panic elsewhere cannot leave it half changed.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -4,8 +4,9 @@
 //! takes an old "off" for a new one starts an instance twice. All of that is decided here, without input or output.
 //! What it never does: input or output, waiting, believing anything before the packet's code was checked.
 
-use super::codec::{self, LanMessage, Malformed};
+use super::codec::{self, Carried, LanMessage, Malformed};
 use super::crypto::{AES_BLOCK, SessionKeys};
+use super::sol::SolPacket;
 use super::window::Window;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -103,18 +104,7 @@ impl Session {
     /// [`NotTheAnswer`], with the reason.
     pub fn accept(&mut self, datagram: &[u8], request: &LanMessage) -> Result<Answer, NotTheAnswer> {
         let malformed = NotTheAnswer::Malformed;
-        let packet = match codec::decode(datagram).map_err(malformed)? {
-            codec::Datagram::Protected(packet) if packet.session == self.console_session => packet,
-            codec::Datagram::Protected(_)
-            | codec::Datagram::Ping { .. }
-            | codec::Datagram::Pong { .. }
-            | codec::Datagram::V15 { .. }
-            | codec::Datagram::Setup { .. } => return Err(NotTheAnswer::Stranger),
-        };
-        let message = packet.open(&self.keys).map_err(malformed)?;
-        if !self.window.accept(packet.sequence) {
-            return Err(NotTheAnswer::Replayed);
-        }
+        let (Carried::Lan, message) = self.open(datagram)? else { return Err(NotTheAnswer::Late) };
         let reply = LanMessage::decode(&message).map_err(malformed)?;
         let current = self.numbers.is_current(reply.sequence);
         if current && (reply.net_fn != request.net_fn | 1 || reply.command != request.command) {
@@ -127,6 +117,51 @@ impl Session {
         let (completion, data) =
             reply.data.split_first().ok_or(malformed(Malformed::Short { what: "reply" }))?;
         Ok(Answer { completion: *completion, data: data.to_vec() })
+    }
+}
+
+impl Session {
+    /// What the datagram carries, if it is a packet of this session that was not seen before.
+    fn open(&mut self, datagram: &[u8]) -> Result<(Carried, Vec<u8>), NotTheAnswer> {
+        let malformed = NotTheAnswer::Malformed;
+        let packet = match codec::decode(datagram).map_err(malformed)? {
+            codec::Datagram::Protected(packet) if packet.session == self.console_session => packet,
+            codec::Datagram::Protected(_)
+            | codec::Datagram::Ping { .. }
+            | codec::Datagram::Pong { .. }
+            | codec::Datagram::V15 { .. }
+            | codec::Datagram::Setup { .. } => return Err(NotTheAnswer::Stranger),
+        };
+        let carried = packet.open(&self.keys).map_err(malformed)?;
+        match self.window.accept(packet.sequence) {
+            true => Ok((packet.carried, carried)),
+            false => Err(NotTheAnswer::Replayed),
+        }
+    }
+
+    /// The packet of the console, if the datagram is one. An answer to a request is a sign of life and no more.
+    ///
+    /// # Errors
+    /// [`NotTheAnswer`], with the reason.
+    pub fn console(&mut self, datagram: &[u8]) -> Result<SolPacket, NotTheAnswer> {
+        match self.open(datagram)? {
+            (Carried::Console, packet) => SolPacket::decode(&packet).map_err(NotTheAnswer::Malformed),
+            (Carried::Lan, message) => {
+                let reply = LanMessage::decode(&message).map_err(NotTheAnswer::Malformed)?;
+                self.numbers.answered(reply.sequence);
+                Err(NotTheAnswer::Late)
+            }
+        }
+    }
+
+    /// A packet of the console as a datagram.
+    ///
+    /// # Errors
+    /// [`NoNumber::Spent`].
+    pub fn pack_console(&mut self, packet: &SolPacket) -> Result<Vec<u8>, NoNumber> {
+        self.sequence = self.sequence.checked_add(1).ok_or(NoNumber::Spent)?;
+        let (iv, bytes): ([u8; AES_BLOCK], _) = (rand::random(), packet.encode());
+        Ok(codec::protect(&self.keys, self.bmc_session, self.sequence, iv, Carried::Console, &bytes))
     }
 }
 

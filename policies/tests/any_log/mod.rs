@@ -188,6 +188,7 @@ fn node(name_: &str, ports: usize) -> Node {
         password: Sealed("sealed".to_owned()),
         cipher_suite: 17,
         boot_device: None,
+        console: false,
     };
     Node {
         name: name(name_),

@@ -178,6 +178,7 @@ fn node(name: NodeId, hot: bool, options: &mut BTreeMap<&str, &str>) -> Result<N
         password: Sealed("sealed".to_owned()),
         cipher_suite: 17,
         boot_device: None,
+        console: false,
     });
     let port = |i| Ok(SwitchPort { provider: parse("rack")?, port: format!("{name}-{i}") });
     let agent_key = options.remove("agentless").is_none().then(|| Sealed("sealed".to_owned()));

@@ -8,6 +8,7 @@ pub mod answers;
 mod boot;
 mod change;
 pub mod compare;
+mod console;
 mod events;
 pub mod explain;
 pub mod facts;
@@ -26,6 +27,7 @@ mod spares;
 pub use boot::boot_router;
 pub(crate) use change::read_json;
 pub use change::{Applying, Draining, Limited, Reason, Switch};
+pub use console::{HOW as CONSOLE_HOW, Typing};
 pub use members::{NewMember, Transfer};
 pub use openapi::description;
 pub use policy::{Became, Deleting, EffectivePolicy, OtherPolicy, Policing, PolicyVersion};
@@ -112,6 +114,7 @@ fn answered_by_leader() -> Router<ApiState> {
         .route("/v1/nodes/{name}/confirm-off", post(change::confirm_off))
         .route("/v1/nodes/{name}/release", post(change::release))
         .route("/v1/nodes/{name}/power", get(power::look).post(power::switch))
+        .route("/v1/nodes/{name}/console", get(console::read).post(console::type_in))
         .route("/v1/nodes/{name}/nmi", post(power::interrupt))
         .route("/v1/instances", get(read::instances))
         .route("/v1/instances/{name}", get(read::instance).delete(change::delete_instance))

@@ -1,7 +1,8 @@
 //! The description of the API (OpenAPI 3.1), made from the handlers themselves.
 
 use super::{
-    answers, change, events, explain, flight, members, policy, power, problem, providers, read, spares,
+    answers, change, console, events, explain, flight, members, policy, power, problem, providers, read,
+    spares,
 };
 use axum::Json;
 use utoipa::OpenApi;
@@ -39,6 +40,8 @@ use utoipa::OpenApi;
         change::fence,
         change::confirm_off,
         change::release,
+        console::read,
+        console::type_in,
         power::look,
         power::switch,
         power::interrupt,

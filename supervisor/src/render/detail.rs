@@ -107,9 +107,11 @@ pub fn node(detail: &NodeDetail, screen: &Screen) -> String {
         sheet.line("Serial", serial.clone());
     }
     let levels = described.fencing.iter().enumerate().map(|(level, device)| match device {
-        FenceDevice::Ipmi { address, user, cipher_suite, boot_device, password: _ } => {
+        FenceDevice::Ipmi { address, user, cipher_suite, boot_device, password: _, console } => {
             let boots = boot_device.map_or(String::new(), |device| format!(", powers on from {device}"));
-            format!("level {}: IPMI at {address} as {user}, cipher suite {cipher_suite}{boots}", level + 1)
+            let console = if *console { ", its console is listened to" } else { "" };
+            let level = level + 1;
+            format!("level {level}: IPMI at {address} as {user}, cipher suite {cipher_suite}{boots}{console}")
         }
         FenceDevice::Redfish { url, user, system, boot_device, password: _, ca: _, fingerprint: _ } => {
             let boots = boot_device.map_or(String::new(), |device| format!(", powers on from {device}"));

@@ -43,12 +43,12 @@ mod tests {
             memory.policies.insert("stray".parse().unwrap(), LogIndex(31));
             memory.plans[0].stuck = Some("hm".to_owned());
         });
-        assert_eq!(other, "m3 remembers other failovers, policies at i28 than its log makes");
+        assert_eq!(other, "m3 remembers other failovers, policies at i30 than its log makes");
         let short = said(&CHECK, |facts| {
             let log = facts.logs.get_mut(&MemberId(2)).unwrap();
             log.entries.pop_last();
         });
-        assert_eq!(short, "m2 remembers other nodes, failovers at i28 than its log makes");
+        assert_eq!(short, "m2 remembers other nodes, failovers at i30 than its log makes");
         assert_eq!(said(&CHECK, |facts| drop(facts.logs.remove(&MemberId(1)))), "m1 left no log");
     }
 }

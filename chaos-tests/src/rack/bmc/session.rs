@@ -338,7 +338,7 @@ impl Bmc {
             Stage::Opened { .. } | Stage::Greeted { .. } => return None,
             Stage::Active(active) => active,
         };
-        let message = packet.open(&active.keys).ok()?;
+        let message = packet.open(&active.keys).ok().filter(|_| packet.carried == codec::Carried::Lan)?;
         if !active.seen.accept(packet.sequence) {
             return None;
         }

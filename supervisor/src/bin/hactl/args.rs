@@ -322,6 +322,8 @@ pub(crate) enum NodeVerb {
         after_help = "Example:\n  hactl node release node-3 --reason 'disk replaced, memory tested' --wait"
     )]
     Release(NodeRelease),
+    /// What a node's serial console said, and what it says until you interrupt it; or attach to it and type
+    Console(NodeConsole),
     /// Look at a node's power, or switch it by hand through its first fencing device.
     #[command(subcommand)]
     Power(PowerVerb),
@@ -762,4 +764,20 @@ mod tests {
         }
         assert!(found > 25, "{found}");
     }
+}
+
+/// A node's console. It needs `console = true` in the node's first fencing device.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  hactl node console node-3\n  hactl node console node-3 --once | tail -40\n  hactl node console node-3 -i"
+)]
+pub(crate) struct NodeConsole {
+    /// The node.
+    pub name: String,
+    /// Only what is kept; do not go on.
+    #[arg(long)]
+    pub once: bool,
+    /// Attach: what you type goes to the node. `~.` at the beginning of a line detaches
+    #[arg(long, short, conflicts_with = "once")]
+    pub interactive: bool,
 }

@@ -6,6 +6,7 @@
 mod args;
 mod bundle;
 mod confirm;
+mod console;
 mod contexts;
 mod feed;
 mod live;

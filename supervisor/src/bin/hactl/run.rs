@@ -4,6 +4,7 @@ use crate::args::{
     Cli, DebugVerb, FailoverVerb, InstanceVerb, MemberVerb, NodeDelete, NodeRelease, NodeVerb, OnOff,
     PowerVerb, Verb, Watch,
 };
+use crate::console;
 use crate::feed::Feed;
 use crate::output::{Printer, Reader};
 use policies::{Coverage, Documents, LogIndex, Loss, MemberId, NodeState};
@@ -259,6 +260,7 @@ impl Session {
             }
             NodeVerb::Delete(delete) => self.delete_node(delete).await,
             NodeVerb::Release(release) => self.release(release).await,
+            NodeVerb::Console(console) => console::attach(&self.client, &console).await,
             NodeVerb::Power(verb) => self.power(verb).await,
             NodeVerb::Nmi { name, reason, yes, wait } => {
                 let warning = "Its kernel dies; an instance on it fails over";

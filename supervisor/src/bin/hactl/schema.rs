@@ -62,6 +62,7 @@ const VERBS: &[(&str, Prints)] = &[
     ("member list", Answer("get", "/v1/members")),
     ("member remove", Answer("delete", "/v1/members/{id}")),
     ("member transfer", Own("`Transfer`, as in the request")),
+    ("node console", Text("what the console says, as it is")),
     ("node cordon", Answer("post", "/v1/nodes/{name}/cordon")),
     ("node delete", Answer("delete", "/v1/nodes/{name}")),
     ("node drain", Answer("post", "/v1/nodes/{name}/drain")),

@@ -86,6 +86,7 @@ fn node(add: &SpareAdd, password: &str) -> Result<Node, Failure> {
         password: Sealed(password.to_owned()),
         cipher_suite: add.cipher_suite,
         boot_device: add.boot_device,
+        console: false,
     };
     Ok(Node {
         name,
