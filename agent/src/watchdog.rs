@@ -29,8 +29,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// A watchdog is fed so often within its timeout: a device that is busy once is no harm.
+/// A watchdog is fed at least so often within its timeout: a device that is busy once is no harm.
 const FEEDS: u32 = 4;
+/// And at least so often: members read a BMC's watchdog as a sign of life (`probe.bmc_watchdog`), and judge after two seconds.
+const FEED_EVERY_MAX: Duration = Duration::from_secs(1);
 /// How often a watchdog that is not armed is looked after. More seldom: the node is unguarded for longer.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long an orderly end waits for a device. A BMC that takes longer acts later, as if the agent had been killed. Two
@@ -298,7 +300,7 @@ fn keep(
         if said.replace(course.kind()) != Some(course.kind()) {
             say(told(device, &guard.rules, &course));
         }
-        let pause = |armed: &Armed| Duration::from_millis(armed.timeout().0) / FEEDS;
+        let pause = |armed: &Armed| FEED_EVERY_MAX.min(Duration::from_millis(armed.timeout().0) / FEEDS);
         match end.recv_timeout(armed.as_ref().map_or(LOOK_EVERY, pause)) {
             Err(RecvTimeoutError::Timeout) => {}
             // The agent has failed. What is armed goes on counting.

@@ -12,6 +12,7 @@ mod rack_support;
 
 use chaos_tests::rack::{Change, Fault, Life, MoodChange, Rack, RackSpec};
 use fencing::ipmi::Port;
+use fencing::ipmi::commands::{ResetWatchdog, SetWatchdog, WatchdogAction, WatchdogUse};
 use fencing::{Driver, PowerDriver, fence, interrupt, power_on, shut_down};
 use policies::{Doubt, Identity, Millis, Outcome, Permit, Refusal, Seen};
 use rack_support::*;
@@ -53,6 +54,36 @@ async fn a_hung_machine_is_seen_off_and_its_processes_are_gone() {
         assert!(rack.reaches(&node(1), Life::Running, Instant::now() + PATIENCE).await);
         rack.stop().await;
     }
+}
+
+/// The node's system arms and feeds it over the same commands, from its own side.
+#[tokio::test]
+async fn a_watchdog_tells_when_it_was_fed() {
+    let (rack, _dir) = start(&spec(1, 0)).await;
+    let port = Port::new();
+    let (driver, _) = driver(&rack, 1, &port);
+    let Driver::Ipmi(bmc) = &driver else { panic!("not IPMI") };
+    let end = Instant::now() + PATIENCE;
+    let fed = async || driver.fed(end).await.unwrap();
+    assert_eq!(fed().await, None);
+    let set = SetWatchdog { used_for: WatchdogUse::Os, action: WatchdogAction::Off, initial: 6000 };
+    bmc.tell(set, &Always, end).await.unwrap();
+    assert_eq!(fed().await, None, "it stands still until it is fed");
+    let start = Instant::now();
+    bmc.tell(ResetWatchdog, &Always, end).await.unwrap();
+    let mut last = fed().await.unwrap();
+    while last < Millis(500) {
+        assert!(Instant::now() < end, "it does not count");
+        tokio::task::yield_now().await;
+        last = fed().await.unwrap();
+    }
+    // Read after it was told, to a tenth of a second.
+    assert!(u128::from(last.0) <= start.elapsed().as_millis() + 100, "{last}");
+    let again = Instant::now();
+    bmc.tell(ResetWatchdog, &Always, end).await.unwrap();
+    let last = fed().await.unwrap();
+    assert!(u128::from(last.0) <= again.elapsed().as_millis() + 100, "{last}");
+    rack.stop().await;
 }
 
 #[tokio::test]

@@ -65,6 +65,14 @@ pub trait PowerDriver: Send + Sync {
         std::future::ready(Ok(Vec::new()))
     }
 
+    /// How long ago the node fed its watchdog, if the device keeps one for it and it runs.
+    ///
+    /// # Errors
+    /// [`DriverError`] if that was not read by the deadline.
+    fn fed(&self, _deadline: Instant) -> impl Future<Output = Result<Option<Millis>, DriverError>> + Send {
+        std::future::ready(Ok(None))
+    }
+
     /// Listens to the node's console from now on, or no more. One process at a time should: most BMCs give it to one session.
     fn listen(&self, _wanted: bool) {}
 
@@ -186,6 +194,13 @@ impl PowerDriver for Driver {
         match self {
             Driver::Ipmi(bmc) => bmc.diagnose(deadline).await,
             Driver::Redfish(system) => system.diagnose(deadline).await,
+        }
+    }
+
+    async fn fed(&self, deadline: Instant) -> Result<Option<Millis>, DriverError> {
+        match self {
+            Driver::Ipmi(bmc) => bmc.fed(deadline).await,
+            Driver::Redfish(_) => Ok(None),
         }
     }
 

@@ -6,6 +6,7 @@ use fencing::ipmi::commands::*;
 use ipmi_rs_core::app::GetDeviceId;
 use ipmi_rs_core::connection::{IpmiCommand, Message};
 use ipmi_rs_core::storage::sel::GetSelInfo;
+use policies::Millis;
 use policies::Power;
 use proptest::prelude::*;
 
@@ -63,6 +64,14 @@ fn replies_are_read() {
         left: 599,
     };
     assert_eq!(watchdog, want);
+    assert_eq!(watchdog.fed(), Some(Millis(100)));
+    for not_fed in [
+        Watchdog { running: false, ..watchdog },
+        Watchdog { used_for: Some(WatchdogUse::FirmwareBoot), ..watchdog },
+        Watchdog { left: watchdog.initial + 1, ..watchdog },
+    ] {
+        assert_eq!(not_fed.fed(), None);
+    }
     let strange = GetWatchdog::parse_success_response(&[0x07, 0x07, 0, 0, 0, 0, 0, 0]).unwrap();
     assert_eq!((strange.used_for, strange.action, strange.running), (None, None, false));
     let mut oem_record = vec![0xff, 0xff, 1, 0, 0x10];

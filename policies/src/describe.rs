@@ -4,7 +4,7 @@ use crate::apply::not_there;
 use crate::command::{Documents, Event, Rejected};
 use crate::http_url::HttpUrl;
 use crate::image::Image;
-use crate::inventory::{Boot, Instance, Node, Provider, ProviderKind};
+use crate::inventory::{Boot, FenceDevice, Instance, Node, Provider, ProviderKind};
 use crate::plan::{Evidence, Verdict};
 use crate::state::*;
 use crate::words::*;
@@ -317,6 +317,13 @@ fn check_node(node: &Node) -> Result<(), Rejected> {
     if lists.into_iter().any(|length| length > LIST_MAX) {
         return bad(format!("a list has more than {LIST_MAX} items"));
     }
+    let has_watchdog =
+        node.agent_key.is_some() && matches!(node.fencing.first(), Some(FenceDevice::Ipmi { .. }));
+    if node.probe.bmc_watchdog && !has_watchdog {
+        let why =
+            "probe.bmc_watchdog needs an agent, which feeds it, and an IPMI BMC as the first fencing level";
+        return bad(why.to_owned());
+    }
     if let Some(why) = node.fencing.iter().find_map(|device| device.check().err()) {
         return bad(why);
     }
@@ -349,6 +356,19 @@ pub(crate) mod tests {
         let proposal = Proposal { at: Wall(1), by: "test".to_owned(), command };
         state.apply(LogIndex(1), &proposal).map_err(|rejected| rejected.to_string())?;
         Ok(state)
+    }
+
+    #[test]
+    fn a_watchdog_that_nobody_feeds_or_reads_is_no_probe() {
+        let document =
+            |more: &str| format!("[[node]]\nname = \"n1\"\nprobe = {{ bmc_watchdog = true }}\n{more}");
+        let key = "agent_key = \"k\"\n";
+        let ipmi = "fencing = [{ driver = \"ipmi\", address = \"b:623\", user = \"u\", password = \"p\" }]\n";
+        described(&document(&format!("{key}{ipmi}"))).unwrap();
+        for more in [key, ipmi] {
+            let told = described(&document(more)).unwrap_err();
+            assert!(told.contains("needs an agent, which feeds it, and an IPMI BMC"), "{told}");
+        }
     }
 
     #[test]

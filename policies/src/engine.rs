@@ -121,6 +121,8 @@ pub enum Output {
     Ask {
         /// Which node.
         node: NodeId,
+        /// For how long this member has not heard it.
+        silent: Millis,
         /// How often at the most.
         count: u32,
         /// Pause between two questions.
@@ -223,7 +225,7 @@ impl Engine {
             Input::Tick => {
                 self.proposals.tick(now);
                 for node in self.sights.due_again(now) {
-                    self.ask(node, outputs);
+                    self.ask(node, now, outputs);
                 }
             }
             Input::Applied { index, proposal } => self.applied(now, index, &proposal, outputs),
@@ -247,7 +249,7 @@ impl Engine {
                 let Some(record) = self.state.nodes.get(&node) else { return };
                 let has_probe = !record.node.probe.is_empty();
                 if self.sights.change(&node, &change, has_probe, now) {
-                    self.ask(node.clone(), outputs);
+                    self.ask(node.clone(), now, outputs);
                 }
                 if self.sights.heard_in(&node).is_none() && self.leads().is_some() {
                     self.read_power(&node, now, outputs);
@@ -282,11 +284,12 @@ impl Engine {
         }
     }
 
-    fn ask(&self, node: NodeId, outputs: &mut Vec<Output>) {
+    fn ask(&self, node: NodeId, now: Mono, outputs: &mut Vec<Output>) {
         let Some((_, policy)) = self.state.policy_of_node(&node) else { return };
         let rules = &policy.policy.detection;
         let (count, interval) = (rules.reprobe_count, rules.reprobe_interval);
-        outputs.push(Output::Ask { node, count, interval });
+        let silent = self.sights.silent_for(&node, now);
+        outputs.push(Output::Ask { node, silent, count, interval });
     }
 
     fn read_power(&mut self, node: &NodeId, now: Mono, outputs: &mut Vec<Output>) {

@@ -228,12 +228,16 @@ pub struct Probe {
     /// gray?) is asked by every way that is named, and there a connection or a refusal is proof of life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpUrl>,
+    /// The watchdog of its BMC, at the first fencing level, which the agent feeds: one that was fed after the node fell silent
+    /// is proof of life. Only for a node with an agent: a watchdog that nobody misses anything of tells nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bmc_watchdog: bool,
 }
 
 impl Probe {
     /// True if there is nothing to ask.
     pub fn is_empty(&self) -> bool {
-        self.tcp.is_none() && self.icmp.is_none() && self.http.is_none()
+        self.tcp.is_none() && self.icmp.is_none() && self.http.is_none() && !self.bmc_watchdog
     }
 }
 

@@ -148,6 +148,14 @@ impl Sights {
         }
     }
 
+    /// For how long the node has been silent; 0 if it is not.
+    pub(crate) fn silent_for(&self, node: &NodeId, now: Mono) -> Millis {
+        match self.nodes.get(node).map(|local| &local.last) {
+            Some(Last::Silent { since, .. }) => now.since(*since),
+            Some(Last::Alive { .. } | Last::Gasped(_)) | None => Millis(0),
+        }
+    }
+
     /// True if the node was heard once and is silent now.
     pub(crate) fn fell_silent(&self, node: &NodeId) -> bool {
         self.nodes.get(node).is_some_and(|local| local.is_silent(false))

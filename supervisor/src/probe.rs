@@ -5,15 +5,21 @@
 
 mod http;
 
+use fencing::PowerDriver;
 use http::Got;
-use policies::{HttpUrl, Probe};
+use policies::{HttpUrl, Millis, Probe};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpStream, UdpSocket, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
+
+/// A BMC counts in tenths of a second, and was read after the silence was measured.
+const WATCHDOG_BLUR: Millis = Millis(200);
 
 /// What asking found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +91,31 @@ pub async fn ask(probe: &Probe, about: About, count: u32, interval: Duration) ->
         }
     }
     found
+}
+
+/// As the kernel answers, or its node's watchdog does, whose BMC has `limit` for that: fed after the node fell silent, it is
+/// proof of life. Not fed, or not to be read, it says nothing: it is fed once a second, and only while the node is heard.
+pub async fn with_watchdog(
+    kernel: impl Future<Output = Answer>,
+    watchdog: Option<Arc<impl PowerDriver>>,
+    silent: Millis,
+    limit: Duration,
+) -> Answer {
+    let fed = async {
+        let fed = watchdog?.fed(Instant::now() + limit).await.ok()??;
+        (fed.0 + WATCHDOG_BLUR.0 < silent.0).then_some(())
+    };
+    let (mut fed, mut kernel) = (pin!(fed), pin!(kernel));
+    tokio::select! {
+        answer = &mut kernel => match answer {
+            Answer::Answers => Answer::Answers,
+            answer @ (Answer::Mute | Answer::CouldNotAsk(_)) => fed.await.map_or(answer, |()| Answer::Answers),
+        },
+        fed = &mut fed => match fed {
+            Some(()) => Answer::Answers,
+            None => kernel.await,
+        },
+    }
 }
 
 /// One HTTP question. What is below 500 is an answer of somebody who works, also "not found" and "log in first"; the
@@ -174,6 +205,8 @@ fn with_remedy(error: io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fencing::{Act, DriverError, Look};
+    use policies::Permit;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -256,6 +289,39 @@ mod tests {
     async fn http_is_asked_over_ipv6() {
         let (probe, _listening) = serve("[::1]:0", b"HTTP/1.1 200 OK\r\n\r\n").await;
         assert_eq!(ask(&probe, About::Work, 1, PATIENCE).await, Answer::Answers);
+    }
+
+    /// A BMC whose watchdog was fed so long ago, if it says so.
+    struct Watched(Option<Millis>);
+
+    impl PowerDriver for Watched {
+        async fn look(&self, _: Instant) -> Result<Look, DriverError> {
+            Err(DriverError::Refused("only a watchdog".to_owned()))
+        }
+
+        async fn act(&self, _: Act, _: &dyn Permit, _: Instant) -> Result<(), DriverError> {
+            Err(DriverError::Refused("only a watchdog".to_owned()))
+        }
+
+        async fn fed(&self, _: Instant) -> Result<Option<Millis>, DriverError> {
+            Ok(self.0)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_watchdog_that_was_fed_since_is_a_sign_of_life_and_all_else_of_it_is_none() {
+        let answer = async |kernel: Answer, fed: Option<u64>, silent| {
+            let watchdog = Some(Arc::new(Watched(fed.map(Millis))));
+            with_watchdog(async { kernel }, watchdog, Millis(silent), PATIENCE).await
+        };
+        assert_eq!(answer(Answer::Mute, Some(1_000), 2_000).await, Answer::Answers);
+        assert_eq!(answer(Answer::Mute, Some(1_900), 2_000).await, Answer::Mute, "it may have been before");
+        assert_eq!(answer(Answer::Mute, Some(9_000), 2_000).await, Answer::Mute);
+        assert_eq!(answer(Answer::Mute, None, 2_000).await, Answer::Mute);
+        assert_eq!(answer(Answer::Answers, None, 2_000).await, Answer::Answers);
+        let could_not = Answer::CouldNotAsk("no route".to_owned());
+        assert_eq!(answer(could_not.clone(), Some(9_000), 2_000).await, could_not);
+        assert_eq!(answer(could_not, Some(100), 2_000).await, Answer::Answers);
     }
 
     fn tcp(address: SocketAddr) -> Probe {

@@ -314,12 +314,14 @@ impl<O: Outside> Loop<O> {
                     Some(Finding::Input(Input::Ended { token: effect.token, outcome }))
                 });
             }
-            Output::Ask { node, count, interval } => {
+            Output::Ask { node, silent, count, interval } => {
                 let Some(record) = self.engine.state().nodes.get(&node) else { return };
                 let interval = Duration::from_millis(interval.0);
                 let (outside, asked) = (Arc::clone(&self.outside), record.node.probe.clone());
+                let watchdog = asked.bmc_watchdog.then(|| self.outside.power(&record.node, 0).ok()).flatten();
                 self.work(async move {
-                    let answer = outside.ask(&asked, About::Kernel, count, interval).await;
+                    let answer = outside.ask(&asked, About::Kernel, count, interval);
+                    let answer = probe::with_watchdog(answer, watchdog, silent, interval * count).await;
                     if let probe::Answer::CouldNotAsk(why) = &answer {
                         tracing::warn!(%node, why, "could not ask a kernel; it counts as neither alive nor dead");
                     }

@@ -331,7 +331,7 @@ impl MachineDescription {
             boot_macs: vec![],
             standby: None,
             initiator: Some(self.initiator.clone()),
-            probe: Probe { tcp: Some(self.probe.to_string()), icmp: None, http: None },
+            probe: Probe { tcp: Some(self.probe.to_string()), ..Probe::default() },
             agent_key: Some(self.agent_key.clone()),
             capabilities: Default::default(),
         }

@@ -114,7 +114,7 @@ fn describe(seal: &Seal, node: &NodeId, key: &Key, number: u64, hot: bool) -> No
         boot_macs: vec![name(&format!("02:00:00:00:00:{number:02x}"))],
         standby: hot.then(|| Boot { provider: name("boot"), image: IMAGE.to_owned() }),
         initiator: Some(node.to_string()),
-        probe: Probe { tcp: Some(node.to_string()), icmp: None, http: None },
+        probe: Probe { tcp: Some(node.to_string()), ..Probe::default() },
         agent_key: Some(sealed(seal, Secret::AgentKey(node), key.to_hex().as_bytes())),
         capabilities: Default::default(),
     }

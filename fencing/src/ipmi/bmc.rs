@@ -11,7 +11,7 @@ pub(super) use learn::learn;
 
 use super::codec::{self, LanMessage};
 use super::commands::{
-    ChassisControl, GetChassisStatus, GetSelRecord, Read, SelRecord, SetBootDevice, Write,
+    ChassisControl, GetChassisStatus, GetSelRecord, GetWatchdog, Read, SelRecord, SetBootDevice, Write,
 };
 use super::crypto::{Key, SECRET_MAX, Suite, USER_MAX, UserName};
 use super::diagnosis::{self, GAP_MAX, Lines, RECORDS_MAX};
@@ -28,7 +28,7 @@ use ipmi_rs_core::app::GetDeviceId;
 use ipmi_rs_core::connection::{CompletionErrorCode, IpmiCommand, Message};
 use ipmi_rs_core::storage::sel::GetSelInfo;
 use learn::Learned;
-use policies::{BootDevice, Identity, Permit};
+use policies::{BootDevice, Identity, Millis, Permit};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -353,6 +353,10 @@ impl PowerDriver for Bmc {
             said.into_iter().for_each(|line| lines.add(line));
         }
         Ok(lines.into_inner())
+    }
+
+    async fn fed(&self, deadline: Instant) -> Result<Option<Millis>, DriverError> {
+        Ok(self.ask(GetWatchdog, deadline).await?.fed())
     }
 
     fn listen(&self, wanted: bool) {

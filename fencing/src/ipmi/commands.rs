@@ -8,7 +8,7 @@ use super::codec::Fields;
 use ipmi_rs_core::app::GetDeviceId;
 use ipmi_rs_core::connection::{IpmiCommand, Message, NetFn, NotEnoughData};
 use ipmi_rs_core::storage::sel::{Entry, GetSelInfo};
-use policies::Power;
+use policies::{Millis, Power};
 
 /// A command that only reads; sent again until it is answered.
 pub trait Read: IpmiCommand {}
@@ -319,6 +319,15 @@ pub struct Watchdog {
     pub initial: u16,
     /// Where the countdown is, in tenths of a second.
     pub left: u16,
+}
+
+impl Watchdog {
+    /// How long ago the countdown began, if a system that runs has it count down. Exact to a tenth of a second.
+    pub fn fed(&self) -> Option<Millis> {
+        let is_fed = self.running && matches!(self.used_for, Some(WatchdogUse::Os | WatchdogUse::Oem));
+        let tenths = self.initial.checked_sub(self.left).filter(|_| is_fed)?;
+        Some(Millis(u64::from(tenths) * 100))
+    }
 }
 
 impl WatchdogUse {

@@ -278,7 +278,7 @@ impl World {
                 self.commit_in_turn(Event::Commit { from: id, ticket, command, by });
             }
             Output::Execute { effect, limit } => self.execute(id, effect, limit),
-            Output::Ask { node, count, interval } => {
+            Output::Ask { node, silent: _, count, interval } => {
                 self.after(u64::from(count) * interval.0, Event::Asked { to: id, node });
             }
             Output::Check(check) => self.checks.push((id, check)),

@@ -186,7 +186,7 @@ fn node(name: NodeId, hot: bool, options: &mut BTreeMap<&str, &str>) -> Result<N
     let identity = Identity { guid: options.remove("guid").map(str::to_owned), ..Identity::default() };
     let (fencing, ports) = (fencing.collect(), (1..=ports).map(port).collect::<Result<_, String>>()?);
     let http = options.remove("http").map(|_| parse(&format!("http://{name}:8080/healthz"))).transpose()?;
-    let probe = Probe { tcp, icmp: None, http };
+    let probe = Probe { tcp, http, ..Probe::default() };
     let labels = labels(options);
     let domains = options.iter().filter(|(key, _)| !is_label(key));
     let domains = domains.map(|(key, value)| ((*key).into(), (*value).into())).collect();

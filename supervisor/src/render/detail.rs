@@ -137,6 +137,7 @@ pub fn node(detail: &NodeDetail, screen: &Screen) -> String {
             .iter()
             .map(|to| format!("TCP {to}"))
             .chain(described.probe.icmp.iter().map(|to| format!("ICMP {to}")))
+            .chain(described.probe.bmc_watchdog.then(|| "its BMC's watchdog".to_owned()))
             .chain(described.probe.http.iter().map(|to| format!("HTTP {to}"))),
     );
     sheet.line(
