@@ -311,7 +311,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refusal::LeaseEnded => write!(f, "the leader's lease ended before the command could be sent"),
-            Refusal::Withdrawn => write!(f, "the failover no longer wanted it when it was about to be sent"),
+            Refusal::Withdrawn => write!(f, "it was no longer wanted when it was about to be sent"),
             Refusal::WrongIdentity { expected, found } => {
                 write!(f, "the BMC is another machine's: inventory says {expected}, BMC says {found}")
             }

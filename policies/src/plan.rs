@@ -60,7 +60,7 @@ impl fmt::Display for Cause {
             Cause::Silent => "silent, and its kernel does not answer",
             Cause::PowerOff => "silent, and its BMC reads power off",
             Cause::Gasped => "it said farewell",
-            Cause::GrayTooLong => "its kernel lives, but it did no work for too long",
+            Cause::GrayTooLong => "it lives, but has not worked as it should for too long",
             Cause::Ordered => "ordered by an operator",
             Cause::DidNotStart => "it did not start in time",
         })

@@ -22,6 +22,7 @@ use policies::{
     View,
 };
 use raft_store::{Store, StoreEvent, Tape};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -55,6 +56,8 @@ pub enum Stopped {
 enum Finding {
     /// For the brain.
     Input(Input),
+    /// What asking a node's kernel found.
+    Asked(NodeId, probe::Answer),
     /// A node without an agent answered.
     Answered(NodeId),
 }
@@ -119,6 +122,8 @@ struct Loop<O: Outside> {
     recorder: Recorder,
     consoles: Consoles<O::Power>,
     listened: Instant,
+    /// Whose kernel could not be asked, and why.
+    unasked: BTreeMap<NodeId, String>,
 }
 
 impl<O: Outside> Runtime<O> {
@@ -156,6 +161,7 @@ impl<O: Outside> Runtime<O> {
             recorder,
             consoles: Consoles::default(),
             listened: viewed,
+            unasked: BTreeMap::new(),
         };
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -200,9 +206,27 @@ impl<O: Outside> Loop<O> {
     fn take(&mut self, finding: Finding) {
         match finding {
             Finding::Input(input) => self.feed(input),
+            Finding::Asked(node, answer) => {
+                let answers = answer.answers();
+                self.notice(&node, answer);
+                self.feed(Input::Asked { node, answers });
+            }
             Finding::Answered(node) => {
                 if let Some(change) = self.poll.answered(&node, clock::mono()) {
                     self.feed(Input::Changed { node, change });
+                }
+            }
+        }
+    }
+
+    /// Says once why a kernel could not be asked; it is asked each second.
+    fn notice(&mut self, node: &NodeId, answer: probe::Answer) {
+        match answer {
+            probe::Answer::Answers | probe::Answer::Mute => drop(self.unasked.remove(node)),
+            probe::Answer::CouldNotAsk(why) => {
+                if self.unasked.get(node) != Some(&why) {
+                    tracing::warn!(%node, why, "could not ask a kernel; it counts as neither alive nor dead");
+                    self.unasked.insert(node.clone(), why);
                 }
             }
         }
@@ -322,10 +346,7 @@ impl<O: Outside> Loop<O> {
                 self.work(async move {
                     let answer = outside.ask(&asked, About::Kernel, count, interval);
                     let answer = probe::with_watchdog(answer, watchdog, silent, interval * count).await;
-                    if let probe::Answer::CouldNotAsk(why) = &answer {
-                        tracing::warn!(%node, why, "could not ask a kernel; it counts as neither alive nor dead");
-                    }
-                    Some(Finding::Input(Input::Asked { node, answers: answer.answers() }))
+                    Some(Finding::Asked(node, answer))
                 });
             }
             Output::ReadPower { node } => self.read_power(node),
@@ -347,6 +368,7 @@ impl<O: Outside> Loop<O> {
             Output::Watch { node, limits, pause } => self.watch(node, limits, pause),
             Output::Unwatch { node } => {
                 self.poll.forget(&node);
+                self.unasked.remove(&node);
                 self.recorder.unwatched(clock::now(), &node);
                 self.tell_ears(ingest::Command::Forget { node });
             }
