@@ -15,6 +15,7 @@ pub mod beacon;
 pub mod config;
 pub mod hardware;
 pub mod inventory;
+pub mod kept;
 pub mod kexec;
 pub mod key;
 pub mod standby;

@@ -4,14 +4,14 @@
 //! Why it exists: a spare that has started already is there in the time in which a kernel starts. What it never does:
 //! decide. Nothing is loaded that a leader did not name, and nothing is started before it says so.
 
+use crate::kept::{Kept, NotFetched, mark};
 use crate::kexec;
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use policies::{BootRole, Booting, HttpUrl, Image, NodeId};
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::time::Duration;
-use ureq::http::{Response, StatusCode, header};
-use ureq::{Agent, Body};
+use ureq::Agent;
+use ureq::http::{StatusCode, header};
 
 /// How long a member may keep a question whose answer has not changed. Members wait at most so long, too; longer: a member
 /// that has died in the meantime is noticed later.
@@ -20,8 +20,6 @@ const WAIT: Duration = Duration::from_secs(2);
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Longest time for the next part of a kernel or RAM disk.
 const PART_MAX: Duration = Duration::from_secs(10);
-/// Largest kernel and largest initial RAM disk. They are in memory twice while they are loaded.
-const IMAGE_BYTES_MAX: u64 = 2 << 30;
 /// Longest answer of a member.
 const ROLE_BYTES_MAX: u64 = 64 << 10;
 /// Pause after something failed. An election takes less than a second.
@@ -44,7 +42,7 @@ pub enum News {
 /// Why a spare could not do what it was told.
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
-    /// A member did not tell, or a server did not give.
+    /// A member did not tell.
     #[error("get {url}")]
     Get {
         /// Of which.
@@ -74,6 +72,14 @@ pub enum Trouble {
         /// Its name.
         name: String,
     },
+    /// A part of the image could not be had.
+    #[error("fetch image {name}")]
+    NotFetched {
+        /// Its name.
+        name: String,
+        /// Which part, and why.
+        source: NotFetched,
+    },
     /// The running kernel did not take it.
     #[error("load the kernel of {name}")]
     Load {
@@ -95,6 +101,8 @@ pub struct Standby<T> {
     known: Option<String>,
     /// What is loaded.
     loaded: Option<Booting>,
+    /// What need not be fetched for that.
+    kept: Kept,
     /// What was said last: it is not said again until something else is.
     said: String,
     /// False: nobody listens any more.
@@ -107,16 +115,9 @@ impl<T: FnMut(News) -> bool + Send + 'static> Standby<T> {
     /// # Errors
     /// The thread cannot be started.
     pub fn start(services: Vec<HttpUrl>, node: NodeId, tell: T) -> io::Result<()> {
-        let http = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .timeout_connect(Some(ANSWER_MAX))
-            .timeout_recv_response(Some(WAIT + ANSWER_MAX))
-            .timeout_recv_body(Some(PART_MAX))
-            .build()
-            .into();
-        let said = String::new();
-        let mut standby = Standby { services, node, http, asked: 0, known: None, loaded: None, said, tell };
+        let (http, said, kept) = (http(), String::new(), Kept::default());
+        let mut standby =
+            Standby { services, node, http, asked: 0, known: None, loaded: None, kept, said, tell };
         let work = move || while standby.step() {};
         std::thread::Builder::new().name("standby".into()).spawn(work)?;
         Ok(())
@@ -191,10 +192,24 @@ impl<T: FnMut(News) -> bool + Send + 'static> Standby<T> {
                 News::Said(format!("{told}: loaded"))
             }
             BootRole::Halts { why } => News::Halt(why),
-            BootRole::Stands { prepares: None, .. } | BootRole::Local { .. } | BootRole::Waits { .. } => {
-                News::Said(told)
-            }
+            BootRole::Stands { image, prepares: None, .. } => News::Said(match self.foresee(&image) {
+                Ok(()) => told,
+                Err(why) => format!("{told}; beforehand: {}", policies::causes(&why)),
+            }),
+            BootRole::Local { .. } | BootRole::Waits { .. } => News::Said(told),
         }))
+    }
+
+    /// Keeps what it was started with itself: that is often what instances are started with. What is not kept is fetched when it is
+    /// needed, so nothing depends on it.
+    fn foresee(&mut self, image: &Image) -> Result<(), NotFetched> {
+        match image {
+            Image::Linux { kernel, initrd, .. } => {
+                let urls: Vec<String> = [kernel].into_iter().chain(initrd).cloned().collect();
+                self.kept.foresee(&self.http, &urls)
+            }
+            Image::San { .. } => Ok(()),
+        }
     }
 
     /// Loads the kernel, unless it is loaded.
@@ -207,32 +222,17 @@ impl<T: FnMut(News) -> bool + Send + 'static> Standby<T> {
         let Image::Linux { kernel, initrd, args } = &booting.image else {
             return Err(Trouble::NoKernel { name: name.clone() });
         };
-        let failed = |source| Trouble::Load { name: name.clone(), source };
-        let kernel = self.fetch(std::slice::from_ref(kernel), failed)?;
+        let not_fetched = |source| Trouble::NotFetched { name: name.clone(), source };
+        let kernel = self.kept.fetch(&self.http, std::slice::from_ref(kernel)).map_err(not_fetched)?;
         // Several are read by the kernel as one, if they follow each other.
-        let initrd = if initrd.is_empty() { None } else { Some(self.fetch(initrd, failed)?) };
+        let initrd = match initrd.as_slice() {
+            [] => None,
+            initrd => Some(self.kept.fetch(&self.http, initrd).map_err(not_fetched)?),
+        };
+        let failed = |source| Trouble::Load { name: name.clone(), source };
         kexec::load(&kernel, initrd.as_ref(), args).map_err(failed)?;
         self.loaded = Some(booting.clone());
         Ok(())
-    }
-
-    /// What is at these addresses, one after the other, in memory.
-    fn fetch(&self, urls: &[String], failed: impl Fn(io::Error) -> Trouble) -> Result<File, Trouble> {
-        let mut file = kexec::file_in_memory("image").map_err(&failed)?;
-        let mut left = IMAGE_BYTES_MAX;
-        for url in urls {
-            let get = |source| Trouble::Get { url: url.clone(), source: Box::new(source) };
-            let mut answer = self.http.get(url).call().map_err(get)?;
-            if answer.status() != StatusCode::OK {
-                return Err(Trouble::Status { url: url.clone(), status: answer.status() });
-            }
-            let mut body = answer.body_mut().as_reader().take(left + 1);
-            let copied = io::copy(&mut body, &mut file).map_err(|error| get(error.into()))?;
-            left = left.checked_sub(copied).ok_or_else(|| {
-                failed(io::Error::other(format!("it is larger than {IMAGE_BYTES_MAX} bytes")))
-            })?;
-        }
-        Ok(file)
     }
 }
 
@@ -245,19 +245,27 @@ pub fn root_is_in_memory() -> io::Result<bool> {
     Ok(kind == TMPFS_MAGIC || kind == RAMFS_MAGIC)
 }
 
-fn mark(answer: &Response<Body>) -> Option<String> {
-    answer.headers().get(header::ETAG)?.to_str().ok().map(ToOwned::to_owned)
+/// Asks members and file servers.
+pub(crate) fn http() -> Agent {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .timeout_connect(Some(ANSWER_MAX))
+        .timeout_recv_response(Some(WAIT + ANSWER_MAX))
+        .timeout_recv_body(Some(PART_MAX))
+        .build()
+        .into()
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::io::{BufRead, BufReader, Write};
     use std::net::TcpListener;
     use std::sync::mpsc;
 
     /// Answers one question after the other, each over a connection of its own, and passes on what was asked.
-    fn member(answers: Vec<String>) -> (HttpUrl, mpsc::Receiver<String>) {
+    pub(crate) fn member(answers: Vec<String>) -> (HttpUrl, mpsc::Receiver<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         let (pass_on, asked) = mpsc::channel();
@@ -273,14 +281,14 @@ mod tests {
         (url, asked)
     }
 
-    fn told(role: &str, mark: &str) -> String {
+    pub(crate) fn told(role: &str, mark: &str) -> String {
         let length = role.len();
         format!(
             "HTTP/1.1 200 OK\r\nETag: \"{mark}\"\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{role}"
         )
     }
 
-    const UNCHANGED: &str = "HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n";
+    pub(crate) const UNCHANGED: &str = "HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n";
 
     #[test]
     fn it_asks_the_next_member_waits_for_news_and_says_what_it_is_told() {
