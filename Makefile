@@ -1,8 +1,9 @@
 # The two commands of the README, and what they are made of. `make help` lists them.
 
 CARGO ?= cargo
-# How many failovers `make bench` does.
+# How many failovers `make bench` and `make lab-bench` do of each kind, and `make lab-soak` in all.
 RUNS ?= 10
+FAILOVERS ?= 30
 DEMO_FLAGS = $(if $(filter 1,$(ONCE)),--once) $(if $(BMC),--bmc $(BMC))
 
 # Features of what `make build` builds. Those of the simulator are no harm, and let `.ci/run` build everything only once.
@@ -16,7 +17,7 @@ TARGET ?=
 SEEDS ?= 200
 LIVENESS_SEEDS ?= 50
 
-.PHONY: help demo bench build test smoke test-chaos test-planted lab lab-demo lab-test lab-down tools fmt-check clippy unit fix fuzz fuzz-keep agent-static
+.PHONY: help demo bench build test smoke test-chaos test-planted lab lab-demo lab-test lab-bench lab-soak lab-down tools fmt-check clippy unit fix fuzz fuzz-keep agent-static
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +47,12 @@ lab-demo: tools build ## One failover of a real machine, and what `hactl failove
 
 lab-test: tools build ## Let everything go wrong with real machines (root): TRIALS="hang thaw", default: all
 	@target/release/lab test $(if $(TRIALS),$(TRIALS),--all)
+
+lab-bench: tools build ## Measure failovers of real machines, to cold and to hot spares by turns (root; RUNS=10 of each)
+	@target/release/lab bench --runs $(RUNS)
+
+lab-soak: tools build ## Let a real machine's instance fail over again and again; no write may be lost or doubled (root; FAILOVERS=30)
+	@target/release/lab soak --failovers $(FAILOVERS)
 
 lab-down: ## End the lab that is up
 	@target/release/lab down

@@ -193,11 +193,11 @@ fn documents(description: &Description) -> Documents {
         [provider.images.standby.linux]
         kernel = "http://10.0.2.2:7500/vmlinuz"
         initrd = ["http://10.0.2.2:7500/base.cpio", "http://10.0.2.2:7500/{node}.cpio"]
-        args = "console=ttyS0 quiet ha.standby"
+        args = "console=ttyS0 quiet no_timer_check ha.standby"
         [provider.images.system.linux]
         kernel = "http://10.0.2.2:7500/vmlinuz"
         initrd = ["http://10.0.2.2:7500/base.cpio", "http://10.0.2.2:7500/{node}.cpio"]
-        args = "console=ttyS0 quiet ha.instance={instance} ha.epoch={epoch}"
+        args = "console=ttyS0 quiet no_timer_check ha.instance={instance} ha.epoch={epoch}"
     "#;
     let Documents { providers, .. } = toml::from_str(boot).unwrap();
     assert!(matches!(providers[0].kind, ProviderKind::Boot { .. }));

@@ -11,7 +11,7 @@
 mod rack_support;
 
 use chaos_tests::rack::fault::DeviceMood;
-use chaos_tests::rack::{Binaries, Fault, Life, Path, Rack, RackSpec};
+use chaos_tests::rack::{Binaries, Change, Description, Fault, Life, Path, Rack, RackSpec};
 use ha_agent::key::Key;
 use ha_agent::wire::{self, Beat};
 use policies::{Epoch, LastGasp, LogIndex};
@@ -153,6 +153,25 @@ async fn a_hung_machine_stays_hung_until_it_is_switched_off_and_on() {
     assert!(rack.fault(&node(1), Fault::PowerOn).await);
     writes_grow(&rack, 1).await;
     assert_eq!(rack.report().lost_writes, 0);
+    rack.stop().await;
+}
+
+#[tokio::test]
+async fn an_emulated_machine_is_off_once_its_emulator_has_ended_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut description = Description::draw(&spec(1, 1)).unwrap();
+    // As a system that switches its machine off at once; what the rack adds are a shell's arguments.
+    description.machines[0].emulator = ["sh", "-c", "exit 0"].map(str::to_owned).to_vec();
+    let rack = Rack::start(description, dir.path(), without_agent()).await.unwrap();
+    for _ in 0..2 {
+        assert!(rack.fault(&node(1), Fault::PowerOn).await);
+        eventually("it is off", async || rack.status().machines[&node(1)].life == Life::Off).await;
+    }
+    let powers = rack.journal().changes.into_iter().filter_map(|noted| match noted.change {
+        Change::Power { on, .. } => Some(on),
+        _ => None,
+    });
+    assert_eq!(powers.collect::<Vec<_>>(), [true, false, true, false]);
     rack.stop().await;
 }
 

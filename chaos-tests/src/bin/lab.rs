@@ -17,7 +17,8 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Examples:\n  lab up\n  lab demo\n  lab test hang thaw\n  lab test --all\n  lab down"
+    after_help = "Examples:\n  lab up\n  lab demo\n  lab test hang thaw\n  lab test --all\n  \
+                  lab bench --runs 10\n  lab soak --failovers 30\n  lab down"
 )]
 struct Cli {
     /// Directory for everything; emptied at each start. Default: lab in cargo's target directory
@@ -41,6 +42,18 @@ enum Verb {
         /// All of them
         #[arg(long, conflicts_with = "trials")]
         all: bool,
+    },
+    /// Bring it up, measure failovers to cold and to hot spares by turns, take it down
+    Bench {
+        /// How many of each
+        #[arg(long, default_value_t = 10)]
+        runs: usize,
+    },
+    /// Bring it up, let one instance fail over again and again, take it down
+    Soak {
+        /// How often
+        #[arg(long, default_value_t = 30)]
+        failovers: usize,
     },
     /// End the lab that is up
     Down,
@@ -86,6 +99,8 @@ fn run(cli: Cli) -> Result<()> {
                     let logs = dir.as_deref().unwrap_or(Path::new("target/lab"));
                     lab::test(&mut lab, trials, logs, &say).await.map_err(Into::into)
                 }
+                Verb::Bench { runs } => lab::bench(&lab, *runs, &say).await.map_err(Into::into),
+                Verb::Soak { failovers } => lab::soak(&mut lab, *failovers, &say).await.map_err(Into::into),
                 Verb::Down => Ok(()),
             };
             lab.end().await?;
@@ -96,7 +111,9 @@ fn run(cli: Cli) -> Result<()> {
             done = work => done,
             _ = interrupt.recv() => match cli.verb {
                 Verb::Up => Ok(()),
-                Verb::Demo | Verb::Test { .. } | Verb::Down => bail!("stopped"),
+                Verb::Demo | Verb::Test { .. } | Verb::Bench { .. } | Verb::Soak { .. } | Verb::Down => {
+                    bail!("stopped")
+                }
             },
             _ = terminate.recv() => Ok(()),
         }

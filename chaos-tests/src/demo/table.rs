@@ -90,7 +90,7 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 }
 
 /// A table without borders: the first column is left-aligned, the others right-aligned.
-pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = head
         .iter()
         .enumerate()
@@ -112,7 +112,7 @@ pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// Median, least and greatest; `None` of nothing.
-pub(super) fn spread(values: &[Duration]) -> Option<(Duration, Duration, Duration)> {
+pub(crate) fn spread(values: &[Duration]) -> Option<(Duration, Duration, Duration)> {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
     let (least, greatest) = (*sorted.first()?, *sorted.last()?);

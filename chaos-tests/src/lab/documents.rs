@@ -39,32 +39,38 @@ fn providers(ca: &str, token: &str) -> String {
         at::HA_STORAGE,
         services.join(", ")
     );
+    text += &image("standby", "ha.standby");
     for number in 1..=INSTANCES {
-        let (kernel, base, lab, own) = (
-            Files::url("vmlinuz"),
-            Files::url("base.cpio"),
-            Files::url("lab.cpio"),
-            Files::url("{node}.cpio"),
-        );
-        write!(
-            text,
-            "[provider.images.web-{number}.linux]\nkernel = \"{kernel}\"\ninitrd = [\"{base}\", \"{lab}\", \"{own}\"]\n\
-             args = \"console=ttyS0 quiet panic=0 ha.instance={{instance}} ha.epoch={{epoch}} lab.initiator={{initiator}} \
-             lab.target={} lab.portal={} lab.mac={} lab.address={}/24\"\n",
+        let args = format!(
+            "ha.instance={{instance}} ha.epoch={{epoch}} lab.initiator={{initiator}} lab.target={} lab.portal={} \
+             lab.mac={} lab.address={}/24",
             at::target(number),
             at::STORAGE,
             at::instance_mac(number),
             at::instance(number)
-        )
-        .ok();
+        );
+        text += &image(&format!("web-{number}"), &args);
     }
     text
+}
+
+/// What is booted: always the same system, which learns from its command line what it is. The kernel's check of its timer counts
+/// ticks while it spins, and panics on an emulated processor that is kept waiting meanwhile: hence `no_timer_check` (the
+/// kernel's kernel-parameters.txt).
+fn image(name: &str, args: &str) -> String {
+    let (kernel, base, lab, own) =
+        (Files::url("vmlinuz"), Files::url("base.cpio"), Files::url("lab.cpio"), Files::url("{node}.cpio"));
+    format!(
+        "[provider.images.{name}.linux]\nkernel = \"{kernel}\"\ninitrd = [\"{base}\", \"{lab}\", \"{own}\"]\n\
+         args = \"console=ttyS0 quiet panic=0 no_timer_check {args}\"\n"
+    )
 }
 
 fn node(number: u8, machine: &MachineDescription) -> String {
     format!(
         "\n[[node]]\nname = \"{}\"\nidentity = {{ guid = \"{}\" }}\ndomains = {{ rack = \"r{number}\" }}\n\
-         ports = [{{ provider = \"switch\", port = \"t{number}\" }}]\nboot_macs = [\"{}\"]\ninitiator = \"{}\"\n\
+         ports = [{{ provider = \"switch\", port = \"t{number}\" }}]\n\
+         standby = {{ provider = \"pxe\", image = \"standby\" }}\nboot_macs = [\"{}\"]\ninitiator = \"{}\"\n\
          probe = {{ icmp = \"{}\" }}\nagent_key = \"{}\"\n\
          [[node.fencing]]\ndriver = \"ipmi\"\naddress = \"{}\"\nuser = \"{}\"\npassword = \"{}\"\ncipher_suite = 3\n\
          boot_device = \"pxe\"\n",

@@ -11,9 +11,12 @@ use crate::demo::process::run;
 use crate::rack::description::MachineDescription;
 use axum::Router;
 use axum::body::Bytes;
-use axum::routing::get;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::{MethodRouter, get};
 use policies::causes;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -92,12 +95,11 @@ fn libraries(program: &Path) -> Result<Vec<String>, DemoError> {
     Ok(text.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned).collect())
 }
 
-/// The emulator that is the machine of this number; its monitor listens in `dir`.
-pub(super) fn emulator(number: u8, dir: &Path) -> Vec<String> {
+/// The emulator that is the machine of this number.
+pub(super) fn emulator(number: u8) -> Vec<String> {
     let words = format!(
         "qemu-system-x86_64 -machine q35,graphics=off -accel tcg -cpu max -m {MEMORY} -nodefaults -display none \
-         -serial stdio -boot n -qmp unix:{},server=on,wait=off",
-        monitor(number, dir).display()
+         -serial stdio -boot n"
     );
     // The first card starts the machine; the second has no firmware, which would only ask in vain.
     let cards = [(Card::Infra, at::boot_mac(number), ""), (Card::Tenant, at::spare_mac(number), ",romfile=")];
@@ -113,9 +115,19 @@ pub(super) fn emulator(number: u8, dir: &Path) -> Vec<String> {
     words.split_whitespace().map(str::to_owned).chain(cards).collect()
 }
 
-/// The socket of a machine's monitor (QMP).
-pub(super) fn monitor(number: u8, dir: &Path) -> PathBuf {
-    dir.join(format!("node-{number}.qmp"))
+/// Serves a file, with a mark by which a client knows whether it has it already, as any web server does.
+fn file(bytes: Vec<u8>) -> MethodRouter {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    let (mark, bytes) = (format!("\"{:016x}\"", hasher.finish()), Bytes::from(bytes));
+    get(async move |headers: HeaderMap| {
+        let has_it =
+            headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == mark.as_bytes());
+        match has_it {
+            true => StatusCode::NOT_MODIFIED.into_response(),
+            false => ([(header::ETAG, mark)], bytes).into_response(),
+        }
+    })
 }
 
 /// Serves what machines start from, until it is dropped.
@@ -134,8 +146,7 @@ impl Files {
     ) -> Result<Files, DemoError> {
         let mut router = Router::new();
         let mut add = |name: &str, bytes: Vec<u8>| {
-            let bytes = Bytes::from(bytes);
-            router = std::mem::take(&mut router).route(&format!("/{name}"), get(async move || bytes));
+            router = std::mem::take(&mut router).route(&format!("/{name}"), file(bytes));
         };
         add("start", first_script.into_bytes());
         for file in ["vmlinuz", "base.cpio", "lab.cpio"] {
@@ -173,12 +184,15 @@ impl Drop for Files {
 fn agent_config(machine: &MachineDescription) -> String {
     let members: Vec<String> =
         (1..=3).map(|number| format!("\"{}:7300\"", at::member_infra(number))).collect();
+    let services: Vec<String> =
+        (1..=3).map(|number| format!("\"http://{}:{}\"", at::member_infra(number), at::BOOT)).collect();
     format!(
-        "node = \"{}\"\nkey = \"{}\"\nepoch_file = \"/run/epoch\"\ninventory = false\n\
+        "node = \"{}\"\nkey = \"{}\"\nepoch_file = \"/run/epoch\"\ninventory = false\nboot_services = [{}]\n\
          [write_probe]\nfile = \"/run/written\"\nmode = \"age-of-file\"\n\
          [[paths]]\nname = \"infra\"\nmembers = [{}]\n",
         machine.name,
         machine.agent_key.0,
+        services.join(", "),
         members.join(", ")
     )
 }

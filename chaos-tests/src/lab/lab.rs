@@ -2,10 +2,9 @@
 //!
 //! Why it exists: a trial reads as what happens. What it never does: wait for a fixed time without looking, or judge.
 
-use super::client::{Served, ask};
 use super::fabric::{Card, Fabric};
 use super::guest::{self, Files, Guest};
-use super::ledger::{self, Entry};
+use super::seen::told;
 use super::storage::Storage;
 use super::{INSTANCES, MACHINES, VLAN_TENANT, at, documents};
 use crate::demo::cluster::Cluster;
@@ -16,15 +15,15 @@ use crate::demo::process::{Process, Starter, answer};
 use crate::demo::wait::{Look, until};
 use crate::demo::{DemoError, Home};
 use crate::rack::{Binaries, BmcKind, Description, Fault, MoodChange, Rack, RackSpec};
-use policies::{Epoch, MemberId, NodeId, NodeState, Verdict, causes};
+use policies::{MemberId, NodeId, NodeState, causes};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use supervisor::api::answers::{FailoverLine, InstanceDetail, NodeDetail, NodeLine, Status};
+use supervisor::api::answers::NodeLine;
 use tokio::time::Instant;
 
 /// How long anything is waited for. Far more than it takes: two machines that start at once on a busy computer take a minute.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 /// How long everything may take to end when it is asked to; then it is killed.
 const END_MAX: Duration = Duration::from_secs(10);
 /// Counts of the new node that are awaited after the first: a second writer would be seen among them.
@@ -32,7 +31,7 @@ pub(super) const COUNTS_AFTER_MIN: u64 = 20;
 
 /// A lab that is up. Dropping it kills everything that it started.
 pub struct Lab {
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     pub(super) cluster: Cluster,
     pub(super) rack: Rack,
     pub(super) fabric: Fabric,
@@ -109,14 +108,30 @@ impl Lab {
         self.fault(machine, Fault::BmcMood { mood }).await
     }
 
-    /// Gives a machine a diagnostic interrupt through its emulator's monitor: its kernel panics.
-    pub(super) async fn panic(&self, machine: u8) -> Result<(), DemoError> {
-        let monitor = guest::monitor(machine, &rack_dir(&self.dir));
-        super::qmp::run(&monitor, "inject-nmi").await.map_err(system(format!("interrupt node-{machine}")))
+    /// Lets a spare wait hot, and returns which.
+    pub(super) async fn warm(&self) -> Result<u8, DemoError> {
+        let spares = self.nodes().await?;
+        let spare = spares.iter().find(|line| line.state == NodeState::Spare);
+        let machine = spare.and_then(|line| number(&line.name));
+        let machine = machine.ok_or_else(|| DemoError::Unexpected("there is no spare".to_owned()))?;
+        let before = self.console(machine).map_or(0, |console| console.len());
+        self.fault(machine, Fault::PowerOn).await?;
+        self.waits_hot(machine).await?;
+        // Members hear it earlier than that: it has now fetched what can be fetched beforehand.
+        self.look(&format!("node-{machine} to say that it waits"), async || {
+            let console = self.console(machine)?;
+            let said = console.get(before..).unwrap_or_default();
+            Ok(match said.contains("ha-agent: waits as a hot spare") {
+                true => Look::There(()),
+                false => Look::NotYet("it has not said so".to_owned()),
+            })
+        })
+        .await?;
+        Ok(machine)
     }
 
-    /// Makes everything whole again: cables, BMCs, and nodes that were fenced become spares. As an operator would, who sees
-    /// to it that they are off.
+    /// Makes everything whole again: cables, BMCs, and nodes that were fenced become spares, all off. As an operator would,
+    /// who sees to it that they are.
     pub(super) async fn repair(&self) -> Result<(), DemoError> {
         for number in 1..=MACHINES {
             for card in Card::ALL {
@@ -125,10 +140,20 @@ impl Lab {
             self.fault(number, Fault::Heal).await?;
         }
         for line in self.nodes().await? {
-            if let NodeState::Quarantined { .. } = line.state {
-                self.rack.fault(&line.name, Fault::PowerOff).await;
-                let name = line.name.to_string();
-                self.cluster.hactl(["node", "release", &name, "--reason", "repaired"]).await?;
+            let name = line.name.to_string();
+            match line.state {
+                NodeState::Quarantined { .. } => {
+                    self.rack.fault(&line.name, Fault::PowerOff).await;
+                    self.cluster.hactl(["node", "release", &name, "--reason", "repaired"]).await?;
+                }
+                NodeState::Spare => drop(self.rack.fault(&line.name, Fault::PowerOff).await),
+                NodeState::Active { .. }
+                | NodeState::Reserved { .. }
+                | NodeState::Fencing { .. }
+                | NodeState::Cleaning { .. } => {}
+            }
+            if line.cordoned {
+                self.cluster.hactl(["node", "uncordon", &name]).await?;
             }
         }
         self.look("every node to be whole again", async || {
@@ -142,136 +167,6 @@ impl Lab {
         })
         .await?;
         self.await_health().await
-    }
-
-    // --- what is seen ---
-
-    pub(super) async fn leader(&self) -> Result<MemberId, DemoError> {
-        self.look("a leader", async || {
-            let status = self.cluster.get::<Status>("ask for the status", "/v1/status").await;
-            Ok(match status {
-                Ok(status) => Look::There(status.answered_by),
-                Err(error) => Look::NotYet(causes(&error)),
-            })
-        })
-        .await
-    }
-
-    pub(super) async fn nodes(&self) -> Result<Vec<NodeLine>, DemoError> {
-        self.cluster.get("ask for the nodes", "/v1/nodes").await
-    }
-
-    pub(super) async fn node(&self, machine: u8) -> Result<NodeDetail, DemoError> {
-        self.cluster.get("ask for a node", &format!("/v1/nodes/node-{machine}")).await
-    }
-
-    /// Where an instance is, by the cluster.
-    pub(super) async fn placed(&self, instance: u8) -> Result<(u8, Epoch), DemoError> {
-        let path = format!("/v1/instances/web-{instance}");
-        let detail: InstanceDetail = self.cluster.get("ask for an instance", &path).await?;
-        let number = detail.record.node.as_str().rsplit('-').next().and_then(|number| number.parse().ok());
-        let number =
-            number.ok_or_else(|| DemoError::Unexpected(format!("{} has no number", detail.record.node)))?;
-        Ok((number, detail.record.epoch))
-    }
-
-    pub(super) async fn failovers(&self) -> Result<Vec<FailoverLine>, DemoError> {
-        self.cluster.get("ask for the failovers", "/v1/failovers").await
-    }
-
-    /// What stands on an instance's volume.
-    pub(super) fn ledger(&self, instance: u8) -> Result<Vec<Entry>, DemoError> {
-        ledger::entries(&self.storage.read(instance)?)
-            .map_err(|why| DemoError::Unexpected(format!("the volume of web-{instance}: {why}")))
-    }
-
-    /// Waits until an instance serves and says what is wished for.
-    pub(super) async fn served(
-        &self,
-        instance: u8,
-        wished: impl Fn(&Served) -> bool,
-    ) -> Result<Served, DemoError> {
-        self.look(&format!("web-{instance} to serve"), async || {
-            Ok(match ask(instance).await {
-                Ok(served) if wished(&served) => Look::There(served),
-                Ok(served) => Look::NotYet(format!("{served:?}; {}", self.describe().await)),
-                Err(why) => Look::NotYet(format!("{why}; {}", self.describe().await)),
-            })
-        })
-        .await
-    }
-
-    /// Waits until an event says this of what has happened since `after` events.
-    pub(super) async fn told(&self, after: usize, text: &str) -> Result<(), DemoError> {
-        let events = self.history.subscribe();
-        self.look(&format!("the event {text:?}"), async || {
-            match events.borrow().iter().skip(after).any(|event| event.text.contains(text)) {
-                true => Ok(Look::There(())),
-                false => Ok(Look::NotYet("no such event".to_owned())),
-            }
-        })
-        .await
-    }
-
-    /// Events so far.
-    pub(super) fn events(&self) -> usize {
-        self.history.subscribe().borrow().len()
-    }
-
-    /// Waits until no failover is under way.
-    pub(super) async fn calm(&self) -> Result<(), DemoError> {
-        self.look("the end of every failover", async || {
-            let lines = match self.failovers().await {
-                Ok(lines) => lines,
-                Err(error) => return Ok(Look::NotYet(causes(&error))),
-            };
-            Ok(match lines.iter().all(|line| line.phase.is_over()) {
-                true => Look::There(()),
-                false => Look::NotYet(self.describe().await),
-            })
-        })
-        .await
-    }
-
-    async fn await_health(&self) -> Result<(), DemoError> {
-        self.look("both instances to be healthy", async || {
-            let nodes = match self.nodes().await {
-                Ok(nodes) => nodes,
-                Err(error) => return Ok(Look::NotYet(causes(&error))),
-            };
-            let healthy = nodes.iter().filter(|line| {
-                matches!(line.state, NodeState::Active { .. }) && line.verdict == Verdict::Healthy
-            });
-            Ok(match healthy.count() == usize::from(INSTANCES) {
-                true => Look::There(()),
-                false => Look::NotYet(told(&nodes)),
-            })
-        })
-        .await
-    }
-
-    /// What is under way and what it waits for, for messages.
-    async fn describe(&self) -> String {
-        match self.failovers().await {
-            Ok(lines) => {
-                let running = lines.iter().filter(|line| !line.phase.is_over());
-                let line = |line: &FailoverLine| {
-                    let why: Vec<String> = line.stuck.iter().chain(&line.waiting).cloned().collect();
-                    format!("failover {} is {}: {}", line.id, line.phase, why.join("; "))
-                };
-                running.map(line).collect::<Vec<_>>().join(", ")
-            }
-            Err(error) => causes(&error),
-        }
-    }
-
-    pub(super) async fn look<T>(
-        &self,
-        what: &str,
-        look: impl AsyncFnMut() -> Result<Look<T>, DemoError>,
-    ) -> Result<T, DemoError> {
-        let log = self.cluster.newest_log(MemberId(1));
-        until(what, PATIENCE, &log, look).await
     }
 
     /// Makes sure that everything still runs that should.
@@ -312,13 +207,9 @@ pub(super) fn node(machine: u8) -> Result<NodeId, DemoError> {
     format!("node-{machine}").parse().map_err(DemoError::Name)
 }
 
-fn told(nodes: &[NodeLine]) -> String {
-    let line = |line: &NodeLine| format!("{} {} {}", line.name, line.state, line.verdict);
-    nodes.iter().map(line).collect::<Vec<_>>().join(", ")
-}
-
-fn rack_dir(home: &Path) -> PathBuf {
-    home.join("rack")
+/// Of which machine this is the name.
+pub(super) fn number(node: &NodeId) -> Option<u8> {
+    node.as_str().rsplit('-').next()?.parse().ok()
 }
 
 fn seats() -> std::collections::BTreeMap<MemberId, Seat> {
@@ -357,7 +248,7 @@ fn describe(dir: &Path) -> Result<Description, DemoError> {
     for (number, machine) in (1..=MACHINES).zip(&mut description.machines) {
         machine.bmc = at::bmc(number);
         machine.initiator = at::initiator(number);
-        machine.emulator = guest::emulator(number, dir);
+        machine.emulator = guest::emulator(number);
     }
     // `ipmi_sim` finds the rack by its file.
     description.write(dir).map_err(DemoError::Description)?;
@@ -376,6 +267,7 @@ async fn introduce(cluster: &Cluster, file: &Path, inventory: &str) -> Result<()
         "detection.suspect_after=2s",
         "fencing.power_effect_max=5s",
         "takeover.start_deadline=5m",
+        "takeover.kexec_max=90s",
         "brakes.fences_per_10min_max=1000",
         "brakes.hold_above_failed=1000",
         "brakes.hold_above_failed_per_domain=1000",

@@ -12,12 +12,14 @@
 //!   inf  10.78.0.0/24  VLAN 3        members .11-.13, machines .101-.104 (eth0), storage and files .1
 //!   ten  10.100.0.0/24 VLAN 100      instances .11, .12 (eth1), their client .1
 //!
-//! trial ─┬─ lab ─┬─ fabric: namespace, Open vSwitch, DHCP
-//!        │       ├─ storage: tgtd, ha-storage        guest: kernel, RAM disks, their server
-//!        │       └─ demo::cluster, rack              documents: what `hactl apply` is given (pure)
-//!        └─ client: HTTP to the instances            ledger: what stands on a volume (pure)
+//! trial, bench, soak
+//!      └─ moving ─┬─ lab, seen ─┬─ fabric: namespace, Open vSwitch, DHCP
+//!                 │             ├─ storage: tgtd, ha-storage        guest: kernel, RAM disks, their server
+//!                 │             └─ demo::cluster, rack              documents: what `hactl apply` is given (pure)
+//!                 └─ client: HTTP to the instances                  ledger: what stands on a volume (pure)
 //! ```
 
+mod bench;
 mod client;
 mod documents;
 mod fabric;
@@ -25,12 +27,17 @@ pub mod guest;
 #[expect(clippy::module_inception, reason = "the thing itself, beside its parts")]
 mod lab;
 mod ledger;
-mod qmp;
+mod moving;
+mod phases;
+mod seen;
+mod soak;
 mod storage;
 mod trial;
 
+pub use bench::bench;
 pub use fabric::Namespace;
 pub use lab::Lab;
+pub use soak::soak;
 pub use trial::{Trial, demo, test};
 
 /// Machines, and how many of them carry an instance at first.

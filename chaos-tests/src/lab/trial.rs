@@ -9,6 +9,7 @@ use super::client::ask;
 use super::fabric::{Card, Fabric};
 use super::lab::{COUNTS_AFTER_MIN, Lab, node};
 use super::ledger;
+use super::moving::Moving;
 use crate::demo::DemoError;
 use crate::demo::process::Process;
 use crate::demo::wait::Look;
@@ -56,6 +57,14 @@ pub enum Trial {
     LeaderDiesStarting,
     /// Two nodes hang at once
     TwoAtOnce,
+    /// An operator drains it: its system shuts down by itself
+    Drain,
+    /// It hangs, and the spare waits hot
+    Hot,
+    /// The same, and the leader dies when it has told the spare to go on
+    HotLeaderDies,
+    /// It hangs, and so does the spare that waits hot when it is told to go on: it is started cold
+    HotSpareHangs,
     /// It hangs, and the spare dies with its BMC while it starts
     SpareDies,
 }
@@ -121,6 +130,10 @@ impl Trial {
         match self {
             Trial::BmcDies => bmc_dies(lab).await,
             Trial::TwoAtOnce => two_at_once(lab).await,
+            Trial::Drain => drain(lab).await,
+            Trial::Hot => hot(lab, Trial::Hang).await,
+            Trial::HotLeaderDies => hot(lab, Trial::HotLeaderDies).await,
+            Trial::HotSpareHangs => hot_spare_hangs(lab).await,
             Trial::SpareDies => spare_dies(lab).await,
             Trial::Thaw => thaw(lab).await,
             Trial::Hang
@@ -138,17 +151,17 @@ impl Trial {
             | Trial::LeaderDiesStarting => {
                 let moving = Moving::begin(lab, 1).await?;
                 self.strike(lab, moving.from).await?;
-                moving.end(lab).await
+                moving.end(lab).await.map(|moved| moved.to_string())
             }
         }
     }
 
     /// What befalls the node, and whoever has to deal with it.
-    async fn strike(self, lab: &mut Lab, machine: u8) -> Result<(), DemoError> {
+    pub(super) async fn strike(self, lab: &mut Lab, machine: u8) -> Result<(), DemoError> {
         let hang = Fault::Hang;
         match self {
             Trial::Hang => lab.fault(machine, hang).await,
-            Trial::Panic => lab.panic(machine).await,
+            Trial::Panic => lab.fault(machine, Fault::Panic { gasp: false }).await,
             Trial::StorageCable => Fabric::plug(machine, Card::Infra, false),
             Trial::AllCables => Card::ALL.into_iter().try_for_each(|card| Fabric::plug(machine, card, false)),
             Trial::PowerLoss => lab.fault(machine, Fault::PowerLoss).await,
@@ -182,51 +195,14 @@ impl Trial {
             }
             Trial::LeaderDiesMoving => leader_dies(lab, machine, "can touch nothing any more").await,
             Trial::LeaderDiesStarting => leader_dies(lab, machine, ": power on ").await,
-            Trial::BmcDies | Trial::Thaw | Trial::TwoAtOnce | Trial::SpareDies => Ok(()),
-        }
-    }
-}
-
-/// An instance before something happens to its node.
-struct Moving {
-    instance: u8,
-    from: u8,
-    epoch: policies::Epoch,
-    count: u64,
-    began: Instant,
-}
-
-impl Moving {
-    async fn begin(lab: &Lab, instance: u8) -> Result<Moving, DemoError> {
-        let served = lab.served(instance, |_| true).await?;
-        let (from, epoch) = lab.placed(instance).await?;
-        let (count, began) = (served.count, Instant::now());
-        Ok(Moving { instance, from, epoch, count, began })
-    }
-
-    /// Waits until it serves again, elsewhere, and has gone on for a while; then looks at all that it left behind.
-    async fn end(self, lab: &Lab) -> Result<String, DemoError> {
-        let first = lab.served(self.instance, |served| served.epoch > self.epoch).await?;
-        let back = self.began.elapsed().as_secs_f64();
-        lab.served(self.instance, |served| served.count >= first.count + COUNTS_AFTER_MIN).await?;
-        lab.calm().await?;
-        let (to, epoch) = lab.placed(self.instance).await?;
-        let mut wrong = ledger::faults(&lab.ledger(self.instance)?);
-        if first.count < self.count {
-            wrong.push(format!("it had counted to {}, and serves {}", self.count, first.count));
-        }
-        if to == self.from || epoch <= self.epoch {
-            wrong.push(format!(
-                "it is on node-{to} in {epoch}, and was on node-{} in {}",
-                self.from, self.epoch
-            ));
-        }
-        match wrong.as_slice() {
-            [] => Ok(format!(
-                "web-{} from node-{} to node-{to}; served again after {back:.1} s",
-                self.instance, self.from
-            )),
-            wrong => Err(DemoError::Unexpected(wrong.join("; "))),
+            Trial::HotLeaderDies => leader_dies(lab, machine, ": let ").await,
+            Trial::BmcDies
+            | Trial::Thaw
+            | Trial::TwoAtOnce
+            | Trial::Drain
+            | Trial::Hot
+            | Trial::HotSpareHangs
+            | Trial::SpareDies => Ok(()),
         }
     }
 }
@@ -283,9 +259,72 @@ async fn two_at_once(lab: &Lab) -> Result<String, DemoError> {
     }
     let mut seen = vec![];
     for moving in both {
-        seen.push(moving.end(lab).await?);
+        seen.push(moving.end(lab).await?.to_string());
     }
     Ok(seen.join("; "))
+}
+
+/// The system of a healthy node ends in order, and switches the node off by itself before that is fenced.
+async fn drain(lab: &Lab) -> Result<String, DemoError> {
+    let moving = Moving::begin(lab, 1).await?;
+    let old = node(moving.from)?;
+    let before = lab.console(moving.from)?.len();
+    let name = old.to_string();
+    lab.cluster.hactl(["node", "drain", &name, "--reason", "a trial", "--yes", &name]).await?;
+    let moved = moving.end(lab).await?;
+    let plan = lab.newest_failover(1).await?;
+    let asked = plan.intents.iter().find(|intent| matches!(intent.action, Action::ShutDown { .. }));
+    let console = lab.console(moved.from)?;
+    let said = console.get(before..).unwrap_or_default();
+    let in_order = ["the power button was pressed", "counts no more", "the agent ended"];
+    let missing: Vec<&str> = in_order.into_iter().filter(|line| !said.contains(line)).collect();
+    match asked {
+        Some(asked) if asked.is_done() && missing.is_empty() => {
+            let took = asked.end.as_ref().map_or(Millis(0), |(_, at)| at.since(asked.at));
+            Ok(format!("{moved}; {old} was off by itself after {took}"))
+        }
+        Some(asked) => Err(DemoError::Unexpected(format!(
+            "asked to shut down, {old}: {}; not on its console: {missing:?}",
+            asked.trouble().unwrap_or_else(|| "off".to_owned())
+        ))),
+        None => Err(DemoError::Unexpected(format!("{old} was not asked to shut down"))),
+    }
+}
+
+/// A spare that waits goes on into the instance's kernel, and its firmware has no part in it.
+async fn hot(lab: &mut Lab, strike: Trial) -> Result<String, DemoError> {
+    let spare = lab.warm().await?;
+    let before = lab.console(spare)?.len();
+    let moving = Moving::begin(lab, 1).await?;
+    strike.strike(lab, moving.from).await?;
+    let moved = moving.end(lab).await?;
+    let console = lab.console(spare)?;
+    let said = console.get(before..).unwrap_or_default();
+    let is_warm = said.contains("going on into web-1") && !said.contains("iPXE initialising");
+    match moved.to == spare && is_warm {
+        true => Ok(format!("{moved}, hot")),
+        false => {
+            Err(DemoError::Unexpected(format!("{moved}; node-{spare}, which waited hot, said:\n{said}")))
+        }
+    }
+}
+
+/// The spare is switched off and on, and takes over in the same failover.
+async fn hot_spare_hangs(lab: &Lab) -> Result<String, DemoError> {
+    let spare = lab.warm().await?;
+    let moving = Moving::begin(lab, 1).await?;
+    let events = lab.events();
+    lab.fault(moving.from, Fault::Hang).await?;
+    lab.told(events, &format!(": let node-{spare} boot ")).await?;
+    lab.fault(spare, Fault::Hang).await?;
+    let before = lab.console(spare)?.len();
+    let moved = moving.end(lab).await?;
+    let console = lab.console(spare)?;
+    let is_anew = console.get(before..).is_some_and(|said| said.contains("iPXE initialising"));
+    match moved.to == spare && is_anew {
+        true => Ok(format!("{moved}, started cold")),
+        false => Err(DemoError::Unexpected(format!("{moved}; node-{spare} was not started anew"))),
+    }
 }
 
 /// The first spare is given up and fenced, the second takes over.

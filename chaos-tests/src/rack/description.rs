@@ -172,8 +172,8 @@ pub struct MachineDescription {
     pub ports: [String; 2],
     /// The cabinet that it stands in.
     pub cabinet: String,
-    /// A program with its arguments that is the machine in place of our agent and workload, such as an emulator. What it
-    /// boots is not the rack's business then.
+    /// A command of QEMU's that is the machine in place of our agent and workload; the rack adds its monitor. What it boots is
+    /// not the rack's business then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub emulator: Vec<String>,
 }

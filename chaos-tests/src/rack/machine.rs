@@ -5,6 +5,7 @@
 //! What it never does: it knows no BMC and no network, and has no will of its own, except to boot after power-on.
 
 use super::journal::Change;
+use super::qmp::Button;
 use super::software::{Programs, Software};
 use policies::Power;
 use serde::{Deserialize, Serialize};
@@ -198,6 +199,7 @@ impl Board {
         loop {
             tokio::select! {
                 () = until(self.next_due()) => self.catch_up().await,
+                () = self.programs.emulator_ended() => self.off().await,
                 order = inbox.recv() => {
                     let Some((order, done)) = order else { break };
                     self.obey(order).await;
@@ -297,9 +299,13 @@ impl Board {
     }
 
     /// What stands still cannot shut down; a real machine then ignores the power button, too.
-    /// Workloads and agent are told to end; the agent says farewell.
+    /// Workloads and agent are told to end; the agent says farewell. An emulated machine ends by itself, or does not.
     async fn shut_down(&mut self, after: Duration) {
         match self.life() {
+            Life::Running | Life::Gray | Life::Stopping if self.software.is_emulated() => {
+                self.lead(Life::Stopping);
+                self.software.press(Button::Power).await;
+            }
             Life::Running | Life::Gray => {
                 self.lead(Life::Stopping);
                 self.programs.end(SHUTDOWN_MAX).await;
@@ -343,6 +349,10 @@ impl Board {
     async fn panic(&mut self, gasp: bool) {
         self.boot_at = None;
         self.lead(Life::Panicked);
+        if self.software.is_emulated() {
+            // What is dead is up to its kernel, and so are last words.
+            return self.software.press(Button::Interrupt).await;
+        }
         self.programs.kill().await;
         if gasp {
             self.software.gasp().await;

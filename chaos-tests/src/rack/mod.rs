@@ -28,6 +28,7 @@ pub mod kernel;
 pub mod machine;
 pub mod nic;
 pub mod offspring;
+pub mod qmp;
 mod running;
 pub mod software;
 pub mod switch;

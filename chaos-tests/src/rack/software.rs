@@ -6,6 +6,7 @@
 //! What it never does: it decides nothing about power.
 
 use super::offspring::Offspring;
+use super::qmp::{self, Button};
 use super::world::World;
 use super::{hex, locked};
 use nix::sys::signal::{Signal, kill};
@@ -48,7 +49,7 @@ pub struct Software {
     pub offspring: Offspring,
     /// Whom to ask what to boot.
     pub world: Arc<World>,
-    /// A program that is the machine in place of all that.
+    /// A command of QEMU's that is the machine in place of all that; empty: none.
     pub emulator: Vec<String>,
 }
 
@@ -123,8 +124,28 @@ impl Software {
     async fn emulate(&self, program: &str, arguments: &[String]) -> io::Result<Programs> {
         let console = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("console"))?;
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).stderr(console.try_clone()?).stdout(console);
-        Ok(Programs { agent: None, workloads: vec![self.offspring.spawn(command).await?] })
+        command
+            .args(arguments)
+            .arg("-qmp")
+            .arg(format!("unix:{},server=on,wait=off", self.monitor().display()));
+        command.stdin(Stdio::null()).stderr(console.try_clone()?).stdout(console);
+        Ok(Programs { emulator: Some(self.offspring.spawn(command).await?), ..Programs::default() })
+    }
+
+    /// True if an emulator is the machine.
+    pub fn is_emulated(&self) -> bool {
+        !self.emulator.is_empty()
+    }
+
+    /// Presses a button of the emulated machine. What stands still, or is not there, does not take it.
+    pub async fn press(&self, button: Button) {
+        if let Err(error) = qmp::press(&self.monitor(), button).await {
+            warn!(node = %self.node, ?button, %error, "a button was pressed in vain");
+        }
+    }
+
+    fn monitor(&self) -> PathBuf {
+        self.dir.join("monitor")
     }
 
     /// Lets the agent send the farewell of a panicked kernel, as a crash kernel's hook would.
@@ -167,11 +188,23 @@ impl Software {
 pub struct Programs {
     agent: Option<Child>,
     workloads: Vec<Child>,
+    emulator: Option<Child>,
 }
 
 impl Programs {
     fn all(&mut self) -> impl Iterator<Item = &mut Child> {
-        self.workloads.iter_mut().chain(self.agent.as_mut())
+        self.workloads.iter_mut().chain(self.agent.as_mut()).chain(self.emulator.as_mut())
+    }
+
+    /// Waits until the emulator has ended by itself, as it does when its system switches the machine off.
+    pub async fn emulator_ended(&mut self) {
+        let Some(emulator) = &mut self.emulator else { return std::future::pending().await };
+        match emulator.wait().await {
+            Ok(status) if status.success() => {}
+            Ok(status) => warn!(%status, "an emulator failed"),
+            Err(error) => warn!(%error, "cannot wait for an emulator"),
+        }
+        self.emulator = None;
     }
 
     fn signal(&mut self, signal: Signal) {
