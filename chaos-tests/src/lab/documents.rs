@@ -73,7 +73,7 @@ fn node(number: u8, machine: &MachineDescription) -> String {
          standby = {{ provider = \"pxe\", image = \"standby\" }}\nboot_macs = [\"{}\"]\ninitiator = \"{}\"\n\
          probe = {{ icmp = \"{}\" }}\nagent_key = \"{}\"\n\
          [[node.fencing]]\ndriver = \"ipmi\"\naddress = \"{}\"\nuser = \"{}\"\npassword = \"{}\"\ncipher_suite = 3\n\
-         boot_device = \"pxe\"\n",
+         boot_device = \"pxe\"\nconsole = true\n",
         machine.name,
         machine.guid,
         at::boot_mac(number),

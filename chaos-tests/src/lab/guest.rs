@@ -99,7 +99,7 @@ fn libraries(program: &Path) -> Result<Vec<String>, DemoError> {
 pub(super) fn emulator(number: u8) -> Vec<String> {
     let words = format!(
         "qemu-system-x86_64 -machine q35,graphics=off -accel tcg -cpu max -m {MEMORY} -nodefaults -display none \
-         -serial stdio -boot n"
+         -boot n"
     );
     // The first card starts the machine; the second has no firmware, which would only ask in vain.
     let cards = [(Card::Infra, at::boot_mac(number), ""), (Card::Tenant, at::spare_mac(number), ",romfile=")];

@@ -249,6 +249,7 @@ fn describe(dir: &Path) -> Result<Description, DemoError> {
         machine.bmc = at::bmc(number);
         machine.initiator = at::initiator(number);
         machine.emulator = guest::emulator(number);
+        machine.serial = Some(at::serial(number));
     }
     // `ipmi_sim` finds the rack by its file.
     description.write(dir).map_err(DemoError::Description)?;

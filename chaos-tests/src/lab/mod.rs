@@ -72,6 +72,11 @@ mod at {
         SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 100 + machine), 623).into()
     }
 
+    /// Its serial port, to which its BMC connects.
+    pub(super) fn serial(machine: u8) -> SocketAddr {
+        SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9000 + u16::from(machine)).into()
+    }
+
     pub(super) fn machine(number: u8) -> Ipv4Addr {
         Ipv4Addr::new(10, 78, 0, 100 + number)
     }

@@ -17,7 +17,7 @@ use crate::field::control;
 use crate::rack::{Fault, MoodChange};
 use clap::ValueEnum;
 use nix::sys::signal::Signal;
-use policies::{Action, Millis, NodeState, Phase, Verdict, causes};
+use policies::{Action, Intent, Millis, NodeState, Outcome, Phase, Seen, Verdict, causes};
 use std::fmt;
 use std::path::Path;
 use std::time::Instant;
@@ -55,6 +55,8 @@ pub enum Trial {
     LeaderDiesMoving,
     /// It hangs, and the leader dies when it has begun to start the spare
     LeaderDiesStarting,
+    /// Its kernel panics, and what it said last is kept with the failover
+    Console,
     /// Two nodes hang at once
     TwoAtOnce,
     /// An operator drains it: its system shuts down by itself
@@ -131,6 +133,7 @@ impl Trial {
             Trial::BmcDies => bmc_dies(lab).await,
             Trial::TwoAtOnce => two_at_once(lab).await,
             Trial::Drain => drain(lab).await,
+            Trial::Console => console(lab).await,
             Trial::Hot => hot(lab, Trial::Hang).await,
             Trial::HotLeaderDies => hot(lab, Trial::HotLeaderDies).await,
             Trial::HotSpareHangs => hot_spare_hangs(lab).await,
@@ -200,6 +203,7 @@ impl Trial {
             | Trial::Thaw
             | Trial::TwoAtOnce
             | Trial::Drain
+            | Trial::Console
             | Trial::Hot
             | Trial::HotSpareHangs
             | Trial::SpareDies => Ok(()),
@@ -288,6 +292,41 @@ async fn drain(lab: &Lab) -> Result<String, DemoError> {
             asked.trouble().unwrap_or_else(|| "off".to_owned())
         ))),
         None => Err(DemoError::Unexpected(format!("{old} was not asked to shut down"))),
+    }
+}
+
+/// The leader listens to the node's serial console, and the BMC's last words of it go into the diagnosis.
+async fn console(lab: &Lab) -> Result<String, DemoError> {
+    let diagnose = async |max: &str| {
+        let set = format!("fencing.diagnose_max={max}");
+        lab.cluster.hactl(["policy", "set", "quick", &set, "--reason", "a trial"]).await
+    };
+    let moving = Moving::begin(lab, 1).await?;
+    let name = node(moving.from)?.to_string();
+    lab.look(&format!("the console of {name} to be listened to"), async || {
+        Ok(match lab.cluster.hactl(["node", "console", &name, "--once"]).await {
+            Ok(said) if !said.trim().is_empty() => Look::There(()),
+            Ok(_) => Look::NotYet("it has said nothing".to_owned()),
+            Err(error) => Look::NotYet(causes(&error)),
+        })
+    })
+    .await?;
+    diagnose("5s").await?;
+    lab.fault(moving.from, Fault::Panic { gasp: false }).await?;
+    let moved = moving.end(lab).await?;
+    diagnose("0ms").await?;
+    let plan = lab.newest_failover(1).await?;
+    let told: Vec<String> = plan.intents.iter().flat_map(diagnosed).collect();
+    match told.iter().rev().find(|line| line.contains("Kernel panic")) {
+        Some(line) => Ok(format!("{moved}; it said {line:?}")),
+        None => Err(DemoError::Unexpected(format!("{moved}; its diagnosis is {told:#?}"))),
+    }
+}
+
+fn diagnosed(intent: &Intent) -> Vec<String> {
+    match &intent.end {
+        Some((Outcome::Done(Seen::Diagnosed(lines)), _)) => lines.to_vec(),
+        Some((Outcome::Done(_) | Outcome::Refused(_) | Outcome::Unknown(_), _)) | None => vec![],
     }
 }
 

@@ -172,10 +172,13 @@ pub struct MachineDescription {
     pub ports: [String; 2],
     /// The cabinet that it stands in.
     pub cabinet: String,
-    /// A command of QEMU's that is the machine in place of our agent and workload; the rack adds its monitor. What it boots is
-    /// not the rack's business then.
+    /// A command of QEMU's that is the machine in place of our agent and workload; the rack adds its monitor and
+    /// its serial port. What it boots is not the rack's business then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub emulator: Vec<String>,
+    /// Where the emulator's serial port is, to which its BMC connects for Serial over LAN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<SocketAddr>,
 }
 
 /// One instance.
@@ -309,6 +312,7 @@ impl MachineDescription {
             ports: [format!("sw-a/{number}"), format!("sw-b/{number}")],
             cabinet: format!("r{}", 1 + (number - 1) % 3),
             emulator: vec![],
+            serial: None,
         })
     }
 
@@ -325,7 +329,7 @@ impl MachineDescription {
                 password: self.password.clone(),
                 cipher_suite: suite,
                 boot_device: None,
-                console: false,
+                console: self.serial.is_some(),
             }],
             ports: self.ports.iter().map(port).collect(),
             boot_macs: vec![],

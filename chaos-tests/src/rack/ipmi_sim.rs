@@ -143,6 +143,7 @@ fn lan_conf(machine: &MachineDescription, program: &Path) -> String {
          \x20   guid {guid}\n\
          \x20 endlan\n\
          \x20 chassis_control \"{program}\"\n\
+         {sol}\
          \x20 user 1 false \"\" \"\" user 1 none\n\
          \x20 user 2 true \"{user}\" \"{password}\" admin 15 md5\n",
         name = machine.name,
@@ -150,6 +151,7 @@ fn lan_conf(machine: &MachineDescription, program: &Path) -> String {
         port = address.port(),
         guid = machine.guid,
         program = program.display(),
+        sol = machine.serial.map(|serial| format!("  sol \"tcp:{serial}\" 115200\n")).unwrap_or_default(),
         user = machine.user,
         password = machine.password.0,
     )

@@ -340,6 +340,7 @@ impl Builder<'_> {
             offspring: self.offspring.clone(),
             world: self.world.clone(),
             emulator: described.emulator.clone(),
+            serial: described.serial,
         })
     }
 }

@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use policies::{Epoch, Millis, NodeId};
 use serde::Serialize;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -51,6 +52,8 @@ pub struct Software {
     pub world: Arc<World>,
     /// A command of QEMU's that is the machine in place of all that; empty: none.
     pub emulator: Vec<String>,
+    /// Where its serial port is served, if a BMC is to connect to it.
+    pub serial: Option<SocketAddr>,
 }
 
 /// The agent's configuration file (docs/agent.md).
@@ -122,12 +125,17 @@ impl Software {
     }
 
     async fn emulate(&self, program: &str, arguments: &[String]) -> io::Result<Programs> {
-        let console = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("console"))?;
+        let file = self.dir.join("console");
+        let console = fs::OpenOptions::new().create(true).append(true).open(&file)?;
         let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .arg("-qmp")
-            .arg(format!("unix:{},server=on,wait=off", self.monitor().display()));
+        command.args(arguments);
+        command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", self.monitor().display()));
+        if let Some(serial) = self.serial {
+            let (ip, port, file) = (serial.ip(), serial.port(), file.display());
+            let served = format!("socket,id=serial,host={ip},port={port},server=on,wait=off");
+            command.arg("-chardev").arg(format!("{served},logfile={file},logappend=on"));
+            command.args(["-serial", "chardev:serial"]);
+        }
         command.stdin(Stdio::null()).stderr(console.try_clone()?).stdout(console);
         Ok(Programs { emulator: Some(self.offspring.spawn(command).await?), ..Programs::default() })
     }
