@@ -1,0 +1,487 @@
+//! Ironic: nodes, their power and provisioning, what is attached to them, and allocations.
+//!
+//! Why it exists: where Ironic owns the nodes, power and networks are changed through it, or it changes them back.
+//! What it never does: take an answer for the deed. Power and provisioning are accepted (202) and done later, or never: read
+//! the node until it has no target and no reservation. `power_state` is what Ironic's database says, not the BMC.
+
+use crate::catalog::Service;
+use crate::error::CallError;
+use crate::ids::{
+    AllocationName, ConnectorUuid, NodeUuid, PortId, PortUuid, ProjectId, TargetUuid, VolumeId,
+};
+use crate::session::{Ask, Cloud};
+use policies::Permit;
+use reqwest::Method;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use tokio::time::Instant;
+
+mod model;
+
+pub use model::*;
+
+/// What is asked for in one page of a list. Ironic gives fewer if it is configured so (`[api] max_limit`, 1000).
+const PAGE_MAX: u32 = 500;
+/// Most objects that one list is read to. A cloud with more is not ours to watch, or does not end its list.
+const LISTED_MAX: usize = 50_000;
+
+/// Ironic's calls.
+#[derive(Clone, Copy, Debug)]
+pub struct Baremetal<'a>(&'a Cloud);
+
+impl<'a> Baremetal<'a> {
+    pub(crate) fn new(cloud: &'a Cloud) -> Baremetal<'a> {
+        Baremetal(cloud)
+    }
+
+    // ---- nodes
+
+    /// Reads a node, as Ironic's database has it.
+    ///
+    /// # Errors
+    /// [`CallError`]; a node of another project is absent for whoever has not the role `service` or `admin` of the system.
+    pub async fn node(&self, node: &NodeUuid, deadline: Instant) -> Result<Node, CallError> {
+        let ask = get(&["nodes", node.as_str()], format!("read node {node}"));
+        self.0.read(ask.query("fields", NODE_FIELDS.join(",")), deadline).await
+    }
+
+    /// Reads all nodes that fit the filter, page by page.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn nodes(&self, filter: &NodeFilter, deadline: Instant) -> Result<Vec<Node>, CallError> {
+        let ask = || {
+            let ask = get(&["nodes"], "list nodes".to_owned()).query("fields", NODE_FIELDS.join(","));
+            filter.pairs().into_iter().fold(ask, |ask, (key, value)| ask.query(key, value))
+        };
+        self.all("nodes", ask, deadline).await
+    }
+
+    /// Takes a node out of Ironic's care, with a reason. Ironic then neither reads nor changes its power by itself.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn set_maintenance(
+        &self,
+        node: &NodeUuid,
+        reason: &str,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        let doing = format!("set maintenance of node {node}");
+        let ask = Ask::new(Service::Baremetal, Method::PUT, &["nodes", node.as_str(), "maintenance"], doing);
+        self.0.change(ask.body(json!({ "reason": reason })), permit, deadline).await.map(drop)
+    }
+
+    /// Gives a node back to Ironic's care. If Ironic's database has it as on, Ironic switches it on.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn clear_maintenance(
+        &self,
+        node: &NodeUuid,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        let doing = format!("clear maintenance of node {node}");
+        let ask =
+            Ask::new(Service::Baremetal, Method::DELETE, &["nodes", node.as_str(), "maintenance"], doing);
+        self.0.change(ask, permit, deadline).await.map(drop)
+    }
+
+    /// Asks Ironic to switch a node. `Ok`: it will try, and the node is locked meanwhile; with a BMC that hangs for minutes
+    /// to an hour, and what it tries may still happen then. `off` of an active node also detaches its Cinder volumes.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn set_power(
+        &self,
+        node: &NodeUuid,
+        target: PowerTarget,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        let doing = format!("{target} node {node}");
+        let ask =
+            Ask::new(Service::Baremetal, Method::PUT, &["nodes", node.as_str(), "states", "power"], doing);
+        self.0.change(ask.body(json!({ "target": target.word() })), permit, deadline).await.map(drop)
+    }
+
+    /// Asks Ironic to bring a node into another state of provisioning. `Ok`: it has begun.
+    ///
+    /// # Errors
+    /// [`CallError`]; [`crate::No::Other`]`(400)` if there is no way from its state to that one.
+    pub async fn set_provision(
+        &self,
+        node: &NodeUuid,
+        target: &ProvisionTarget,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        let doing = format!("{target} node {node}");
+        let ask = Ask::new(
+            Service::Baremetal,
+            Method::PUT,
+            &["nodes", node.as_str(), "states", "provision"],
+            doing,
+        );
+        self.0.change(ask.body(target.body()), permit, deadline).await.map(drop)
+    }
+
+    /// Sets what a deployment takes from the node, key by key (`boot_iso`, `image_source`, `capabilities`, ...).
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn set_instance_info(
+        &self,
+        node: &NodeUuid,
+        info: &BTreeMap<String, Value>,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        let doing = format!("set instance_info of node {node}");
+        let ask = Ask::new(Service::Baremetal, Method::PATCH, &["nodes", node.as_str()], doing);
+        let patch = info.iter().map(|(key, value)| {
+            // RFC 6901, section 3. Ironic takes letters, digits, `_` and `-` only, and says so.
+            let key = key.replace('~', "~0").replace('/', "~1");
+            json!({ "op": "add", "path": format!("/instance_info/{key}"), "value": value })
+        });
+        self.0.change(ask.body(patch.collect()), permit, deadline).await.map(drop)
+    }
+
+    /// Reads a node's traits.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn traits(&self, node: &NodeUuid, deadline: Instant) -> Result<BTreeSet<String>, CallError> {
+        #[derive(Deserialize)]
+        struct Traits {
+            traits: BTreeSet<String>,
+        }
+        let ask = get(&["nodes", node.as_str(), "traits"], format!("read traits of node {node}"));
+        self.0.read(ask, deadline).await.map(|it: Traits| it.traits)
+    }
+
+    /// Asks Ironic which of a node's interfaces could do their part of a deployment now, by their names (`power`, `deploy`,
+    /// `boot`, `network`, `storage`, `management`, ...).
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn validate(&self, node: &NodeUuid, deadline: Instant) -> Result<Validation, CallError> {
+        self.0
+            .read(get(&["nodes", node.as_str(), "validate"], format!("validate node {node}")), deadline)
+            .await
+    }
+
+    /// Reads from the BMC what a node starts from. Waits for the BMC.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn boot_device(&self, node: &NodeUuid, deadline: Instant) -> Result<BootDevice, CallError> {
+        let path = ["nodes", node.as_str(), "management", "boot_device"];
+        self.0.read(get(&path, format!("read boot device of node {node}")), deadline).await
+    }
+
+    /// Sets at the BMC what a node starts from. Waits for the BMC.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn set_boot_device(
+        &self,
+        node: &NodeUuid,
+        device: &BootDevice,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        let doing = format!("set boot device of node {node}");
+        let path = ["nodes", node.as_str(), "management", "boot_device"];
+        let ask = Ask::new(Service::Baremetal, Method::PUT, &path, doing);
+        let body = json!({ "boot_device": device.device, "persistent": device.persistent });
+        self.0.change(ask.body(body), permit, deadline).await.map(drop)
+    }
+
+    // ---- networks
+
+    /// Reads the physical NICs of a node, or of all nodes.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn ports(
+        &self,
+        node: Option<&NodeUuid>,
+        deadline: Instant,
+    ) -> Result<Vec<NodePort>, CallError> {
+        let ask = || of_node(get(&["ports"], "list bare-metal ports".to_owned()), node).query("detail", true);
+        self.all("ports", ask, deadline).await
+    }
+
+    /// Reads the port groups (LAGs) of a node, or of all nodes.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn port_groups(
+        &self,
+        node: Option<&NodeUuid>,
+        deadline: Instant,
+    ) -> Result<Vec<PortGroup>, CallError> {
+        let ask = || of_node(get(&["portgroups"], "list port groups".to_owned()), node).query("detail", true);
+        self.all("portgroups", ask, deadline).await
+    }
+
+    /// Reads which Neutron ports are attached to a node.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn vifs(&self, node: &NodeUuid, deadline: Instant) -> Result<BTreeSet<PortId>, CallError> {
+        #[derive(Deserialize)]
+        struct Vifs {
+            vifs: Vec<Vif>,
+        }
+        #[derive(Deserialize)]
+        struct Vif {
+            id: PortId,
+        }
+        let ask = get(&["nodes", node.as_str(), "vifs"], format!("read VIFs of node {node}"));
+        let read: Vifs = self.0.read(ask, deadline).await?;
+        Ok(read.vifs.into_iter().map(|vif| vif.id).collect())
+    }
+
+    /// Attaches a Neutron port to a node. Ironic does not look whether it is attached to another, from which it is then
+    /// taken: detach it there first. Gives the port the MAC address of the NIC.
+    ///
+    /// # Errors
+    /// [`CallError`]; [`crate::No::Conflict`] if it is attached to this node already, or no NIC is free.
+    pub async fn attach_vif(
+        &self,
+        node: &NodeUuid,
+        port: &PortId,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        let doing = format!("attach VIF {port} to node {node}");
+        let ask = Ask::new(Service::Baremetal, Method::POST, &["nodes", node.as_str(), "vifs"], doing);
+        self.0.change(ask.body(json!({ "id": port })), permit, deadline).await.map(drop)
+    }
+
+    /// Detaches a Neutron port from a node. It is unbound then, and has a random MAC address. Ironic does so even if the port
+    /// has been given to another node meanwhile: read its `binding:host_id` first.
+    ///
+    /// # Errors
+    /// [`CallError`]; [`crate::No::Other`]`(400)` if it is not attached.
+    pub async fn detach_vif(
+        &self,
+        node: &NodeUuid,
+        port: &PortId,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        let doing = format!("detach VIF {port} from node {node}");
+        let path = ["nodes", node.as_str(), "vifs", port.as_str()];
+        self.0
+            .change(Ask::new(Service::Baremetal, Method::DELETE, &path, doing), permit, deadline)
+            .await
+            .map(drop)
+    }
+
+    // ---- volumes
+
+    /// Reads which volumes a node is to have, or all nodes.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn volume_targets(
+        &self,
+        node: Option<&NodeUuid>,
+        deadline: Instant,
+    ) -> Result<Vec<VolumeTarget>, CallError> {
+        let ask = || {
+            of_node(get(&["volume", "targets"], "list volume targets".to_owned()), node).query("detail", true)
+        };
+        self.all("targets", ask, deadline).await
+    }
+
+    /// Notes that a node is to have a volume from its next deployment or power-on. The node must be off.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn create_volume_target(
+        &self,
+        wish: &VolumeTargetWish,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<VolumeTarget, CallError> {
+        let doing = format!("give volume {} to node {}", wish.volume_id, wish.node_uuid);
+        let ask = Ask::new(Service::Baremetal, Method::POST, &["volume", "targets"], doing);
+        let body = json!({
+            "node_uuid": wish.node_uuid, "volume_type": wish.volume_type, "boot_index": wish.boot_index,
+            "volume_id": wish.volume_id, "properties": {},
+        });
+        self.0.change_for(ask.body(body), permit, deadline).await
+    }
+
+    /// Takes a volume target away from its node, which must be off.
+    ///
+    /// # Errors
+    /// [`CallError`]; [`crate::No::Other`]`(400)` if the node is on.
+    pub async fn delete_volume_target(
+        &self,
+        target: &TargetUuid,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        let doing = format!("delete volume target {target}");
+        let path = ["volume", "targets", target.as_str()];
+        self.0
+            .change(Ask::new(Service::Baremetal, Method::DELETE, &path, doing), permit, deadline)
+            .await
+            .map(drop)
+    }
+
+    /// Reads by which names storage knows a node, or all nodes.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn volume_connectors(
+        &self,
+        node: Option<&NodeUuid>,
+        deadline: Instant,
+    ) -> Result<Vec<VolumeConnector>, CallError> {
+        let ask = || {
+            of_node(get(&["volume", "connectors"], "list volume connectors".to_owned()), node)
+                .query("detail", true)
+        };
+        self.all("connectors", ask, deadline).await
+    }
+
+    /// Notes an iSCSI initiator name of a node. The node must be off.
+    ///
+    /// # Errors
+    /// [`CallError`]; [`crate::No::Conflict`] if some node has it already.
+    pub async fn create_volume_connector(
+        &self,
+        node: &NodeUuid,
+        iqn: &str,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<VolumeConnector, CallError> {
+        let doing = format!("note initiator {iqn} of node {node}");
+        let ask = Ask::new(Service::Baremetal, Method::POST, &["volume", "connectors"], doing);
+        let body = json!({ "node_uuid": node, "type": "iqn", "connector_id": iqn });
+        self.0.change_for(ask.body(body), permit, deadline).await
+    }
+
+    /// Forgets a volume connector. Its node must be off.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn delete_volume_connector(
+        &self,
+        connector: &ConnectorUuid,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        let doing = format!("delete volume connector {connector}");
+        let path = ["volume", "connectors", connector.as_str()];
+        self.0
+            .change(Ask::new(Service::Baremetal, Method::DELETE, &path, doing), permit, deadline)
+            .await
+            .map(drop)
+    }
+
+    // ---- allocations
+
+    /// Reads an allocation.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn allocation(
+        &self,
+        name: &AllocationName,
+        deadline: Instant,
+    ) -> Result<Allocation, CallError> {
+        self.0.read(get(&["allocations", name.as_str()], format!("read allocation {name}")), deadline).await
+    }
+
+    /// Claims a free node. Ironic decides later: read the allocation until it is active or failed. Nobody else gets the node
+    /// then: Ironic sets its `instance_uuid` in one transaction.
+    ///
+    /// # Errors
+    /// [`CallError`]; [`crate::No::Conflict`] if the name is taken.
+    pub async fn create_allocation(
+        &self,
+        wish: &AllocationWish,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<Allocation, CallError> {
+        let ask = Ask::new(
+            Service::Baremetal,
+            Method::POST,
+            &["allocations"],
+            format!("claim a node as {}", wish.name),
+        );
+        self.0.change_for(ask.body(json!(wish)), permit, deadline).await
+    }
+
+    /// Gives a claimed node back. The node must not be active.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn delete_allocation(
+        &self,
+        name: &AllocationName,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        let doing = format!("delete allocation {name}");
+        let ask = Ask::new(Service::Baremetal, Method::DELETE, &["allocations", name.as_str()], doing);
+        self.0.change(ask, permit, deadline).await.map(drop)
+    }
+
+    // ---- lists
+
+    /// Reads a list to its end. Pages are asked for by the last id of the one before; the address in the answer's `next` is
+    /// not followed: behind a proxy it is often wrong, and it is not for an answer to say where our token goes.
+    async fn all<T: DeserializeOwned + Listed>(
+        &self,
+        key: &str,
+        ask: impl Fn() -> Ask,
+        deadline: Instant,
+    ) -> Result<Vec<T>, CallError> {
+        let mut found: Vec<T> = vec![];
+        loop {
+            let mut ask = ask().query("limit", PAGE_MAX);
+            if let Some(last) = found.last() {
+                ask = ask.query("marker", last.uuid());
+            }
+            let doing = ask.doing().to_owned();
+            let unclear = |why: String| CallError::Unclear { doing: doing.clone(), why };
+            let mut page: BTreeMap<String, Value> = self.0.read(ask, deadline).await?;
+            let has_more = page.get("next").is_some_and(Value::is_string);
+            let items =
+                page.remove(key).ok_or_else(|| unclear(format!("there are no {key} in the answer")))?;
+            let items: Vec<T> = serde_json::from_value(items).map_err(|error| unclear(error.to_string()))?;
+            let is_end = !has_more || items.is_empty();
+            found.extend(items);
+            if is_end {
+                return Ok(found);
+            }
+            if found.len() > LISTED_MAX {
+                return Err(unclear(format!("the list has more than {LISTED_MAX} entries")));
+            }
+        }
+    }
+}
+
+fn get(path: &[&str], doing: String) -> Ask {
+    Ask::new(Service::Baremetal, Method::GET, path, doing)
+}
+
+fn of_node(ask: Ask, node: Option<&NodeUuid>) -> Ask {
+    match node {
+        Some(node) => ask.query("node", node),
+        None => ask,
+    }
+}

@@ -1,0 +1,131 @@
+//! Neutron: the port that a server's addresses, security groups and services hang on.
+//!
+//! Why it exists: a port keeps its id, addresses and security groups when it moves, so firewalls, load balancers and VPNs follow.
+//! Which node it is bound to is seen here only. What it never does: overwrite a port that has changed since it was read.
+
+use crate::catalog::Service;
+use crate::error::CallError;
+use crate::ids::PortId;
+use crate::session::{Ask, Cloud};
+use policies::Permit;
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use tokio::time::Instant;
+
+/// Neutron's calls.
+#[derive(Clone, Copy, Debug)]
+pub struct Network<'a>(&'a Cloud);
+
+/// Counts a port's changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(transparent)]
+pub struct Revision(u64);
+
+/// A port.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Port {
+    /// Its id.
+    pub id: PortId,
+    /// Its name; may be empty.
+    #[serde(default)]
+    pub name: String,
+    /// Its network's id.
+    pub network_id: String,
+    /// Its MAC address. Ironic sets it to that of the NIC, and to a random one when it is detached.
+    pub mac_address: String,
+    /// `ACTIVE`: the switch is set; `DOWN`, `BUILD`, `ERROR`.
+    pub status: String,
+    /// What it belongs to, in the words of whoever attached it.
+    #[serde(default)]
+    pub device_id: String,
+    /// Where it is bound: the UUID of an Ironic node, or empty. Absent if the token may not see it.
+    #[serde(rename = "binding:host_id")]
+    pub host_id: Option<String>,
+    /// How: `other` (bound by a switch driver), `unbound`, `binding_failed`.
+    #[serde(rename = "binding:vif_type")]
+    pub vif_type: Option<String>,
+    /// `baremetal` for ours.
+    #[serde(rename = "binding:vnic_type")]
+    pub vnic_type: Option<String>,
+    /// The switch port and more, from whoever attached it.
+    #[serde(rename = "binding:profile", default)]
+    pub profile: BTreeMap<String, Value>,
+    /// Its addresses.
+    #[serde(default)]
+    pub fixed_ips: Vec<FixedIp>,
+    /// Ids of its security groups.
+    #[serde(default)]
+    pub security_groups: BTreeSet<String>,
+    /// Counts its changes.
+    pub revision_number: Revision,
+}
+
+/// One address of a port.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct FixedIp {
+    /// The subnet's id.
+    pub subnet_id: String,
+    /// The address.
+    pub ip_address: String,
+}
+
+/// What is to be changed of a port; what is absent stays.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct PortChange {
+    /// Where it is bound; empty: nowhere. Needs the role `service`.
+    #[serde(rename = "binding:host_id", skip_serializing_if = "Option::is_none")]
+    pub host_id: Option<String>,
+    /// The switch port. Needs the role `service`.
+    #[serde(rename = "binding:profile", skip_serializing_if = "Option::is_none")]
+    pub profile: Option<BTreeMap<String, Value>>,
+    /// False: the switch lets nothing through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_state_up: Option<bool>,
+    /// What it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<String>,
+    /// For people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct One {
+    port: Port,
+}
+
+impl<'a> Network<'a> {
+    pub(crate) fn new(cloud: &'a Cloud) -> Network<'a> {
+        Network(cloud)
+    }
+
+    /// Reads a port.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn port(&self, port: &PortId, deadline: Instant) -> Result<Port, CallError> {
+        let ask =
+            Ask::new(Service::Network, Method::GET, &["ports", port.as_str()], format!("read port {port}"));
+        self.0.read(ask, deadline).await.map(|it: One| it.port)
+    }
+
+    /// Changes a port if it still is as it was at that revision. A binding is made later: read the port until it is `ACTIVE`.
+    ///
+    /// # Errors
+    /// [`CallError`]; [`crate::No::Stale`] if somebody was faster.
+    pub async fn update_port(
+        &self,
+        port: &PortId,
+        change: &PortChange,
+        revision: Revision,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<Port, CallError> {
+        let ask =
+            Ask::new(Service::Network, Method::PUT, &["ports", port.as_str()], format!("change port {port}"));
+        let ask = ask.body(json!({ "port": change })).if_match(format!("revision_number={}", revision.0));
+        self.0.change_for(ask, permit, deadline).await.map(|it: One| it.port)
+    }
+}
