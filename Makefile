@@ -17,7 +17,7 @@ TARGET ?=
 SEEDS ?= 200
 LIVENESS_SEEDS ?= 50
 
-.PHONY: help demo bench build test smoke test-chaos test-planted lab lab-demo lab-test lab-bench lab-soak lab-down tools fmt-check clippy unit fix fuzz fuzz-keep agent-static
+.PHONY: help demo bench build test smoke test-chaos test-planted lab lab-demo lab-test lab-bench lab-soak lab-down tools fmt-check clippy unit fix fuzz fuzz-keep agent-static test-openstack
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ lab-soak: tools build ## Let a real machine's instance fail over again and again
 lab-down: ## End the lab that is up
 	@target/release/lab down
 
+test-openstack: ## Every call of our OpenStack client against real services (root, Debian 12): sets them up, starts and stops them
+	@chaos-tests/openstack/test
+
 test-planted: ## Break a copy of the product in known ways, one at a time: the simulator must find each
 	$(CARGO) chaos planted
 
@@ -67,7 +70,7 @@ fmt-check:
 	$(CARGO) fmt --all --check
 
 clippy:
-	$(CARGO) clippy --workspace --all-targets --locked --features chaos-tests/sim -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --locked --features chaos-tests/sim,openstack/live -- -D warnings
 
 unit:
 	$(CARGO) test --workspace --locked --features chaos-tests/sim

@@ -1,0 +1,100 @@
+# Sourced by the other scripts: where things are, which ports, how processes are started, found and ended.
+# Why it exists: each process is known by its id and its start time, so none is taken for another that has got its id.
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+WORK=${OPENSTACK_WORK:-$HERE/../../target/openstack}
+WORK=$(mkdir -p "$WORK" && cd "$WORK" && pwd)
+VENV=$WORK/venv LOG=$WORK/log RUN=$WORK/run ETC=$WORK/etc DATA=$WORK/data
+BASE=${OPENSTACK_PORT_BASE:-17000}  # every port is this and a constant; BMCs of Redfish nodes: 127.0.2.N:BASE
+REDFISH_NODES=${OPENSTACK_REDFISH_NODES:-4}
+IPMI_NODES=${OPENSTACK_IPMI_NODES:-3}
+P_SUSHY=$((BASE+1)) P_IPMI=$((BASE+230)) P_TGT=$((BASE+260)) P_MYSQL=$((BASE+306)) P_HTTP=$((BASE+380))
+P_IRONIC=$((BASE+385)) P_KEYSTONE=$((BASE+500)) P_RABBIT=$((BASE+672)) P_RDIST=$((BASE+673)) P_EPMD=$((BASE+674))
+P_NEUTRON=$((BASE+696)) P_CINDER=$((BASE+776))
+SERVICES="mariadb rabbit tgtd keystone neutron cinder-api cinder-scheduler cinder-volume httpd sushy bmcproxy ipmi ironic"
+
+# ---- processes
+
+pid_of() { cat "$RUN/$1.pid" 2> /dev/null; }
+
+# Everything behind the name in /proc/PID/stat: the state is its first word, the start time its 20th.
+stat_of() { sed 's/.*) //' "/proc/$1/stat" 2> /dev/null; }
+
+# There, and no zombie.
+running() {
+    case "$(stat_of "$1" | cut -c1)" in Z | X | '') return 1 ;; esac
+}
+
+alive() { # NAME
+    local pid
+    pid=$(pid_of "$1") && [ -n "$pid" ] && running "$pid" || return 1
+    [ "$(stat_of "$pid" | cut -d' ' -f20)" = "$(cat "$RUN/$1.start" 2> /dev/null)" ]
+}
+
+start() { # NAME COMMAND...
+    local name=$1
+    shift
+    alive "$name" && return 0
+    setsid nohup "$@" > "$LOG/$name.out" 2>&1 < /dev/null &
+    echo $! > "$RUN/$name.pid"
+    stat_of $! | cut -d' ' -f20 > "$RUN/$name.start"
+}
+
+children_of() {
+    local child
+    for child in $(cat /proc/"$1"/task/*/children 2> /dev/null); do echo "$child"; children_of "$child"; done
+}
+
+end() { # NAME
+    local name=$1 pid children try
+    if alive "$name"; then
+        pid=$(pid_of "$name")
+        children=$(children_of "$pid")
+        kill -CONT "$pid" 2> /dev/null # a BMC may have been frozen
+        kill "$pid" 2> /dev/null
+        for try in $(seq 150); do running "$pid" || break; sleep .1; done
+        # tgtd ignores SIGTERM; children were read a moment ago, before their parent ended.
+        for pid in $pid $children; do running "$pid" && kill -9 "$pid" 2> /dev/null; done
+    fi
+    rm -f "$RUN/$name.pid" "$RUN/$name.start"
+}
+
+wait_for() { # SERVICE SECONDS
+    local until=$(($(date +%s) + $2))
+    until ready "$1" > /dev/null 2>&1; do
+        if [ "$(date +%s)" -ge "$until" ]; then
+            echo "$1 is not ready after $2 s; see $LOG/$1.out and $LOG/$1.log" >&2
+            return 1
+        fi
+        sleep .2
+    done
+}
+
+# ---- services
+
+listens() { (exec 3<> "/dev/tcp/127.0.0.1/$1") 2> /dev/null; }
+answers() { curl --silent --output /dev/null --max-time 3 "$@"; }
+
+ready() { # SERVICE
+    local node
+    case $1 in
+        mariadb) mariadb -S "$RUN/mysql.sock" -uroot -e 'select 1' ;;
+        rabbit) listens $P_RABBIT ;;
+        tgtd) listens $P_TGT ;;
+        httpd) listens $P_HTTP ;;
+        sushy) answers --fail "http://127.0.0.1:$P_SUSHY/redfish/v1/Systems" ;;
+        bmcproxy) answers --fail "http://127.0.2.1:$BASE/redfish/v1/Systems" ;;
+        keystone) answers --fail "http://127.0.0.1:$P_KEYSTONE/v3" ;;
+        neutron) answers --fail "http://127.0.0.1:$P_NEUTRON/" ;;
+        cinder-api) answers "http://127.0.0.1:$P_CINDER/" ;; # 300, several versions
+        cinder-scheduler | cinder-volume) alive "$1" ;;
+        ironic) answers --fail "http://127.0.0.1:$P_IRONIC/v1/" ;;
+        ipmi) for node in $(seq "$IPMI_NODES"); do alive "ipmi$node" || return 1; done ;;
+    esac
+}
+
+rabbit_env() {
+    export RABBITMQ_NODENAME=testbed$BASE@localhost RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 RABBITMQ_NODE_PORT=$P_RABBIT \
+        RABBITMQ_DIST_PORT=$P_RDIST RABBITMQ_MNESIA_BASE=$DATA/rabbit RABBITMQ_LOG_BASE=$LOG \
+        RABBITMQ_CONFIG_FILE=$ETC/rabbitmq.conf RABBITMQ_ENABLED_PLUGINS_FILE=$ETC/rabbit_plugins \
+        HOME=$DATA/rabbithome ERL_EPMD_PORT=$P_EPMD ERL_EPMD_ADDRESS=127.0.0.1
+}

@@ -1,0 +1,108 @@
+"""seed.py keystone|network|volume|nodes BASE [NODES IPMI_NODES]: idempotent seeding over plain HTTP."""
+import sys, time
+import requests
+
+what, base = sys.argv[1], int(sys.argv[2])
+U = {k: f'http://127.0.0.1:{base + p}' for k, p in dict(keystone=500, ironic=385, neutron=696, cinder=776, bmc=0).items()}
+K = U['keystone'] + '/v3'
+
+
+def token(user, project, password='secret'):
+    r = requests.post(K + '/auth/tokens', json={'auth': {
+        'identity': {'methods': ['password'], 'password': {'user': {'name': user, 'domain': {'id': 'default'}, 'password': password}}},
+        'scope': {'project': {'name': project, 'domain': {'id': 'default'}}}}}, timeout=60)
+    r.raise_for_status()
+    return r.headers['X-Subject-Token'], r.json()['token']['project']['id']
+
+
+def call(method, url, headers, body=None, ok=()):
+    r = requests.request(method, url, json=body, headers=headers, timeout=180)
+    if r.status_code >= 400 and r.status_code not in ok:
+        raise SystemExit(f'{method} {url} {body}: {r.status_code} {r.text}')
+    return r.json() if r.text and 'json' in r.headers.get('Content-Type', '') else None
+
+
+def keystone():
+    H = {'X-Auth-Token': token('admin', 'admin')[0]}
+
+    def ensure(kind, name, **extra):
+        for x in call('GET', f'{K}/{kind}s?name={name}', H)[kind + 's']:
+            return x['id']
+        return call('POST', f'{K}/{kind}s', H, {kind: dict(name=name, **extra)})[kind]['id']
+    roles = {n: ensure('role', n) for n in ('admin', 'member', 'reader', 'manager', 'service')}
+    service, demo = ensure('project', 'service', domain_id='default'), ensure('project', 'demo', domain_id='default')
+    for u in ('ironic', 'neutron', 'cinder', 'failover'):
+        i = ensure('user', u, password='secret', domain_id='default')
+        for r in ('admin', 'service'):
+            call('PUT', f'{K}/projects/{service}/users/{i}/roles/{roles[r]}', H)
+        call('PUT', f'{K}/system/users/{i}/roles/{roles["admin"]}', H)
+    i = ensure('user', 'demo', password='secret', domain_id='default')
+    call('PUT', f'{K}/projects/{demo}/users/{i}/roles/{roles["member"]}', H)
+    for ty, (n, u) in {'baremetal': ('ironic', U['ironic']), 'network': ('neutron', U['neutron']),
+                       'block-storage': ('cinder', U['cinder'] + '/v3'), 'volumev3': ('cinderv3', U['cinder'] + '/v3')}.items():
+        s = ensure('service', n, type=ty)
+        have = {e['interface'] for e in call('GET', f'{K}/endpoints?service_id={s}', H)['endpoints']}
+        for itf in {'public', 'internal', 'admin'} - have:
+            call('POST', K + '/endpoints', H, {'endpoint': dict(service_id=s, interface=itf, url=u, region_id='RegionOne')})
+
+
+def network():
+    N, H = U['neutron'] + '/v2.0', {'X-Auth-Token': token('failover', 'service')[0]}
+    for name, vlan, cidr in (('provisioning', 150, '10.99.0.0/24'), ('tenant', 101, '10.10.0.0/24'), ('storage', 102, '10.20.0.0/24')):
+        if not call('GET', f'{N}/networks?name={name}', H)['networks']:
+            n = call('POST', N + '/networks', H, {'network': {'name': name, 'provider:network_type': 'vlan',
+                     'provider:physical_network': 'physnet1', 'provider:segmentation_id': vlan}})['network']['id']
+            call('POST', N + '/subnets', H, {'subnet': dict(network_id=n, cidr=cidr, ip_version=4, enable_dhcp=False)})
+
+
+def volume():
+    t, p = token('failover', 'service')
+    C, H = f'{U["cinder"]}/v3/{p}', {'X-Auth-Token': t, 'OpenStack-API-Version': 'volume 3.71'}
+    have = {x['name'] for x in call('GET', C + '/types', H)['volume_types']}
+    for n, spec in (('filetgt', {}), ('filetgt-multi', {'multiattach': '<is> True'})):
+        if n not in have:
+            call('POST', C + '/types', H, {'volume_type': {'name': n, 'extra_specs': dict(spec, volume_backend_name='filetgt')}})
+    for _ in range(300):
+        if any(s['binary'] == 'cinder-volume' and s['state'] == 'up' for s in call('GET', C + '/os-services', H)['services']):
+            return
+        time.sleep(1)
+    raise SystemExit('cinder-volume did not come up')
+
+
+def nodes(n_redfish, n_ipmi):
+    W, I = None, U['ironic'] + '/v1'
+    H = {'X-Auth-Token': token('failover', 'service')[0], 'X-OpenStack-Ironic-API-Version': '1.99'}
+    specs = []
+    for i in range(1, n_redfish + 1):
+        specs.append(dict(name=f'rf{i}', driver='redfish', resource_class='bm.redfish', deploy_interface='ramdisk', boot_interface='redfish-virtual-media',
+            network_interface='neutron', driver_info=dict(redfish_address=f'http://127.0.2.{i}:{base}', redfish_username='admin', redfish_password='x',
+            redfish_system_id=f'/redfish/v1/Systems/00000000-0000-0000-0000-{i:012d}', redfish_verify_ca=False), properties=dict(capabilities='boot_mode:uefi')))
+    for i in range(1, n_ipmi + 1):
+        specs.append(dict(name=f'ipmi{i}', driver='fake-hardware', power_interface='ipmitool', management_interface='ipmitool', resource_class='bm.ipmi',
+            deploy_interface='fake', boot_interface='fake', network_interface='neutron', driver_info=dict(ipmi_address='127.0.0.1', ipmi_port=base + 230 + i,
+            ipmi_username='admin', ipmi_password='secret', ipmi_cipher_suite='3')))
+    for k, s in enumerate(specs, 1):
+        if requests.get(f'{I}/nodes/{s["name"]}', headers=H, timeout=60).status_code == 404:
+            u = call('POST', I + '/nodes', H, s)['uuid']
+            call('POST', I + '/ports', H, dict(node_uuid=u, address=f'52:54:00:aa:00:{k:02x}', physical_network='physnet1', pxe_enabled=True,
+                 local_link_connection=dict(switch_id='52:54:00:00:00:01', port_id=f'Ethernet{k}', switch_info='sw0')))
+            call('POST', I + '/volume/connectors', H, dict(node_uuid=u, type='iqn', connector_id=f'iqn.2026-01.test:{s["name"]}'))
+            call('PUT', f'{I}/nodes/{u}/traits', H, dict(traits=[f'CUSTOM_RACK_{"AB"[k % 2]}']))
+    pending = {s['name'] for s in specs}
+    end = time.time() + 60 + 30 * len(specs)
+    while pending and time.time() < end:
+        for name in sorted(pending):
+            j = call('GET', f'{I}/nodes/{name}?fields=provision_state,reservation,last_error', H)
+            st = j['provision_state']
+            if st in ('available', 'active'):
+                pending.discard(name)
+            elif not j['reservation'] and st in ('enroll', 'manageable'):
+                call('PUT', f'{I}/nodes/{name}/states/provision', H, dict(target='manage' if st == 'enroll' else 'provide'), ok=(409,))
+        time.sleep(.5)
+    if pending:
+        raise SystemExit(f'not available in time: {sorted(pending)}')
+    print(f'{len(specs)} nodes are there')
+
+
+if __name__ == '__main__':
+    {'keystone': keystone, 'network': network, 'volume': volume}[what]() if what != 'nodes' else nodes(int(sys.argv[3]), int(sys.argv[4]))
