@@ -149,18 +149,26 @@ impl Live {
         while let Ok(datagram) = timeout_at(until, self.line.receive()).await {
             match self.session.accept(&datagram, request) {
                 Ok(answer) => return Some(answer),
-                // Of no use, but a sign of life.
-                Err(NotTheAnswer::Late) => self.silent_since = Some(Instant::now()),
-                // No warning: a stranger who can send us datagrams could fill the log.
-                Err(
-                    why @ (NotTheAnswer::Malformed(_)
-                    | NotTheAnswer::Stranger
-                    | NotTheAnswer::Replayed
-                    | NotTheAnswer::OtherCommand),
-                ) => tracing::debug!(from = %self.line.to(), ?why, "datagram dropped"),
+                Err(why) if self.is_sign_of_life(&why) => self.silent_since = Some(Instant::now()),
+                Err(_) => {}
             }
         }
         None
+    }
+
+    /// True if what came is of no use, but shows that the BMC lives. What is not, is dropped.
+    fn is_sign_of_life(&self, why: &NotTheAnswer) -> bool {
+        match why {
+            NotTheAnswer::Late => true,
+            // No warning: a stranger who can send us datagrams could fill the log.
+            NotTheAnswer::Malformed(_)
+            | NotTheAnswer::Stranger
+            | NotTheAnswer::Replayed
+            | NotTheAnswer::OtherCommand => {
+                tracing::debug!(from = %self.line.to(), ?why, "datagram dropped");
+                false
+            }
+        }
     }
 }
 
@@ -174,13 +182,8 @@ impl Live {
                     self.last_used = Instant::now();
                     return Some(packet);
                 }
-                Err(NotTheAnswer::Late) => self.last_used = Instant::now(),
-                Err(
-                    why @ (NotTheAnswer::Malformed(_)
-                    | NotTheAnswer::Stranger
-                    | NotTheAnswer::Replayed
-                    | NotTheAnswer::OtherCommand),
-                ) => tracing::debug!(from = %self.line.to(), ?why, "datagram dropped"),
+                Err(why) if self.is_sign_of_life(&why) => self.last_used = Instant::now(),
+                Err(_) => {}
             }
         }
         None
