@@ -105,15 +105,21 @@ impl Console {
         Ok(())
     }
 
-    /// Waits for something to be typed, and takes it. Loses nothing if it is not waited for to the end.
-    pub(crate) async fn typed(&self) -> Vec<u8> {
+    /// Waits for something to be typed, and takes so many bytes of it at most. Loses nothing if it is not waited for to the end.
+    pub(crate) async fn typed(&self, bytes_max: usize) -> Vec<u8> {
         loop {
-            let typed = std::mem::take(&mut lock(&self.kept).typed);
+            let typed = self.take_typed(bytes_max);
             if !typed.is_empty() {
                 return typed;
             }
             self.typing.notified().await;
         }
+    }
+
+    fn take_typed(&self, bytes_max: usize) -> Vec<u8> {
+        let typed = &mut lock(&self.kept).typed;
+        let length = typed.len().min(bytes_max);
+        typed.drain(..length).collect()
     }
 
     /// What it said after its first `from` bytes, as far as that is kept, and how many bytes it has said in all.
@@ -200,13 +206,14 @@ mod tests {
         assert_eq!(console.how(), "listened to since 1970-01-01T00:00:00Z");
         console.type_in(b"ro").unwrap();
         console.type_in(b"ot\r").unwrap();
-        assert_eq!(console.typed().await, b"root\r");
+        assert_eq!(console.typed(3).await, b"roo");
+        assert_eq!(console.typed(9).await, b"t\r");
         console.type_in(&[b'x'; TYPED_MAX]).unwrap();
         assert_eq!(console.type_in(b"y"), Err(NotTyped::Full));
         console.closed("the BMC has fallen silent".to_owned());
         console.opened(jiff::Timestamp::UNIX_EPOCH);
         console.type_in(b"z").unwrap();
-        assert_eq!(console.typed().await, b"z");
+        assert_eq!(console.typed(9).await, b"z");
     }
 
     #[test]

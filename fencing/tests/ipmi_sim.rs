@@ -384,6 +384,12 @@ async fn what_the_console_says_is_kept_and_told() {
     let mut typed = [0; 5];
     timeout_at(within(20), line.read_exact(&mut typed)).await.unwrap().unwrap();
     assert_eq!(&typed, b"root\r");
+    // More than goes at once.
+    let pasted: Vec<u8> = (b'a'..=b'z').cycle().take(200).collect();
+    console.type_in(&pasted).unwrap();
+    let mut typed = [0; 200];
+    timeout_at(within(20), line.read_exact(&mut typed)).await.unwrap().unwrap();
+    assert_eq!(typed.as_slice(), pasted);
     // The fence's own session is another one.
     let lines = bmc.diagnose(within(20)).await.unwrap();
     assert_eq!(lines.last().unwrap(), "Kernel panic - not syncing: Fatal exception");

@@ -155,9 +155,9 @@ pub(super) fn answer(data: &[u8]) -> bool {
         assert!(lines.len() <= 3, "{} lines", lines.len());
         assert!(lines.iter().all(|line| !line.contains('\u{1b}')), "{lines:?} moves a cursor");
         let mut typed = Typed::default();
-        typed.add(&packet.data);
+        typed.take(packet.data.clone());
         let sent = typed.due(Instant::now());
-        typed.acknowledged_by(&packet);
+        typed.acknowledged_by(&packet, Instant::now());
         assert!(sent.is_none() || typed.due(Instant::now()) != sent, "it is sent twice at once");
     }
     if let Ok(status) = GetChassisStatus::parse_success_response(data) {

@@ -5,7 +5,7 @@
 
 use super::bmc::Shared;
 use super::live::{Failed, Live};
-use super::sol::{Received, SolPacket, Typed};
+use super::sol::{Received, SolPacket, TYPED_AT_ONCE_MAX, Typed};
 use crate::console::Console;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -52,13 +52,13 @@ async fn follow(mut live: Live, console: &Console) -> String {
         let until = typed.again().map_or(nudge, |again| again.min(nudge));
         let packet = tokio::select! {
             packet = live.console(until) => packet,
-            bytes = console.typed() => {
-                typed.add(&bytes);
+            bytes = console.typed(TYPED_AT_ONCE_MAX), if typed.is_done() => {
+                typed.take(bytes);
                 None
             }
         };
         let brought = packet.map(|packet| {
-            typed.acknowledged_by(&packet);
+            typed.acknowledged_by(&packet, Instant::now());
             received.take(&packet)
         });
         let mut answers: Vec<SolPacket> = typed.due(Instant::now()).into_iter().collect();

@@ -6,7 +6,6 @@
 use super::codec::{Fields, Malformed};
 use super::commands::Write;
 use ipmi_rs_core::connection::{IpmiCommand, Message, NetFn, NotEnoughData};
-use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -22,9 +21,7 @@ const BREAK: u8 = 0x04;
 /// Greatest number of a packet; the next is 1 again.
 const SEQUENCE_MAX: u8 = 15;
 /// Characters in one packet to the node. Every BMC takes so many at once; people type fewer.
-const TYPED_AT_ONCE_MAX: usize = 32;
-/// Characters that wait for their turn; more are not taken. A pasted page is 2 to 4 KiB.
-pub const TYPED_MAX: usize = 4096;
+pub const TYPED_AT_ONCE_MAX: usize = 32;
 /// When what was typed is sent again unless the BMC has acknowledged it; as ipmitool does.
 const TYPED_AGAIN: Duration = Duration::from_millis(1000);
 
@@ -114,19 +111,24 @@ impl Received {
     }
 }
 
-/// What is typed, on its way to the node: one packet at a time.
+/// What is typed, on its way to the node: one packet at a time. What comes after it waits elsewhere.
 #[derive(Debug, Default)]
 pub struct Typed {
-    waiting: VecDeque<u8>,
+    /// What goes into the next packet.
+    next: Vec<u8>,
     underway: Option<(SolPacket, Instant)>,
     newest: u8,
 }
 
 impl Typed {
-    /// Takes characters, as many as there is room for.
-    pub fn add(&mut self, bytes: &[u8]) {
-        let room = TYPED_MAX.saturating_sub(self.waiting.len());
-        self.waiting.extend(bytes.iter().take(room));
+    /// True if all of it has arrived: then more can be taken.
+    pub fn is_done(&self) -> bool {
+        self.next.is_empty() && self.underway.is_none()
+    }
+
+    /// Takes characters for the next packet, [`TYPED_AT_ONCE_MAX`] at most.
+    pub fn take(&mut self, bytes: Vec<u8>) {
+        self.next = bytes;
     }
 
     /// The packet that is to be sent now, if one is.
@@ -137,12 +139,10 @@ impl Typed {
                 return None;
             }
             Some((packet, _)) => packet,
-            None if self.waiting.is_empty() => return None,
+            None if self.next.is_empty() => return None,
             None => {
-                self.newest = self.newest % SEQUENCE_MAX + 1;
-                let length = self.waiting.len().min(TYPED_AT_ONCE_MAX);
-                let data = self.waiting.drain(..length).collect();
-                SolPacket { sequence: self.newest, acked: 0, accepted: 0, status: 0, data }
+                let data = std::mem::take(&mut self.next);
+                self.packet(data)
             }
         };
         self.underway = Some((packet.clone(), now + TYPED_AGAIN));
@@ -154,12 +154,20 @@ impl Typed {
         self.underway.as_ref().map(|(_, again)| *again)
     }
 
-    /// Takes the acknowledgement that a packet carries, if it does. What the BMC had no room for goes with a later packet.
-    pub fn acknowledged_by(&mut self, packet: &SolPacket) {
+    fn packet(&mut self, data: Vec<u8>) -> SolPacket {
+        self.newest = self.newest % SEQUENCE_MAX + 1;
+        SolPacket { sequence: self.newest, acked: 0, accepted: 0, status: 0, data }
+    }
+
+    /// Takes the acknowledgement that a packet carries, if it does. What the BMC had no room for goes with another packet a while
+    /// later: at once it would still have none.
+    pub fn acknowledged_by(&mut self, packet: &SolPacket, now: Instant) {
         let is_it = |(sent, _): &mut (SolPacket, Instant)| sent.sequence == packet.acked;
         let Some((sent, _)) = self.underway.take_if(is_it) else { return };
         let rest = sent.data.get(usize::from(packet.accepted)..).unwrap_or_default();
-        rest.iter().rev().for_each(|byte| self.waiting.push_front(*byte));
+        if !rest.is_empty() {
+            self.underway = Some((self.packet(rest.to_vec()), now + TYPED_AGAIN));
+        }
     }
 }
 
@@ -249,24 +257,22 @@ mod tests {
     fn what_is_typed_goes_one_packet_at_a_time_and_again_until_it_is_acknowledged() {
         let (mut typed, start) = (Typed::default(), Instant::now());
         assert_eq!(typed.due(start), None);
-        typed.add(b"root\r");
+        typed.take(b"root\r".to_vec());
         let first = typed.due(start).unwrap();
         assert_eq!((first.sequence, first.data.as_slice()), (1, &b"root\r"[..]));
-        typed.add(&[b'x'; TYPED_AT_ONCE_MAX + 1]);
+        assert!(!typed.is_done());
         assert_eq!((typed.due(start), typed.again()), (None, Some(start + TYPED_AGAIN)));
         assert_eq!(typed.due(start + TYPED_AGAIN), Some(first));
         // Of another packet, and of this one but for two characters.
-        typed.acknowledged_by(&SolPacket { acked: 9, accepted: 5, ..packet(0, b"") });
-        typed.acknowledged_by(&SolPacket { acked: 1, accepted: 3, ..packet(2, b"login:") });
-        let second = typed.due(start).unwrap();
-        assert_eq!((second.sequence, second.data.len()), (2, TYPED_AT_ONCE_MAX));
-        assert!(second.data.starts_with(b"t\rxxx"));
-        typed.acknowledged_by(&SolPacket { acked: 2, accepted: 32, ..packet(0, b"") });
-        assert_eq!(typed.due(start).unwrap().data, b"xxx");
-        typed.acknowledged_by(&SolPacket { acked: 3, accepted: 3, ..packet(0, b"") });
+        typed.acknowledged_by(&SolPacket { acked: 9, accepted: 5, ..packet(0, b"") }, start);
+        typed.acknowledged_by(&SolPacket { acked: 1, accepted: 3, ..packet(2, b"login:") }, start);
+        assert_eq!((typed.is_done(), typed.due(start)), (false, None), "it had no room a moment ago");
+        let second = typed.due(start + TYPED_AGAIN).unwrap();
+        assert_eq!((second.sequence, second.data.as_slice()), (2, &b"t\r"[..]));
+        typed.acknowledged_by(&SolPacket { acked: 2, accepted: 2, ..packet(0, b"") }, start);
         assert_eq!((typed.due(start), typed.again()), (None, None));
-        typed.add(&vec![b'y'; 2 * TYPED_MAX]);
-        assert_eq!(typed.waiting.len(), TYPED_MAX);
+        assert!(typed.is_done());
+        typed.take(b"y".to_vec());
         typed.newest = SEQUENCE_MAX;
         assert_eq!(typed.due(start).unwrap().sequence, 1);
     }
