@@ -13,10 +13,10 @@ use ureq::{Agent, Body};
 /// Largest kernel and largest initial RAM disk. With what is kept, they are in memory three times while they are loaded.
 const IMAGE_BYTES_MAX: u64 = 2 << 30;
 
-/// Why a file could not be had.
+/// Why a server gave nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum NotFetched {
-    /// A server did not give it.
+pub enum NoAnswer {
+    /// It did not answer.
     #[error("get {url}")]
     Get {
         /// Of which.
@@ -32,6 +32,14 @@ pub enum NotFetched {
         /// HTTP status.
         status: StatusCode,
     },
+}
+
+/// Why a file could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum NotFetched {
+    /// A server did not give it.
+    #[error(transparent)]
+    NoAnswer(NoAnswer),
     /// There is no memory for it, or it is too large.
     #[error("keep {url} in memory")]
     Memory {
@@ -81,7 +89,8 @@ impl Kept {
 
     /// What is at this address now: what is kept, if the server says that this is it.
     fn newest(&mut self, http: &Agent, url: &String) -> Result<File, NotFetched> {
-        let get = |source| NotFetched::Get { url: url.clone(), source: Box::new(source) };
+        let no_answer = |source| NoAnswer::Get { url: url.clone(), source: Box::new(source) };
+        let get = |source| NotFetched::NoAnswer(no_answer(source));
         let failed = |source| NotFetched::Memory { url: url.clone(), source };
         let mut question = http.get(url);
         let kept = self.copies.get(url);
@@ -92,7 +101,9 @@ impl Kept {
         match (answer.status(), kept) {
             (StatusCode::NOT_MODIFIED, Some(kept)) => return kept.bytes.try_clone().map_err(failed),
             (StatusCode::OK, _) => {}
-            (status, _) => return Err(NotFetched::Status { url: url.clone(), status }),
+            (status, _) => {
+                return Err(NotFetched::NoAnswer(NoAnswer::Status { url: url.clone(), status }));
+            }
         }
         let mut bytes = file_in_memory("file").map_err(failed)?;
         let mut body = answer.body_mut().as_reader().take(IMAGE_BYTES_MAX + 1);
@@ -161,7 +172,9 @@ mod tests {
         let url = [format!("http://{}/k", server.authority())];
         kept.foresee(&http, &url).unwrap();
         let error = kept.fetch(&http, &url).unwrap_err();
-        assert!(matches!(error, NotFetched::Status { status: StatusCode::NOT_FOUND, .. }), "{error}");
+        let NotFetched::NoAnswer(NoAnswer::Status { status: StatusCode::NOT_FOUND, .. }) = error else {
+            panic!("{error}")
+        };
         asked.recv().unwrap();
         assert!(!asked.recv().unwrap().contains("if-none-match"), "nothing was kept");
     }

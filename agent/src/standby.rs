@@ -4,7 +4,7 @@
 //! Why it exists: a spare that has started already is there in the time in which a kernel starts. What it never does:
 //! decide. Nothing is loaded that a leader did not name, and nothing is started before it says so.
 
-use crate::kept::{Kept, NotFetched, mark};
+use crate::kept::{Kept, NoAnswer, NotFetched, mark};
 use crate::kexec;
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use policies::{BootRole, Booting, HttpUrl, Image, NodeId};
@@ -43,21 +43,8 @@ pub enum News {
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
     /// A member did not tell.
-    #[error("get {url}")]
-    Get {
-        /// Of which.
-        url: String,
-        /// Why.
-        source: Box<ureq::Error>,
-    },
-    /// The answer was no.
-    #[error("get {url}: {status}")]
-    Status {
-        /// Of which.
-        url: String,
-        /// HTTP status.
-        status: StatusCode,
-    },
+    #[error(transparent)]
+    NotTold(NoAnswer),
     /// The answer makes no sense to us.
     #[error("{url} does not tell a role")]
     Role {
@@ -167,12 +154,13 @@ impl<T: FnMut(News) -> bool + Send + 'static> Standby<T> {
         if let Some(known) = &self.known {
             question = question.header(header::IF_NONE_MATCH, known);
         }
-        let failed = |source| Trouble::Get { url: url.clone(), source: Box::new(source) };
+        let no_answer = |source| NoAnswer::Get { url: url.clone(), source: Box::new(source) };
+        let failed = |source| Trouble::NotTold(no_answer(source));
         let mut answer = question.call().map_err(failed)?;
         match answer.status() {
             StatusCode::OK => {}
             StatusCode::NOT_MODIFIED => return Ok(None),
-            status => return Err(Trouble::Status { url, status }),
+            status => return Err(Trouble::NotTold(NoAnswer::Status { url, status })),
         }
         let text = answer.body_mut().with_config().limit(ROLE_BYTES_MAX).read_to_string().map_err(failed)?;
         let role = serde_json::from_str(&text).map_err(|source| Trouble::Role { url, source })?;

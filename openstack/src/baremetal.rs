@@ -72,8 +72,8 @@ impl<'a> Baremetal<'a> {
         deadline: Instant,
     ) -> Result<(), CallError> {
         let doing = format!("set maintenance of node {node}");
-        let ask = Ask::new(Service::Baremetal, Method::PUT, &["nodes", node.as_str(), "maintenance"], doing);
-        self.0.change(ask.body(json!({ "reason": reason })), permit, deadline).await.map(drop)
+        let ask = ask(Method::PUT, &["nodes", node.as_str(), "maintenance"], doing);
+        self.0.change(ask.body(json!({ "reason": reason })), permit, deadline).await
     }
 
     /// Gives a node back to Ironic's care. If Ironic's database has it as on, Ironic switches it on.
@@ -87,9 +87,8 @@ impl<'a> Baremetal<'a> {
         deadline: Instant,
     ) -> Result<(), CallError> {
         let doing = format!("clear maintenance of node {node}");
-        let ask =
-            Ask::new(Service::Baremetal, Method::DELETE, &["nodes", node.as_str(), "maintenance"], doing);
-        self.0.change(ask, permit, deadline).await.map(drop)
+        let ask = ask(Method::DELETE, &["nodes", node.as_str(), "maintenance"], doing);
+        self.0.change(ask, permit, deadline).await
     }
 
     /// Asks Ironic to switch a node. `Ok`: it will try, and the node is locked meanwhile; with a BMC that hangs for minutes
@@ -105,9 +104,8 @@ impl<'a> Baremetal<'a> {
         deadline: Instant,
     ) -> Result<(), CallError> {
         let doing = format!("{target} node {node}");
-        let ask =
-            Ask::new(Service::Baremetal, Method::PUT, &["nodes", node.as_str(), "states", "power"], doing);
-        self.0.change(ask.body(json!({ "target": target.word() })), permit, deadline).await.map(drop)
+        let ask = ask(Method::PUT, &["nodes", node.as_str(), "states", "power"], doing);
+        self.0.change(ask.body(json!({ "target": target.word() })), permit, deadline).await
     }
 
     /// Asks Ironic to bring a node into another state of provisioning. `Ok`: it has begun.
@@ -122,13 +120,8 @@ impl<'a> Baremetal<'a> {
         deadline: Instant,
     ) -> Result<(), CallError> {
         let doing = format!("{target} node {node}");
-        let ask = Ask::new(
-            Service::Baremetal,
-            Method::PUT,
-            &["nodes", node.as_str(), "states", "provision"],
-            doing,
-        );
-        self.0.change(ask.body(target.body()), permit, deadline).await.map(drop)
+        let ask = ask(Method::PUT, &["nodes", node.as_str(), "states", "provision"], doing);
+        self.0.change(ask.body(target.body()), permit, deadline).await
     }
 
     /// Sets what a deployment takes from the node, key by key (`boot_iso`, `image_source`, `capabilities`, ...).
@@ -143,13 +136,13 @@ impl<'a> Baremetal<'a> {
         deadline: Instant,
     ) -> Result<(), CallError> {
         let doing = format!("set instance_info of node {node}");
-        let ask = Ask::new(Service::Baremetal, Method::PATCH, &["nodes", node.as_str()], doing);
+        let ask = ask(Method::PATCH, &["nodes", node.as_str()], doing);
         let patch = info.iter().map(|(key, value)| {
             // RFC 6901, section 3. Ironic takes letters, digits, `_` and `-` only, and says so.
             let key = key.replace('~', "~0").replace('/', "~1");
             json!({ "op": "add", "path": format!("/instance_info/{key}"), "value": value })
         });
-        self.0.change(ask.body(patch.collect()), permit, deadline).await.map(drop)
+        self.0.change(ask.body(patch.collect()), permit, deadline).await
     }
 
     /// Reads a node's traits.
@@ -198,9 +191,9 @@ impl<'a> Baremetal<'a> {
     ) -> Result<(), CallError> {
         let doing = format!("set boot device of node {node}");
         let path = ["nodes", node.as_str(), "management", "boot_device"];
-        let ask = Ask::new(Service::Baremetal, Method::PUT, &path, doing);
+        let ask = ask(Method::PUT, &path, doing);
         let body = json!({ "boot_device": device.device, "persistent": device.persistent });
-        self.0.change(ask.body(body), permit, deadline).await.map(drop)
+        self.0.change(ask.body(body), permit, deadline).await
     }
 
     // ---- networks
@@ -262,8 +255,8 @@ impl<'a> Baremetal<'a> {
         deadline: Instant,
     ) -> Result<(), CallError> {
         let doing = format!("attach VIF {port} to node {node}");
-        let ask = Ask::new(Service::Baremetal, Method::POST, &["nodes", node.as_str(), "vifs"], doing);
-        self.0.change(ask.body(json!({ "id": port })), permit, deadline).await.map(drop)
+        let ask = ask(Method::POST, &["nodes", node.as_str(), "vifs"], doing);
+        self.0.change(ask.body(json!({ "id": port })), permit, deadline).await
     }
 
     /// Detaches a Neutron port from a node. It is unbound then, and has a random MAC address. Ironic does so even if the port
@@ -280,10 +273,7 @@ impl<'a> Baremetal<'a> {
     ) -> Result<(), CallError> {
         let doing = format!("detach VIF {port} from node {node}");
         let path = ["nodes", node.as_str(), "vifs", port.as_str()];
-        self.0
-            .change(Ask::new(Service::Baremetal, Method::DELETE, &path, doing), permit, deadline)
-            .await
-            .map(drop)
+        self.0.change(ask(Method::DELETE, &path, doing), permit, deadline).await
     }
 
     // ---- volumes
@@ -314,7 +304,7 @@ impl<'a> Baremetal<'a> {
         deadline: Instant,
     ) -> Result<VolumeTarget, CallError> {
         let doing = format!("give volume {} to node {}", wish.volume_id, wish.node_uuid);
-        let ask = Ask::new(Service::Baremetal, Method::POST, &["volume", "targets"], doing);
+        let ask = ask(Method::POST, &["volume", "targets"], doing);
         let body = json!({
             "node_uuid": wish.node_uuid, "volume_type": wish.volume_type, "boot_index": wish.boot_index,
             "volume_id": wish.volume_id, "properties": {},
@@ -334,10 +324,7 @@ impl<'a> Baremetal<'a> {
     ) -> Result<(), CallError> {
         let doing = format!("delete volume target {target}");
         let path = ["volume", "targets", target.as_str()];
-        self.0
-            .change(Ask::new(Service::Baremetal, Method::DELETE, &path, doing), permit, deadline)
-            .await
-            .map(drop)
+        self.0.change(ask(Method::DELETE, &path, doing), permit, deadline).await
     }
 
     /// Reads by which names storage knows a node, or all nodes.
@@ -368,7 +355,7 @@ impl<'a> Baremetal<'a> {
         deadline: Instant,
     ) -> Result<VolumeConnector, CallError> {
         let doing = format!("note initiator {iqn} of node {node}");
-        let ask = Ask::new(Service::Baremetal, Method::POST, &["volume", "connectors"], doing);
+        let ask = ask(Method::POST, &["volume", "connectors"], doing);
         let body = json!({ "node_uuid": node, "type": "iqn", "connector_id": iqn });
         self.0.change_for(ask.body(body), permit, deadline).await
     }
@@ -385,10 +372,7 @@ impl<'a> Baremetal<'a> {
     ) -> Result<(), CallError> {
         let doing = format!("delete volume connector {connector}");
         let path = ["volume", "connectors", connector.as_str()];
-        self.0
-            .change(Ask::new(Service::Baremetal, Method::DELETE, &path, doing), permit, deadline)
-            .await
-            .map(drop)
+        self.0.change(ask(Method::DELETE, &path, doing), permit, deadline).await
     }
 
     // ---- allocations
@@ -416,12 +400,7 @@ impl<'a> Baremetal<'a> {
         permit: &dyn Permit,
         deadline: Instant,
     ) -> Result<Allocation, CallError> {
-        let ask = Ask::new(
-            Service::Baremetal,
-            Method::POST,
-            &["allocations"],
-            format!("claim a node as {}", wish.name),
-        );
+        let ask = ask(Method::POST, &["allocations"], format!("claim a node as {}", wish.name));
         self.0.change_for(ask.body(json!(wish)), permit, deadline).await
     }
 
@@ -436,8 +415,8 @@ impl<'a> Baremetal<'a> {
         deadline: Instant,
     ) -> Result<(), CallError> {
         let doing = format!("delete allocation {name}");
-        let ask = Ask::new(Service::Baremetal, Method::DELETE, &["allocations", name.as_str()], doing);
-        self.0.change(ask, permit, deadline).await.map(drop)
+        let ask = ask(Method::DELETE, &["allocations", name.as_str()], doing);
+        self.0.change(ask, permit, deadline).await
     }
 
     // ---- lists
@@ -475,8 +454,12 @@ impl<'a> Baremetal<'a> {
     }
 }
 
+fn ask(method: Method, path: &[&str], doing: String) -> Ask {
+    Ask::new(Service::Baremetal, method, path, doing)
+}
+
 fn get(path: &[&str], doing: String) -> Ask {
-    Ask::new(Service::Baremetal, Method::GET, path, doing)
+    ask(Method::GET, path, doing)
 }
 
 fn of_node(ask: Ask, node: Option<&NodeUuid>) -> Ask {

@@ -247,22 +247,8 @@ impl Cloud {
         ask: Ask,
         permit: &dyn Permit,
         deadline: Instant,
-    ) -> Result<Vec<u8>, CallError> {
-        let (begun, mut pauses) = (Instant::now(), Pauses::until(deadline));
-        loop {
-            let sent = Instant::now();
-            let why = match self.once(&ask, Some(permit), deadline).await.map_err(|failed| failed.error) {
-                Ok(answer) => return Ok(answer.body),
-                Err(CallError::Refused { no: No::Conflict, why, .. }) if is_locked(ask.service, &why) => why,
-                Err(error) => return Err(error),
-            };
-            // Ironic itself waits for the lock before it says no. A try that the deadline would cut short teaches nothing,
-            // and leaves open whether it was carried out.
-            if !pauses.wait_and_leave(sent.elapsed()).await {
-                let waited = Millis(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
-                return Err(CallError::Locked { doing: ask.doing, waited, why });
-            }
-        }
+    ) -> Result<(), CallError> {
+        self.changed(&ask, permit, deadline).await.map(drop)
     }
 
     /// The same for a change whose answer is wanted.
@@ -272,8 +258,26 @@ impl Cloud {
         permit: &dyn Permit,
         deadline: Instant,
     ) -> Result<T, CallError> {
-        let doing = ask.doing.clone();
-        parse(doing, &self.change(ask, permit, deadline).await?)
+        let body = self.changed(&ask, permit, deadline).await?;
+        parse(ask.doing, &body)
+    }
+
+    async fn changed(&self, ask: &Ask, permit: &dyn Permit, deadline: Instant) -> Result<Vec<u8>, CallError> {
+        let (begun, mut pauses) = (Instant::now(), Pauses::until(deadline));
+        loop {
+            let sent = Instant::now();
+            let why = match self.once(ask, Some(permit), deadline).await.map_err(|failed| failed.error) {
+                Ok(answer) => return Ok(answer.body),
+                Err(CallError::Refused { no: No::Conflict, why, .. }) if is_locked(ask.service, &why) => why,
+                Err(error) => return Err(error),
+            };
+            // Ironic itself waits for the lock before it says no. A try that the deadline would cut short teaches nothing,
+            // and leaves open whether it was carried out.
+            if !pauses.wait_and_leave(sent.elapsed()).await {
+                let waited = Millis(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+                return Err(CallError::Locked { doing: ask.doing.clone(), waited, why });
+            }
+        }
     }
 
     /// One exchange; a second with a new token if the first was not admitted.

@@ -283,7 +283,7 @@ impl<'a> Volumes<'a> {
     ) -> Result<(), CallError> {
         let doing = format!("complete attachment {attachment}");
         let ask = ask(Method::POST, &["attachments", attachment.as_str(), "action"], doing);
-        self.0.change(ask.body(json!({ "os-complete": {} })), permit, deadline).await.map(drop)
+        self.0.change(ask.body(json!({ "os-complete": {} })), permit, deadline).await
     }
 
     /// Takes the right away, at the storage too. Goes out as from a service, or Cinder would ask Nova first.
@@ -298,7 +298,7 @@ impl<'a> Volumes<'a> {
     ) -> Result<(), CallError> {
         let doing = format!("delete attachment {attachment}");
         let ask = ask(Method::DELETE, &["attachments", attachment.as_str()], doing).with_service_token();
-        self.0.change(ask, permit, deadline).await.map(drop)
+        self.0.change(ask, permit, deadline).await
     }
 
     /// The same by force, where the attachment cannot be deleted. `Ok`: it will be done.
@@ -317,7 +317,7 @@ impl<'a> Volumes<'a> {
         let body = json!({ "os-force_detach": { "attachment_id": attachment, "connector": connector } });
         let ask =
             ask(Method::POST, &["volumes", volume.as_str(), "action"], doing).body(body).with_service_token();
-        self.0.change(ask, permit, deadline).await.map(drop)
+        self.0.change(ask, permit, deadline).await
     }
 
     // ---- snapshots
@@ -365,7 +365,7 @@ impl<'a> Volumes<'a> {
     ) -> Result<(), CallError> {
         let ask =
             ask(Method::DELETE, &["snapshots", snapshot.as_str()], format!("delete snapshot {snapshot}"));
-        self.0.change(ask, permit, deadline).await.map(drop)
+        self.0.change(ask, permit, deadline).await
     }
 }
 

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 use support::recorder::Recorder;
-use support::{Leave, plain_client, within};
+use support::{Leave, connector, plain_client, within};
 use zeroize::Zeroizing;
 
 /// The testbed's ports, and services behind them.
@@ -580,17 +580,6 @@ impl Permit for Never {
 }
 
 // ---- Cinder
-
-fn connector(name: &str) -> Connector {
-    Connector {
-        initiator: format!("iqn.2026-01.test:{name}"),
-        host: name.to_owned(),
-        ip: "127.0.0.1".to_owned(),
-        multipath: false,
-        platform: "x86_64".to_owned(),
-        os_type: "linux".to_owned(),
-    }
-}
 
 #[tokio::test]
 async fn a_volume_moves_from_one_node_to_another() {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use support::player::{Player, pass};
-use support::{Answered, Exchange, Leave, Transcript, within};
+use support::{Answered, Exchange, Leave, Transcript, connector, within};
 use zeroize::Zeroizing;
 
 /// A call that must end well, and use up its transcript. The rest of the arguments is the call.
@@ -410,17 +410,6 @@ async fn a_port_is_changed_by_who_has_seen_it_last() {
 }
 
 // ---- Cinder
-
-fn connector(name: &str) -> Connector {
-    Connector {
-        initiator: format!("iqn.2026-01.test:{name}"),
-        host: name.to_owned(),
-        ip: "127.0.0.1".to_owned(),
-        multipath: false,
-        platform: "x86_64".to_owned(),
-        os_type: "linux".to_owned(),
-    }
-}
 
 #[tokio::test]
 async fn a_volume_is_attached() {

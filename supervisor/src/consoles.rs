@@ -54,11 +54,11 @@ mod tests {
     use super::*;
     use fencing::{Act, DriverError, Look};
     use policies::{Command, Documents, LogIndex, Permit, Proposal, Wall};
-    use std::sync::atomic::{AtomicI32, Ordering};
+    use std::sync::atomic::{AtomicBool, Ordering};
     use tokio::time::Instant;
 
     #[derive(Default)]
-    struct Ear(AtomicI32);
+    struct Ear(AtomicBool);
 
     impl PowerDriver for Ear {
         async fn look(&self, _: Instant) -> Result<Look, DriverError> {
@@ -70,7 +70,7 @@ mod tests {
         }
 
         fn listen(&self, wanted: bool) {
-            self.0.store(i32::from(wanted), Ordering::SeqCst);
+            self.0.store(wanted, Ordering::SeqCst);
         }
     }
 
@@ -87,7 +87,7 @@ mod tests {
         let mut state = ClusterState::default();
         state.apply(LogIndex(1), &Proposal { at: Wall(1), by: "test".to_owned(), command }).unwrap();
         let (one, other) = (Arc::new(Ear::default()), Arc::new(Ear::default()));
-        let listens = |ear: &Ear| ear.0.load(Ordering::SeqCst) == 1;
+        let listens = |ear: &Ear| ear.0.load(Ordering::SeqCst);
         let mut consoles = Consoles::default();
         consoles.tend(&state, false, |_| Ok(Arc::clone(&one)));
         assert!(!listens(&one), "a member that does not lead");

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use openstack::Connector;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -121,4 +122,16 @@ pub(crate) fn plain_client() -> reqwest::Client {
         rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
     reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().build().unwrap()
+}
+
+/// What Cinder is told of a node.
+pub(crate) fn connector(name: &str) -> Connector {
+    Connector {
+        initiator: format!("iqn.2026-01.test:{name}"),
+        host: name.to_owned(),
+        ip: "127.0.0.1".to_owned(),
+        multipath: false,
+        platform: "x86_64".to_owned(),
+        os_type: "linux".to_owned(),
+    }
 }
