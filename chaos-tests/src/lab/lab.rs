@@ -24,6 +24,8 @@ use tokio::time::Instant;
 
 /// How long anything is waited for. Far more than it takes: two machines that start at once on a busy computer take a minute.
 pub(super) const PATIENCE: Duration = Duration::from_secs(300);
+/// How long a spare may take to start: as long.
+pub(super) const START_DEADLINE: &str = "5m";
 /// How long everything may take to end when it is asked to; then it is killed.
 const END_MAX: Duration = Duration::from_secs(10);
 /// Counts of the new node that are awaited after the first: a second writer would be seen among them.
@@ -261,13 +263,14 @@ fn describe(dir: &Path) -> Result<Description, DemoError> {
 async fn introduce(cluster: &Cluster, file: &Path, inventory: &str) -> Result<(), DemoError> {
     std::fs::write(file, inventory).map_err(system(format!("write {}", file.display())))?;
     cluster.hactl(["apply", "-f", &file.to_string_lossy()]).await?;
+    let start_deadline = format!("takeover.start_deadline={START_DEADLINE}");
     let limits = [
         "policy",
         "set",
         "quick",
         "detection.suspect_after=2s",
         "fencing.power_effect_max=5s",
-        "takeover.start_deadline=5m",
+        &start_deadline,
         "takeover.kexec_max=90s",
         "brakes.fences_per_10min_max=1000",
         "brakes.hold_above_failed=1000",

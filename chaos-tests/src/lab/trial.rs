@@ -7,7 +7,7 @@
 
 use super::client::ask;
 use super::fabric::{Card, Fabric};
-use super::lab::{COUNTS_AFTER_MIN, Lab, node};
+use super::lab::{COUNTS_AFTER_MIN, Lab, START_DEADLINE, node};
 use super::ledger;
 use super::moving::Moving;
 use crate::demo::DemoError;
@@ -297,10 +297,6 @@ async fn drain(lab: &Lab) -> Result<String, DemoError> {
 
 /// The leader listens to the node's serial console, and the BMC's last words of it go into the diagnosis.
 async fn console(lab: &Lab) -> Result<String, DemoError> {
-    let diagnose = async |max: &str| {
-        let set = format!("fencing.diagnose_max={max}");
-        lab.cluster.hactl(["policy", "set", "quick", &set, "--reason", "a trial"]).await
-    };
     let moving = Moving::begin(lab, 1).await?;
     let name = node(moving.from)?.to_string();
     lab.look(&format!("the console of {name} to be listened to"), async || {
@@ -311,10 +307,10 @@ async fn console(lab: &Lab) -> Result<String, DemoError> {
         })
     })
     .await?;
-    diagnose("5s").await?;
+    set(lab, "fencing.diagnose_max=5s").await?;
     lab.fault(moving.from, Fault::Panic { gasp: false }).await?;
     let moved = moving.end(lab).await?;
-    diagnose("0ms").await?;
+    set(lab, "fencing.diagnose_max=0ms").await?;
     let plan = lab.newest_failover(1).await?;
     let told: Vec<String> = plan.intents.iter().flat_map(diagnosed).collect();
     match told.iter().rev().find(|line| line.contains("Kernel panic")) {
@@ -366,9 +362,10 @@ async fn hot_spare_hangs(lab: &Lab) -> Result<String, DemoError> {
     }
 }
 
-/// The first spare is given up and fenced, the second takes over.
+/// The first spare is given up and fenced, the second takes over. The first has a short time, for it will not use it.
 async fn spare_dies(lab: &Lab) -> Result<String, DemoError> {
     let moving = Moving::begin(lab, 1).await?;
+    set(lab, "takeover.start_deadline=20s").await?;
     let events = lab.events();
     lab.fault(moving.from, Fault::Hang).await?;
     lab.told(events, ": power on ").await?;
@@ -378,12 +375,19 @@ async fn spare_dies(lab: &Lab) -> Result<String, DemoError> {
     // It is on, or the BMC would switch it on later.
     lab.told(events, &format!("{} done", Action::PowerOn { node: spare.clone() })).await?;
     lab.rack.fault(&spare, Fault::PowerLoss).await;
+    lab.told(events, &format!("gives {spare} up")).await?;
+    set(lab, &format!("takeover.start_deadline={START_DEADLINE}")).await?;
     let seen = moving.end(lab).await?;
     let (to, _) = lab.placed(1).await?;
     match node(to)? == spare {
         false => Ok(format!("{seen}; {spare} was given up")),
         true => Err(DemoError::Unexpected(format!("web-1 is on {spare}, which has no power"))),
     }
+}
+
+/// Changes the policy of the instances.
+async fn set(lab: &Lab, change: &str) -> Result<(), DemoError> {
+    lab.cluster.hactl(["policy", "set", "quick", change, "--reason", "a trial"]).await.map(drop)
 }
 
 /// Lets the node hang; returns when the failover waits for an answer to such a step.
