@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use supervisor::api::CONSOLE_HOW;
 use supervisor::api::answers::Members;
 use supervisor::client::{Client, ClientError};
 use supervisor::config::Home as MemberHome;
@@ -125,6 +126,14 @@ impl Cluster {
         path: &str,
     ) -> Result<A, DemoError> {
         self.client.get(path).await.map_err(|source| DemoError::Cluster { doing, source })
+    }
+
+    /// Since when a node's console is listened to, or why it is not, in the leader's words.
+    pub(crate) async fn console(&self, node: &str) -> Result<String, DemoError> {
+        let failed = |source| DemoError::Cluster { doing: "ask about a console", source };
+        let answer = self.client.stream(&format!("/v1/nodes/{node}/console")).await.map_err(failed)?;
+        let how = answer.headers().get(CONSOLE_HOW).and_then(|how| how.to_str().ok());
+        Ok(how.unwrap_or_default().to_owned())
     }
 
     async fn members_seen(&self) -> Result<Members, DemoError> {

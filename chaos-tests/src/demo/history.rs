@@ -11,12 +11,16 @@ use policies::{Event, MemberId, NodeId};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use supervisor::client::Client;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// Longest line of an event stream, in bytes; an event is one sentence.
 const LINE_BYTES_MAX: usize = 1 << 20;
+
+/// Pause before a member that does not answer is asked again.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// The merged history. Ends following when it is dropped.
 pub(crate) struct History {
@@ -42,10 +46,14 @@ impl History {
     }
 }
 
-/// Follows one member until it is gone; a stream that breaks is taken up where it ended.
+/// Follows one member; a stream that breaks is taken up where it ended, also after the member was killed and runs again.
 async fn follow(client: Arc<Client>, heard: Arc<watch::Sender<Vec<Event>>>) {
     let mut after = 0;
-    while let Ok(mut response) = client.stream(&format!("/v1/events/follow?after={after}")).await {
+    loop {
+        let Ok(mut response) = client.stream(&format!("/v1/events/follow?after={after}")).await else {
+            tokio::time::sleep(AGAIN).await;
+            continue;
+        };
         let mut buffer: Vec<u8> = Vec::new();
         while let Ok(Some(chunk)) = response.chunk().await {
             buffer.extend_from_slice(&chunk);

@@ -300,9 +300,9 @@ async fn console(lab: &Lab) -> Result<String, DemoError> {
     let moving = Moving::begin(lab, 1).await?;
     let name = node(moving.from)?.to_string();
     lab.look(&format!("the console of {name} to be listened to"), async || {
-        Ok(match lab.cluster.hactl(["node", "console", &name, "--once"]).await {
-            Ok(said) if !said.trim().is_empty() => Look::There(()),
-            Ok(_) => Look::NotYet("it has said nothing".to_owned()),
+        Ok(match lab.cluster.console(&name).await {
+            Ok(how) if how.starts_with("listened to") => Look::There(()),
+            Ok(how) => Look::NotYet(how),
             Err(error) => Look::NotYet(causes(&error)),
         })
     })
