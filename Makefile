@@ -70,7 +70,7 @@ fmt-check:
 	$(CARGO) fmt --all --check
 
 clippy:
-	$(CARGO) clippy --workspace --all-targets --locked --features chaos-tests/sim,openstack/live -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --locked --features chaos-tests/sim,openstack/live,fencing/live,provisioning/live -- -D warnings
 
 unit:
 	$(CARGO) test --workspace --locked --features chaos-tests/sim

@@ -13,7 +13,7 @@ mod rack_support;
 use chaos_tests::rack::{Change, Fault, Life, MoodChange, Rack, RackSpec};
 use fencing::ipmi::Port;
 use fencing::ipmi::commands::{ResetWatchdog, SetWatchdog, WatchdogAction, WatchdogUse};
-use fencing::{Driver, PowerDriver, fence, interrupt, power_on, shut_down};
+use fencing::{Bmc, PowerDriver, fence, interrupt, power_on, shut_down};
 use policies::{Doubt, Identity, Millis, Outcome, Permit, Refusal, Seen};
 use rack_support::*;
 use std::sync::Arc;
@@ -26,15 +26,19 @@ impl Permit for Always {
     fn check(&self) -> Result<(), Refusal> {
         Ok(())
     }
+
+    fn token(&self) -> policies::LogIndex {
+        policies::LogIndex(7)
+    }
 }
 
 /// Driver and identity of a machine, from the same inventory that the supervisor gets.
-fn driver(rack: &Rack, number: usize, port: &Arc<Port>) -> (Driver, Identity) {
+fn driver(rack: &Rack, number: usize, port: &Arc<Port>) -> (Bmc, Identity) {
     let documents = rack.description().inventory().unwrap();
     let described = documents.nodes.iter().find(|described| described.name == node(number)).unwrap();
     let device = &described.fencing[0];
     let password = rack.description().machine(&node(number)).unwrap().password.0.clone();
-    (Driver::from(device, password.as_bytes(), port).unwrap(), described.identity.clone())
+    (Bmc::from(device, password.as_bytes(), port).unwrap(), described.identity.clone())
 }
 
 #[tokio::test]
@@ -62,7 +66,7 @@ async fn a_watchdog_tells_when_it_was_fed() {
     let (rack, _dir) = start(&spec(1, 0)).await;
     let port = Port::new();
     let (driver, _) = driver(&rack, 1, &port);
-    let Driver::Ipmi(bmc) = &driver else { panic!("not IPMI") };
+    let Bmc::Ipmi(bmc) = &driver else { panic!("not IPMI") };
     let end = Instant::now() + PATIENCE;
     let fed = async || driver.fed(end).await.unwrap();
     assert_eq!(fed().await, None);
@@ -128,7 +132,7 @@ async fn a_machine_that_does_not_listen_or_hangs_stays_on_until_it_is_fenced() {
 }
 
 /// What its BMC tells of a machine once the newest event is as wished.
-async fn diagnosis(driver: &Driver, newest: &str) -> Vec<String> {
+async fn diagnosis(driver: &Bmc, newest: &str) -> Vec<String> {
     let mut lines = Vec::new();
     eventually(newest, async || {
         lines = driver.diagnose(Instant::now() + PATIENCE).await.unwrap();
@@ -157,7 +161,7 @@ async fn what_happened_to_a_machine_is_told_newest_first() {
     }
     let outcome = shut_down(&driver, &identity, &Always, Instant::now() + PATIENCE).await;
     assert!(matches!(outcome, Outcome::Done(Seen::OffTwice { already: false, .. })), "{outcome:?}");
-    let Driver::Ipmi(bmc) = &driver else { panic!("the rack's BMCs speak IPMI") };
+    let Bmc::Ipmi(bmc) = &driver else { panic!("the rack's BMCs speak IPMI") };
     assert_eq!(bmc.learn_sensors(Instant::now() + PATIENCE).await.unwrap(), 3);
     let lines = diagnosis(&driver, "Power Off / Power Down").await;
     assert_eq!(

@@ -29,6 +29,10 @@ impl Permit for Always {
     fn check(&self) -> Result<(), Refusal> {
         Ok(())
     }
+
+    fn token(&self) -> policies::LogIndex {
+        policies::LogIndex(7)
+    }
 }
 
 fn revoke(number: usize) -> Action {
@@ -36,7 +40,7 @@ fn revoke(number: usize) -> Action {
 }
 
 fn attach(number: usize) -> Action {
-    Action::Attach { node: node(number), provider: "rack".parse().unwrap(), volume: volume(1) }
+    Action::Attach { node: node(number), provider: "rack".parse().unwrap(), volume: volume(1), index: 0 }
 }
 
 fn snapshot() -> Action {

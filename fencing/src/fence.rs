@@ -5,7 +5,7 @@
 //! What it never does: believing an acknowledgement, resetting or cycling, reporting Refused once the command may
 //! have reached the device.
 
-use crate::power::{Act, DriverError, Look, PowerDriver};
+use crate::power::{Act, DriverError, Look, PowerDriver, Weight};
 use policies::{Doubt, Identity, Millis, Outcome, Permit, Power, Refusal, Seen};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -19,10 +19,6 @@ const LOOK_FRACTION: u32 = 64;
 const LOOK_PAUSE_MIN: Duration = Duration::from_millis(4);
 /// Longest time between two looks, reached after 16 s.
 const LOOK_PAUSE_MAX: Duration = Duration::from_millis(250);
-/// Longest time given to the command, and never more than half of what is left: a device that obeys but does not
-/// answer must still be looked at, and soon. Enough for five transmissions by the IPMI driver.
-const ACT_TIME_MAX: Duration = Duration::from_secs(3);
-
 /// Proves the node off: identity first, off seen twice, the second time in a fresh exchange; already off is success.
 ///
 /// `Refused` means that the power-off command certainly had no effect; `Unknown` that it may have. Ends at the
@@ -37,7 +33,7 @@ pub async fn fence(
         Ok(look) => look,
         Err(refusal) => return Outcome::Refused(refusal),
     };
-    if first.power == Power::Off {
+    if first.power == Power::Off && first.weight == Weight::Lasts {
         // A failed second look proves nothing; the command below then does no harm to a node that is off.
         if let Ok(second) = driver.look(deadline).await
             && second == first
@@ -64,7 +60,7 @@ pub async fn shut_down(
         Ok(look) => look,
         Err(refusal) => return Outcome::Refused(refusal),
     };
-    if first.power == Power::Off {
+    if first.power == Power::Off && first.weight > Weight::Noted {
         match look_first(driver, &first.identity, permit, deadline).await {
             Ok(second) if second.power == Power::Off => {
                 return Outcome::Done(Seen::OffTwice { already: true, took: Millis(0) });
@@ -91,8 +87,8 @@ pub async fn power_on(
         Err(refusal) => return Outcome::Refused(refusal),
     };
     match first.power {
-        Power::On => Outcome::Done(Seen::On),
-        Power::Off => switch(driver, &first.identity, Wish::On, permit, deadline).await,
+        Power::On if first.weight > Weight::Noted => Outcome::Done(Seen::On),
+        Power::On | Power::Off => switch(driver, &first.identity, Wish::On, permit, deadline).await,
     }
 }
 
@@ -181,6 +177,14 @@ impl Wish {
             Wish::Off | Wish::SoftOff => Power::Off,
         }
     }
+
+    /// What a reading of that has to be worth: only a fence has to last.
+    fn weight(self) -> Weight {
+        match self {
+            Wish::Off => Weight::Lasts,
+            Wish::On | Wish::SoftOff => Weight::Read,
+        }
+    }
 }
 
 /// Sends the command, then looks until what it wishes was seen often enough.
@@ -192,8 +196,9 @@ async fn switch(
     deadline: Instant,
 ) -> Outcome {
     let started = Instant::now();
+    // A device that obeys but does not answer must still be looked at, and soon.
     let half = deadline.saturating_duration_since(started) / 2;
-    let act_deadline = started + half.min(ACT_TIME_MAX);
+    let act_deadline = started + half.min(driver.act_max());
     let acted = match permit.check() {
         Ok(()) => driver.act(wish.act(), permit, act_deadline).await,
         Err(refusal) => Err(DriverError::NotPermitted(refusal)),
@@ -203,15 +208,15 @@ async fn switch(
         Err(error) if error.may_have_happened() => tracing::debug!(%error, "switch power, looking on"),
         Err(error) => return Outcome::Refused(error.into()),
     }
-    look_until(driver, identity, wish.power(), started, deadline).await
+    look_until(driver, identity, wish, started, deadline).await
 }
 
-/// Looks until `wish` was read twice in a row (off) or once (on), each time in an exchange of its own. A look without
+/// Looks until what is wished was read twice in a row (off) or once (on), each time in an exchange of its own. A look without
 /// a reading counts for nothing, neither way.
 async fn look_until(
     driver: &impl PowerDriver,
     identity: &Identity,
-    wish: Power,
+    wish: Wish,
     started: Instant,
     deadline: Instant,
 ) -> Outcome {
@@ -224,22 +229,24 @@ async fn look_until(
                 last = Some("another machine's BMC".to_owned());
                 seen_before = false;
             }
-            Ok(look) if look.power == wish => match (wish, seen_before) {
-                (Power::On, _) => return Outcome::Done(Seen::On),
-                (Power::Off, true) => {
-                    return Outcome::Done(Seen::OffTwice { already: false, took: waited() });
-                }
-                (Power::Off, false) => {
-                    last = Some("off once, not confirmed".to_owned());
-                    seen_before = true;
-                    // The confirming look comes at once.
-                    if Instant::now() < deadline {
-                        continue;
+            Ok(look) if look.power == wish.power() && look.weight >= wish.weight() => {
+                match (look.power, seen_before) {
+                    (Power::On, _) => return Outcome::Done(Seen::On),
+                    (Power::Off, true) => {
+                        return Outcome::Done(Seen::OffTwice { already: false, took: waited() });
+                    }
+                    (Power::Off, false) => {
+                        last = Some("off once, not confirmed".to_owned());
+                        seen_before = true;
+                        // The confirming look comes at once.
+                        if Instant::now() < deadline {
+                            continue;
+                        }
                     }
                 }
-            },
+            }
             Ok(look) => {
-                last = Some(name(look.power).to_owned());
+                last = Some(name(&look));
                 seen_before = false;
             }
             Err(error) => tracing::debug!(%error, "look at power, trying again"),
@@ -255,10 +262,15 @@ async fn look_until(
     }
 }
 
-fn name(power: Power) -> &'static str {
-    match power {
+fn name(look: &Look) -> String {
+    let power = match look.power {
         Power::On => "on",
         Power::Off => "off",
+    };
+    match look.weight {
+        Weight::Lasts => power.to_owned(),
+        Weight::Read => format!("{power}, which its owner may undo"),
+        Weight::Noted => format!("{power}, by what was noted earlier"),
     }
 }
 

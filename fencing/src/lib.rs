@@ -10,9 +10,10 @@ pub mod console;
 pub mod contract;
 mod fence;
 pub mod ipmi;
+pub mod ironic;
 mod power;
 pub mod redfish;
 
 pub use console::{Console, NotTyped};
 pub use fence::{carry_out, fence, interrupt, power_on, shut_down};
-pub use power::{Act, Driver, DriverError, Look, PowerDriver};
+pub use power::{Act, Bmc, Driver, DriverError, Look, PowerDriver, Weight};

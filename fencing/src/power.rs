@@ -5,11 +5,16 @@
 //! What it never does: deciding from an error; [`crate::fence`] does that.
 
 use crate::console::Console;
-use crate::{ipmi, redfish};
+use crate::{ipmi, ironic, redfish};
 use policies::{FenceDevice, Identity, Millis, Permit, Power, Refusal};
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
+
+/// Longest time given to a command, and never more than half of what is left: a device that obeys but does not answer must
+/// still be looked at, and soon. Enough for five transmissions by the IPMI driver.
+const ACT_MAX: Duration = Duration::from_secs(3);
 
 /// What one look at a device showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +23,19 @@ pub struct Look {
     pub power: Power,
     /// Which machine the device says it belongs to.
     pub identity: Identity,
+    /// What that is worth.
+    pub weight: Weight,
+}
+
+/// What a reading of power is worth; more is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// It is what somebody noted earlier.
+    Noted,
+    /// The node itself was read, but somebody who owns its power has not been told and may change it back.
+    Read,
+    /// The node itself was read, and nobody but us changes it.
+    Lasts,
 }
 
 /// What a device can be asked to do.
@@ -42,6 +60,11 @@ pub trait PowerDriver: Send + Sync {
     /// # Errors
     /// [`DriverError`]; at the latest at the deadline.
     fn look(&self, deadline: Instant) -> impl Future<Output = Result<Look, DriverError>> + Send;
+
+    /// The longest time in which it takes what it is asked to do, not in which it does it.
+    fn act_max(&self) -> Duration {
+        ACT_MAX
+    }
 
     /// Asks the device to do it. `Ok` means that the device accepted, nothing more. The permit is checked right
     /// before each write to the device, after the last await.
@@ -146,31 +169,86 @@ impl From<DriverError> for Refusal {
 
 /// Every kind of fencing device. Closed: a new driver is a new variant, and the compiler shows the rest.
 pub enum Driver {
+    /// A BMC that is spoken to.
+    Bmc(Arc<Bmc>),
+    /// OpenStack's Ironic.
+    Ironic(ironic::Ironic),
+}
+
+/// Every kind of BMC.
+pub enum Bmc {
     /// IPMI 2.0 over LAN.
     Ipmi(ipmi::Bmc),
     /// Redfish over HTTPS.
     Redfish(redfish::Redfish),
 }
 
-impl Driver {
+impl Bmc {
     /// The driver for a device of the inventory. `password` is the opened secret; it is copied and wiped on drop.
     ///
     /// # Errors
     /// [`Refusal::NotConfigured`] if the description cannot work, naming the field.
-    pub fn from(device: &FenceDevice, password: &[u8], port: &Arc<ipmi::Port>) -> Result<Driver, Refusal> {
+    pub fn from(device: &FenceDevice, password: &[u8], port: &Arc<ipmi::Port>) -> Result<Bmc, Refusal> {
         match device {
             FenceDevice::Ipmi { address, user, password: _sealed, cipher_suite, boot_device, console: _ } => {
                 let settings = ipmi::Settings::new(address, user, password, *cipher_suite);
                 let settings = settings.map_err(|wrong| Refusal::NotConfigured(wrong.to_string()))?;
-                Ok(Driver::Ipmi(ipmi::Bmc::new(settings.with_boot_device(*boot_device), port)))
+                Ok(Bmc::Ipmi(ipmi::Bmc::new(settings.with_boot_device(*boot_device), port)))
             }
             FenceDevice::Redfish { url, user, password: _sealed, ca, fingerprint, system, boot_device } => {
                 let settings =
                     redfish::Settings::new(url, user, password, ca.as_deref(), fingerprint.as_deref());
                 let settings = settings.map(|settings| settings.with_system(system.clone()));
                 let driver = settings.and_then(|it| redfish::Redfish::new(it.with_boot_device(*boot_device)));
-                driver.map(Driver::Redfish).map_err(|wrong| Refusal::NotConfigured(wrong.to_string()))
+                driver.map(Bmc::Redfish).map_err(|wrong| Refusal::NotConfigured(wrong.to_string()))
             }
+            FenceDevice::Ironic { .. } => {
+                Err(Refusal::NotConfigured(format!("{} is no BMC", device.place())))
+            }
+        }
+    }
+}
+
+impl PowerDriver for Bmc {
+    async fn look(&self, deadline: Instant) -> Result<Look, DriverError> {
+        match self {
+            Bmc::Ipmi(bmc) => bmc.look(deadline).await,
+            Bmc::Redfish(system) => system.look(deadline).await,
+        }
+    }
+
+    async fn act(&self, act: Act, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {
+        match self {
+            Bmc::Ipmi(bmc) => bmc.act(act, permit, deadline).await,
+            Bmc::Redfish(system) => system.act(act, permit, deadline).await,
+        }
+    }
+
+    async fn diagnose(&self, deadline: Instant) -> Result<Vec<String>, DriverError> {
+        match self {
+            Bmc::Ipmi(bmc) => bmc.diagnose(deadline).await,
+            Bmc::Redfish(system) => system.diagnose(deadline).await,
+        }
+    }
+
+    async fn fed(&self, deadline: Instant) -> Result<Option<Millis>, DriverError> {
+        match self {
+            Bmc::Ipmi(bmc) => bmc.fed(deadline).await,
+            Bmc::Redfish(_) => Ok(None),
+        }
+    }
+
+    fn listen(&self, wanted: bool) {
+        match self {
+            Bmc::Ipmi(bmc) => bmc.listen(wanted),
+            Bmc::Redfish(_) => {}
+        }
+    }
+
+    fn console(&self) -> Option<Arc<Console>> {
+        match self {
+            Bmc::Ipmi(bmc) => bmc.console(),
+            Bmc::Redfish(_) => None,
         }
     }
 }
@@ -178,43 +256,50 @@ impl Driver {
 impl PowerDriver for Driver {
     async fn look(&self, deadline: Instant) -> Result<Look, DriverError> {
         match self {
-            Driver::Ipmi(bmc) => bmc.look(deadline).await,
-            Driver::Redfish(system) => system.look(deadline).await,
+            Driver::Bmc(bmc) => bmc.look(deadline).await,
+            Driver::Ironic(ironic) => ironic.look(deadline).await,
+        }
+    }
+
+    fn act_max(&self) -> Duration {
+        match self {
+            Driver::Bmc(bmc) => bmc.act_max(),
+            Driver::Ironic(ironic) => ironic.act_max(),
         }
     }
 
     async fn act(&self, act: Act, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {
         match self {
-            Driver::Ipmi(bmc) => bmc.act(act, permit, deadline).await,
-            Driver::Redfish(system) => system.act(act, permit, deadline).await,
+            Driver::Bmc(bmc) => bmc.act(act, permit, deadline).await,
+            Driver::Ironic(ironic) => ironic.act(act, permit, deadline).await,
         }
     }
 
     async fn diagnose(&self, deadline: Instant) -> Result<Vec<String>, DriverError> {
         match self {
-            Driver::Ipmi(bmc) => bmc.diagnose(deadline).await,
-            Driver::Redfish(system) => system.diagnose(deadline).await,
+            Driver::Bmc(bmc) => bmc.diagnose(deadline).await,
+            Driver::Ironic(ironic) => ironic.diagnose(deadline).await,
         }
     }
 
     async fn fed(&self, deadline: Instant) -> Result<Option<Millis>, DriverError> {
         match self {
-            Driver::Ipmi(bmc) => bmc.fed(deadline).await,
-            Driver::Redfish(_) => Ok(None),
+            Driver::Bmc(bmc) => bmc.fed(deadline).await,
+            Driver::Ironic(ironic) => ironic.fed(deadline).await,
         }
     }
 
     fn listen(&self, wanted: bool) {
         match self {
-            Driver::Ipmi(bmc) => bmc.listen(wanted),
-            Driver::Redfish(_) => {}
+            Driver::Bmc(bmc) => bmc.listen(wanted),
+            Driver::Ironic(ironic) => ironic.listen(wanted),
         }
     }
 
     fn console(&self) -> Option<Arc<Console>> {
         match self {
-            Driver::Ipmi(bmc) => bmc.console(),
-            Driver::Redfish(_) => None,
+            Driver::Bmc(bmc) => bmc.console(),
+            Driver::Ironic(ironic) => ironic.console(),
         }
     }
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use fencing::contract::{self, GUID, Lease, Mood, Rig};
-use fencing::{Act, DriverError, Look, PowerDriver, fence, power_on, shut_down};
+use fencing::{Act, DriverError, Look, PowerDriver, Weight, fence, power_on, shut_down};
 use policies::{Doubt, Identity, Millis, Outcome, Permit, Power, Refusal, Seen};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -58,7 +58,11 @@ impl PowerDriver for Scripted {
         }
         let own = (self.mood != Mood::NoIdentity).then(|| GUID.to_owned());
         let guid = if self.mood == Mood::OtherIdentity { Some("ff".repeat(16)) } else { own };
-        Ok(Look { power: self.power(), identity: Identity { guid, ..Identity::default() } })
+        Ok(Look {
+            power: self.power(),
+            identity: Identity { guid, ..Identity::default() },
+            weight: Weight::Lasts,
+        })
     }
 
     async fn act(&self, act: Act, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {
@@ -159,7 +163,11 @@ impl PowerDriver for Swapped {
         let commanded = self.0.load(Ordering::SeqCst) > 0;
         let power = if commanded { Power::Off } else { Power::On };
         let guid = if commanded { "ff".repeat(16) } else { GUID.to_owned() };
-        Ok(Look { power, identity: Identity { guid: Some(guid), ..Identity::default() } })
+        Ok(Look {
+            power,
+            identity: Identity { guid: Some(guid), ..Identity::default() },
+            weight: Weight::Lasts,
+        })
     }
 
     async fn act(&self, _: Act, permit: &dyn Permit, _: Instant) -> Result<(), DriverError> {
@@ -201,6 +209,7 @@ impl PowerDriver for OffThenSilent {
             0 => Ok(Look {
                 power: Power::Off,
                 identity: Identity { guid: Some(GUID.to_owned()), ..Identity::default() },
+                weight: Weight::Lasts,
             }),
             _ => Err(silence(deadline).await),
         }
@@ -226,6 +235,7 @@ impl PowerDriver for Switch {
         Ok(Look {
             power: *self.0.lock().unwrap(),
             identity: Identity { guid: Some(GUID.to_owned()), ..Identity::default() },
+            weight: Weight::Lasts,
         })
     }
 

@@ -8,7 +8,7 @@ use fencing::contract::{self, GUID, Lease, Mood, Rig};
 use fencing::ipmi::commands::{ChassisControl, GetSystemGuid};
 use fencing::ipmi::crypto::{Key, Suite};
 use fencing::ipmi::{Bmc, Port, Settings};
-use fencing::{Act, Driver, DriverError, PowerDriver, fence};
+use fencing::{Act, DriverError, PowerDriver, fence};
 use policies::{BootDevice, FenceDevice, Identity, Outcome, Power, Refusal, Sealed, Seen};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -326,10 +326,10 @@ async fn a_driver_is_built_from_the_inventory() {
         console: false,
     };
     for suite in [0, 1, 2, 6, 15, 16, 18, 255] {
-        let refused = Driver::from(&device(suite), PASSWORD, &Port::new()).err();
+        let refused = fencing::Bmc::from(&device(suite), PASSWORD, &Port::new()).err();
         assert!(matches!(refused, Some(Refusal::NotConfigured(why)) if why.contains("cipher_suite")));
     }
-    let driver = Driver::from(&device(17), PASSWORD, &Port::new()).unwrap();
+    let driver = fencing::Bmc::from(&device(17), PASSWORD, &Port::new()).unwrap();
     let expected = Identity { guid: Some(GUID.to_owned()), ..Identity::default() };
     let outcome = fence(&driver, &expected, &Lease::endless(), within(5000)).await;
     assert!(matches!(outcome, Outcome::Done(Seen::OffTwice { already: false, .. })), "{outcome:?}");

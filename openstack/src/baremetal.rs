@@ -12,7 +12,7 @@ use crate::ids::{
 use crate::session::{Ask, Cloud};
 use policies::Permit;
 use reqwest::Method;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,23 +124,27 @@ impl<'a> Baremetal<'a> {
         self.0.change(ask.body(target.body()), permit, deadline).await
     }
 
-    /// Sets what a deployment takes from the node, key by key (`boot_iso`, `image_source`, `capabilities`, ...).
+    /// Sets what a deployment takes from the node (`boot_iso`, `image_source`, `capabilities`, ...) and what is noted of it, key by
+    /// key, in one call.
     ///
     /// # Errors
     /// [`CallError`].
-    pub async fn set_instance_info(
+    pub async fn set_instance(
         &self,
         node: &NodeUuid,
         info: &BTreeMap<String, Value>,
+        extra: &BTreeMap<String, Value>,
         permit: &dyn Permit,
         deadline: Instant,
     ) -> Result<(), CallError> {
         let doing = format!("set instance_info of node {node}");
         let ask = ask(Method::PATCH, &["nodes", node.as_str()], doing);
-        let patch = info.iter().map(|(key, value)| {
+        let fields = [("instance_info", info), ("extra", extra)];
+        let values = fields.iter().flat_map(|(field, values)| values.iter().map(move |pair| (field, pair)));
+        let patch = values.map(|(field, (key, value))| {
             // RFC 6901, section 3. Ironic takes letters, digits, `_` and `-` only, and says so.
             let key = key.replace('~', "~0").replace('/', "~1");
-            json!({ "op": "add", "path": format!("/instance_info/{key}"), "value": value })
+            json!({ "op": "add", "path": format!("/{field}/{key}"), "value": value })
         });
         self.0.change(ask.body(patch.collect()), permit, deadline).await
     }
@@ -242,7 +246,23 @@ impl<'a> Baremetal<'a> {
         Ok(read.vifs.into_iter().map(|vif| vif.id).collect())
     }
 
-    /// Attaches a Neutron port to a node. Ironic does not look whether it is attached to another, from which it is then
+    /// True if there is a physical NIC, or a port group, of this id.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn has_nic(&self, nic: &PortUuid, deadline: Instant) -> Result<bool, CallError> {
+        for kind in ["ports", "portgroups"] {
+            let ask = get(&[kind, nic.as_str()], format!("read bare-metal port {nic}"));
+            match self.0.read::<IgnoredAny>(ask.query("fields", "uuid"), deadline).await {
+                Ok(_) => return Ok(true),
+                Err(error) if error.is_absent() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Attaches a Neutron port to a node; to `nic`, a NIC or port group of it, or to one that is free. Ironic does not look whether it is attached to another, from which it is then
     /// taken: detach it there first. Gives the port the MAC address of the NIC.
     ///
     /// # Errors
@@ -251,12 +271,17 @@ impl<'a> Baremetal<'a> {
         &self,
         node: &NodeUuid,
         port: &PortId,
+        nic: Option<&PortUuid>,
         permit: &dyn Permit,
         deadline: Instant,
     ) -> Result<(), CallError> {
         let doing = format!("attach VIF {port} to node {node}");
         let ask = ask(Method::POST, &["nodes", node.as_str(), "vifs"], doing);
-        self.0.change(ask.body(json!({ "id": port })), permit, deadline).await
+        let body = match nic {
+            Some(nic) => json!({ "id": port, "port_uuid": nic }),
+            None => json!({ "id": port }),
+        };
+        self.0.change(ask.body(body), permit, deadline).await
     }
 
     /// Detaches a Neutron port from a node. It is unbound then, and has a random MAC address. Ironic does so even if the port

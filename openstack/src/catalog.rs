@@ -4,6 +4,7 @@
 //! between two regions.
 
 use crate::version::{Microversion, Range};
+use policies::CloudInterface;
 use reqwest::Url;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -40,11 +41,11 @@ impl Service {
     }
 
     /// The API versions that we can use; `None`: it has none (Neutron has extensions).
-    /// Ironic 1.65 has lessees, the newest of what we read; 1.99 was tried. Cinder 3.44 completes attachments; 3.71 was tried.
+    /// Ironic 1.67 attaches a VIF to the NIC that is named; 1.99 was tried. Cinder 3.44 completes attachments; 3.71 was tried.
     pub(crate) fn versions(self) -> Option<Range> {
         let range = |min, max| Some(Range { min, max });
         match self {
-            Service::Baremetal => range(Microversion::new(1, 65), Microversion::new(1, 99)),
+            Service::Baremetal => range(Microversion::new(1, 67), Microversion::new(1, 99)),
             Service::BlockStorage => range(Microversion::new(3, 44), Microversion::new(3, 71)),
             Service::Network => None,
         }
@@ -96,19 +97,6 @@ impl fmt::Display for Service {
     }
 }
 
-/// Which of a service's addresses is taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Interface {
-    /// For everybody.
-    #[default]
-    Public,
-    /// For services of the cloud.
-    Internal,
-    /// For administrators; few services still have one of its own.
-    Admin,
-}
-
 /// What Keystone knows of all services.
 #[derive(Debug, Default, Deserialize)]
 #[serde(transparent)]
@@ -138,12 +126,12 @@ impl Catalog {
         &self,
         service: Service,
         region: Option<&str>,
-        interface: Interface,
+        interface: CloudInterface,
     ) -> Result<Url, String> {
         let wanted = match interface {
-            Interface::Public => "public",
-            Interface::Internal => "internal",
-            Interface::Admin => "admin",
+            CloudInterface::Public => "public",
+            CloudInterface::Internal => "internal",
+            CloudInterface::Admin => "admin",
         };
         let fits = |endpoint: &&Endpoint| {
             endpoint.interface == wanted && (region.is_none() || region == endpoint.region_id.as_deref())
@@ -195,22 +183,22 @@ mod tests {
         let catalog = catalog();
         let find = |service, region, interface| catalog.find(service, region, interface).map(String::from);
         assert_eq!(
-            find(Service::Baremetal, Some("one"), Interface::Public),
+            find(Service::Baremetal, Some("one"), CloudInterface::Public),
             Ok("http://one:6385/".to_owned())
         );
         assert_eq!(
-            find(Service::BlockStorage, None, Interface::Internal),
+            find(Service::BlockStorage, None, CloudInterface::Internal),
             Ok("http://one:8776/v3/abc".to_owned())
         );
         assert_eq!(
-            find(Service::Baremetal, None, Interface::Public).unwrap_err(),
+            find(Service::Baremetal, None, CloudInterface::Public).unwrap_err(),
             "baremetal is in several regions, name one: one, two"
         );
         assert_eq!(
-            find(Service::BlockStorage, Some("two"), Interface::Public).unwrap_err(),
+            find(Service::BlockStorage, Some("two"), CloudInterface::Public).unwrap_err(),
             "the catalog has no public block-storage, volumev3, block-store, volume in region two; it has: baremetal, network, volumev3"
         );
-        assert!(find(Service::Network, None, Interface::Public).unwrap_err().contains("\"nonsense\""));
+        assert!(find(Service::Network, None, CloudInterface::Public).unwrap_err().contains("\"nonsense\""));
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub use baremetal::{
     NodeFilter, NodePort, PortGroup, PowerState, PowerTarget, ProvisionState, ProvisionTarget, Validation,
     VolumeConnector, VolumeTarget, VolumeTargetWish,
 };
-pub use catalog::{Interface, Service};
+pub use catalog::Service;
 pub use error::{CallError, Cause, No};
 pub use ids::{
     AllocationName, AttachmentId, BadId, ConnectorUuid, NodeUuid, PortId, PortUuid, ProjectId, SnapshotId,

@@ -5,7 +5,7 @@
 
 use crate::catalog::Service;
 use crate::error::CallError;
-use crate::ids::PortId;
+use crate::ids::{NodeUuid, PortId};
 use crate::session::{Ask, Cloud};
 use policies::Permit;
 use reqwest::Method;
@@ -109,6 +109,28 @@ impl<'a> Network<'a> {
         let ask =
             Ask::new(Service::Network, Method::GET, &["ports", port.as_str()], format!("read port {port}"));
         self.0.read(ask, deadline).await.map(|it: One| it.port)
+    }
+
+    /// Reads all ports that are bound to a node. The token must see `binding:host_id`, or all ports would seem bound: what comes is
+    /// looked at again.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn bound_to(&self, node: &NodeUuid, deadline: Instant) -> Result<Vec<Port>, CallError> {
+        #[derive(Deserialize)]
+        struct List {
+            ports: Vec<Port>,
+        }
+        let doing = format!("list the ports that are bound to node {node}");
+        let ask = Ask::new(Service::Network, Method::GET, &["ports"], doing.clone());
+        let List { ports } = self.0.read(ask.query("binding:host_id", node), deadline).await?;
+        match ports.iter().find(|port| port.host_id.as_deref() != Some(node.as_str())) {
+            None => Ok(ports),
+            Some(other) => {
+                let why = format!("port {} is in the answer, bound to {:?}", other.id, other.host_id);
+                Err(CallError::Unclear { doing, why })
+            }
+        }
     }
 
     /// Changes a port if it still is as it was at that revision. A binding is made later: read the port until it is `ACTIVE`.

@@ -4,18 +4,18 @@
 //! What it never does: repeat a change of which it does not know that it was not carried out; follow a redirect; speak plain
 //! HTTP to anybody once an authority is configured.
 
-use crate::auth::{Credentials, Token};
-use crate::catalog::{Interface, Service};
+use crate::auth::{Credentials, Scope, Token};
+use crate::catalog::Service;
 use crate::error::{CallError, No};
 use crate::exchange::{
-    Answer, CHANGE_MAX, Failed, Pauses, READ_MAX, before_the_call, client, exchange, may_speak_to, parse,
-    patiently, secret,
+    Answer, CHANGE_MAX, Failed, Patience, Pauses, READ_MAX, before_the_call, client, exchange, may_speak_to,
+    parse, secret,
 };
 use crate::ids::ProjectId;
 use crate::version::{self, Microversion};
 use crate::{Baremetal, Network, Volumes};
 use bytes::Bytes;
-use policies::{Millis, Permit};
+use policies::{CloudAccess, CloudInterface, CloudUser, Millis, Permit};
 use reqwest::{Method, RequestBuilder, StatusCode, Url, header};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -42,9 +42,32 @@ pub struct Settings {
     /// Which region of the catalog; may be absent if there is only one.
     pub region: Option<String>,
     /// Which of the services' addresses.
-    pub interface: Interface,
+    pub interface: CloudInterface,
     /// How to enter.
     pub credentials: Credentials,
+}
+
+impl Settings {
+    /// From the inventory. `secret` is its opened secret.
+    ///
+    /// # Errors
+    /// [`CallError::Unusable`] if the secret is no text.
+    pub fn new(cloud: &CloudAccess, secret: &[u8]) -> Result<Settings, CallError> {
+        let CloudAccess { keystone, ca, region, interface, user } = cloud.clone();
+        let secret = std::str::from_utf8(secret).map_err(|_| CallError::Unusable {
+            doing: format!("use the cloud at {keystone}"),
+            why: "its secret is no text".to_owned(),
+        })?;
+        let secret = Zeroizing::new(secret.to_owned());
+        let credentials = match user {
+            CloudUser::ApplicationCredential { id } => Credentials::Application { id, secret },
+            CloudUser::Password { name: user, domain, project, project_domain } => {
+                let scope = Scope::Project { name: project, domain: project_domain };
+                Credentials::Password { user, domain, password: secret, scope }
+            }
+        };
+        Ok(Settings { keystone, ca, region, interface, credentials })
+    }
 }
 
 /// As whom we were let in.
@@ -214,11 +237,15 @@ impl Cloud {
         let base = self.base(service, token)?;
         let url = service.version_document(&base);
         let doing = format!("ask which versions the {service} speaks ({url})");
-        let asked = patiently(deadline, async || {
+        let mut patience = Patience::until(deadline);
+        let asked = loop {
             let request = self.0.http.get(url.clone()).header("x-auth-token", secret(&token.secret));
-            exchange(&doing, request, deadline.min(Instant::now() + READ_MAX)).await
-        });
-        let body = asked.await.map_err(before_the_call)?.body;
+            let tried = exchange(&doing, request, deadline.min(Instant::now() + READ_MAX)).await;
+            if let Some(end) = patience.end(tried).await {
+                break end;
+            }
+        };
+        let body = asked.map_err(before_the_call)?.body;
         let Some(theirs) = version::spoken(&body) else {
             return Err(CallError::Unusable { doing, why: "it does not say".to_owned() }.into());
         };
@@ -236,7 +263,13 @@ impl Cloud {
         ask: Ask,
         deadline: Instant,
     ) -> Result<T, CallError> {
-        let answer = patiently(deadline, async || self.once(&ask, None, deadline).await).await;
+        let mut patience = Patience::until(deadline);
+        let answer = loop {
+            let tried = self.once(&ask, None, deadline).await;
+            if let Some(end) = patience.end(tried).await {
+                break end;
+            }
+        };
         parse(ask.doing, &answer.map_err(|failed| failed.error)?.body)
     }
 
@@ -415,24 +448,31 @@ impl Cloud {
     }
 
     async fn enter(&self, deadline: Instant) -> Result<Arc<Token>, CallError> {
-        let doing = self.entering();
-        let got = patiently(deadline, async || {
-            let (asked, body) = (Instant::now(), Bytes::from_owner(self.0.settings.credentials.body()));
-            let request =
-                self.0.http.post(self.0.tokens_url.clone()).header(header::ACCEPT, "application/json");
-            let request = request.header(header::CONTENT_TYPE, "application/json").body(body);
-            let answer = exchange(&doing, request, deadline.min(asked + READ_MAX)).await?;
-            let unclear = |why: &str| CallError::Unclear { doing: doing.clone(), why: why.to_owned() };
-            let secret = answer.headers.get("x-subject-token").and_then(|value| value.to_str().ok());
-            let secret =
-                Zeroizing::new(secret.ok_or_else(|| unclear("there is no token in the answer"))?.to_owned());
-            Ok(Token::read(secret, &answer.body, asked).map_err(|why| unclear(&why))?)
-        });
-        let token = Arc::new(got.await.map_err(|failed| before_the_call(failed).error)?);
+        let mut patience = Patience::until(deadline);
+        let got = loop {
+            let tried = self.ask_for_token(deadline).await;
+            if let Some(end) = patience.end(tried).await {
+                break end;
+            }
+        };
+        let token = Arc::new(got.map_err(|failed| before_the_call(failed).error)?);
         let mut known = self.known();
         known.token = Some(Arc::clone(&token));
         known.renew_after = None;
         Ok(token)
+    }
+
+    async fn ask_for_token(&self, deadline: Instant) -> Result<Token, Failed> {
+        let doing = self.entering();
+        let (asked, body) = (Instant::now(), Bytes::from_owner(self.0.settings.credentials.body()));
+        let request = self.0.http.post(self.0.tokens_url.clone()).header(header::ACCEPT, "application/json");
+        let request = request.header(header::CONTENT_TYPE, "application/json").body(body);
+        let answer = exchange(&doing, request, deadline.min(asked + READ_MAX)).await?;
+        let unclear = |why: &str| CallError::Unclear { doing: doing.clone(), why: why.to_owned() };
+        let secret = answer.headers.get("x-subject-token").and_then(|value| value.to_str().ok());
+        let secret =
+            Zeroizing::new(secret.ok_or_else(|| unclear("there is no token in the answer"))?.to_owned());
+        Ok(Token::read(secret, &answer.body, asked).map_err(|why| unclear(&why))?)
     }
 
     fn entering(&self) -> String {

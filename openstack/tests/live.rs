@@ -155,7 +155,7 @@ fn settings(recorder: &Recorder, credentials: Credentials) -> Settings {
         keystone: format!("http://{}/v3", recorder.address("keystone")),
         ca: None,
         region: None,
-        interface: Interface::Public,
+        interface: policies::CloudInterface::Public,
         credentials,
     }
 }
@@ -429,23 +429,29 @@ async fn a_spare_is_claimed_once_gets_a_port_is_deployed_and_undeployed() {
     bed.recorder.record("allocation_delete", "A claim is given back.", &noted, deleted).await.unwrap();
 
     let port = bed.new_port().await;
-    let noted = [("node", node.as_str()), ("port", port.as_str())];
-    let attached = baremetal.attach_vif(&node, &port, &Leave, within(120));
+    let nic = baremetal.ports(Some(&node), within(60)).await.unwrap().remove(0).uuid;
+    let noted = [("node", node.as_str()), ("port", port.as_str()), ("nic", nic.as_str())];
+    let read = baremetal.has_nic(&nic, within(60));
+    assert!(bed.recorder.record("nic", "A NIC is there.", &noted, read).await.unwrap());
+    let attached = baremetal.attach_vif(&node, &port, Some(&nic), &Leave, within(120));
     bed.recorder.record("vif_attach", "A port is attached.", &noted, attached).await.unwrap();
     let read = baremetal.vifs(&node, within(60));
     assert_eq!(
         bed.recorder.record("vifs", "A node's VIFs.", &noted, read).await.unwrap(),
         [port.clone()].into()
     );
-    let again = baremetal.attach_vif(&node, &port, &Leave, within(120));
+    let again = baremetal.attach_vif(&node, &port, None, &Leave, within(120));
     let about = "The same port again.";
     assert_eq!(no(bed.recorder.record("vif_attach_again", about, &noted, again).await), No::Conflict);
     let read = network.port(&port, within(60));
     let read =
         bed.recorder.record("port_bound", "A port that Ironic has bound.", &noted, read).await.unwrap();
     assert_eq!(read.host_id.as_deref(), Some(node.as_str()));
+    let read = network.bound_to(&node, within(60));
+    let read = bed.recorder.record("ports_bound", "All ports of a node.", &noted, read).await.unwrap();
+    assert!(read.iter().map(|it| &it.id).eq([&port]), "{read:?}");
     // Ironic does not look whether another node has it.
-    baremetal.attach_vif(&other, &port, &Leave, within(120)).await.unwrap();
+    baremetal.attach_vif(&other, &port, None, &Leave, within(120)).await.unwrap();
     assert_eq!(network.port(&port, within(60)).await.unwrap().host_id.as_deref(), Some(other.as_str()));
     baremetal.detach_vif(&other, &port, &Leave, within(120)).await.unwrap();
     let detached = baremetal.detach_vif(&node, &port, &Leave, within(120));
@@ -454,9 +460,10 @@ async fn a_spare_is_claimed_once_gets_a_port_is_deployed_and_undeployed() {
     let about = "A port that is not attached is to be detached.";
     assert_eq!(no(bed.recorder.record("vif_detach_again", about, &noted, again).await), No::Other(400));
 
-    baremetal.attach_vif(&node, &port, &Leave, within(120)).await.unwrap();
+    baremetal.attach_vif(&node, &port, None, &Leave, within(120)).await.unwrap();
     let info = BTreeMap::from([("capabilities".to_owned(), json!({ "boot_option": "local" }))]);
-    let set = baremetal.set_instance_info(&node, &info, &Leave, within(60));
+    let extra = BTreeMap::new();
+    let set = baremetal.set_instance(&node, &info, &extra, &Leave, within(60));
     bed.recorder.record("instance_info", "What a deployment takes is set.", &ids, set).await.unwrap();
     let drive = ConfigDrive {
         meta_data: [("name".to_owned(), json!("server-1"))].into(),
@@ -576,6 +583,10 @@ struct Never;
 impl Permit for Never {
     fn check(&self) -> Result<(), Refusal> {
         Err(Refusal::LeaseEnded)
+    }
+
+    fn token(&self) -> policies::LogIndex {
+        policies::LogIndex(7)
     }
 }
 

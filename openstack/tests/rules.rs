@@ -59,6 +59,10 @@ impl Permit for Times {
             Err(_) => Err(Refusal::LeaseEnded),
         }
     }
+
+    fn token(&self) -> policies::LogIndex {
+        policies::LogIndex(7)
+    }
 }
 
 #[tokio::test]
@@ -139,7 +143,7 @@ async fn the_newest_version_that_both_have_is_spoken() {
         Err(CallError::Refused { no: No::Other(406), .. })
     ));
     let error = cloud.baremetal().vifs(&node, within(5)).await.unwrap_err();
-    assert!(error.to_string().ends_with("it speaks 1.1 to 1.38, we need one of 1.65 to 1.99"), "{error}");
+    assert!(error.to_string().ends_with("it speaks 1.1 to 1.38, we need one of 1.67 to 1.99"), "{error}");
     assert!(!error.may_have_happened());
     player.done();
 }
@@ -174,7 +178,7 @@ fn at(address: SocketAddr) -> Settings {
         keystone: format!("http://{address}/v3"),
         ca: None,
         region: None,
-        interface: Interface::Public,
+        interface: policies::CloudInterface::Public,
         credentials: Credentials::Application { id: "x".to_owned(), secret: Zeroizing::new("y".to_owned()) },
     }
 }

@@ -191,9 +191,10 @@ async fn a_node_is_changed() {
         player.done();
     }
     let info = BTreeMap::from([("capabilities".to_owned(), json!({ "boot_option": "local" }))]);
-    plays!("instance_info", |player, cloud| cloud.baremetal().set_instance_info(
+    plays!("instance_info", |player, cloud| cloud.baremetal().set_instance(
         &player.id("node"),
         &info,
+        &BTreeMap::new(),
         &Leave,
         within(5)
     ))
@@ -255,9 +256,17 @@ async fn a_lock_is_waited_for_and_told() {
 
 #[tokio::test]
 async fn a_vif_is_attached_and_detached() {
+    assert!(
+        plays!("nic", |player, cloud| cloud.baremetal().has_nic(&player.id("nic"), within(5))).unwrap(),
+        "it is there"
+    );
+    let bound =
+        plays!("ports_bound", |player, cloud| cloud.network().bound_to(&player.id("node"), within(5)));
+    assert_eq!(bound.unwrap().len(), 1);
     plays!("vif_attach", |player, cloud| cloud.baremetal().attach_vif(
         &player.id("node"),
         &player.id("port"),
+        Some(&player.id("nic")),
         &Leave,
         within(5)
     ))
@@ -265,6 +274,7 @@ async fn a_vif_is_attached_and_detached() {
     let again = plays!("vif_attach_again", |player, cloud| cloud.baremetal().attach_vif(
         &player.id("node"),
         &player.id("port"),
+        None,
         &Leave,
         within(5)
     ));

@@ -37,6 +37,7 @@ fn documents(nodes: usize) -> Documents {
             match device {
                 FenceDevice::Ipmi { address, .. } => *address = format!("b{number}:623"),
                 FenceDevice::Redfish { url, .. } => *url = format!("https://b{number}"),
+                FenceDevice::Ironic { .. } => {}
             }
         }
         if number % 10 != 0 {

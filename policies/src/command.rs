@@ -2,9 +2,10 @@
 
 use crate::capability::Capabilities;
 use crate::effect::{Action, Outcome};
-use crate::inventory::{Instance, Node, Provider};
+use crate::inventory::{Instance, Node};
 use crate::plan::{Decision, Evidence, Phase, Verdict};
 use crate::policy::{Acting, BadPolicy, Brakes, Detection, Fencing, Policy, Spares, Takeover};
+use crate::provider::Provider;
 use crate::select::Applies;
 use crate::waiting::Waiting;
 use crate::words::*;

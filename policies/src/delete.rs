@@ -116,9 +116,10 @@ impl ClusterState {
             return Err(not_there("provider", name));
         }
         let nodes = self.nodes.values().filter(|record| {
-            let Node { ports, standby, .. } = &*record.node;
+            let Node { ports, standby, fencing, .. } = &*record.node;
             ports.iter().any(|port| port.provider == *name)
                 || standby.iter().any(|boot| boot.provider == *name)
+                || fencing.iter().any(|device| device.cloud() == Some(name))
         });
         let instances = self.instances.values().filter(|record| {
             let instance = &record.instance;

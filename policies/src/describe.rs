@@ -2,10 +2,14 @@
 
 use crate::apply::not_there;
 use crate::command::{Documents, Event, Rejected};
+use crate::device::{FenceDevice, is_uuid};
 use crate::http_url::HttpUrl;
 use crate::image::Image;
-use crate::inventory::{Boot, FenceDevice, Instance, Node, Provider, ProviderKind};
+use crate::inventory::{Boot, Instance, Node, SwitchPort};
+use crate::network::{Network, Vlans};
+use crate::placement::unlike;
 use crate::plan::{Evidence, Verdict};
+use crate::provider::{CloudAccess, CloudUser, Provider, ProviderKind};
 use crate::state::*;
 use crate::words::*;
 use std::collections::BTreeMap;
@@ -17,6 +21,8 @@ const TEXT_MAX: usize = 1024;
 const SERIAL_MAX: usize = 64;
 /// Images of one boot service. Bounds the snapshot: at 1 kB each, 1 MB.
 const IMAGES_MAX: usize = 1000;
+/// Longest text for cloud-init, in bytes: what clouds take (Nova's limit is 65,535 in base 64).
+const USER_DATA_MAX: usize = 48 * 1024;
 /// Volumes, networks, ports, levels or labels of one object.
 const LIST_MAX: usize = 64;
 
@@ -98,15 +104,20 @@ impl ClusterState {
             }
         }
         self.check_standby(node)?;
+        self.check_clouds(node)?;
         if let Some(plan) = self.plan_of_node(&node.name) {
             let why = format!("it takes part in failover {}", plan.id);
             return Err(Rejected::InUse { what: format!("node/{}", node.name), why });
         }
-        let networks = self.instance_on(&node.name).map_or(0, |record| record.instance.networks.len());
-        if node.ports.len() < networks {
-            let what = format!("node/{}", node.name);
-            let why = format!("{} ports for the {networks} networks of its instance", node.ports.len());
-            return Err(Rejected::BadValue { what, why });
+        let networks = self.instance_on(&node.name).map_or(&[][..], |record| &record.instance.networks);
+        let bad = |why| Err(Rejected::BadValue { what: format!("node/{}", node.name), why });
+        if node.ports.len() < networks.len() {
+            let networks = networks.len();
+            return bad(format!("{} ports for the {networks} networks of its instance", node.ports.len()));
+        }
+        let mut pairs = networks.iter().zip(&node.ports);
+        if let Some(why) = pairs.find_map(|(network, port)| unlike(network, port, &self.providers)) {
+            return bad(why);
         }
         if let Some(record) = self.nodes.get_mut(&node.name) {
             if *record.node != *node {
@@ -144,12 +155,41 @@ impl ClusterState {
         Err(Rejected::BadValue { what: format!("node/{}", node.name), why })
     }
 
+    /// A node is fenced through clouds that there are, and a cloud whose ports it has knows it.
+    fn check_clouds(&self, node: &Node) -> Result<(), Rejected> {
+        let bad = |why: String| Err(Rejected::BadValue { what: format!("node/{}", node.name), why });
+        for SwitchPort { provider: name, port } in &node.ports {
+            let Some(provider) = self.providers.get(name) else { continue };
+            match (&provider.kind, node.known_to(provider)) {
+                (ProviderKind::Openstack { .. }, None) => {
+                    return bad(format!(
+                        "port {port} is of {name}, which needs a fencing device `ironic` of it"
+                    ));
+                }
+                (ProviderKind::Openstack { .. }, Some(_)) if !is_uuid(port) => {
+                    return bad(format!(
+                        "port {port:?} of {name} is no UUID (`openstack baremetal port list`)"
+                    ));
+                }
+                (_, _) => {}
+            }
+        }
+        for name in node.fencing.iter().filter_map(FenceDevice::cloud) {
+            let provider = self.providers.get(name).ok_or_else(|| not_there("provider", name))?;
+            if !matches!(provider.kind, ProviderKind::Openstack { .. }) {
+                return bad(format!("fencing: provider {name} is not of the kind `openstack`"));
+            }
+        }
+        Ok(())
+    }
+
     fn describe_instance(&mut self, instance: &Instance) -> Result<bool, Rejected> {
         let what = format!("instance/{}", instance.name);
         let bad = |why: String| Rejected::BadValue { what: what.clone(), why };
         let tables = [&instance.needs, &instance.labels].map(BTreeMap::len);
         let lists = [instance.volumes.len(), instance.networks.len()];
-        let tagged = instance.networks.iter().map(|network| network.tagged.len());
+        let vlans = || instance.networks.iter().filter_map(Network::vlans);
+        let tagged = vlans().map(|vlans| vlans.tagged.len());
         if tables.into_iter().chain(lists).chain(tagged).any(|length| length > LIST_MAX) {
             return Err(bad(format!("a list has more than {LIST_MAX} items")));
         }
@@ -158,14 +198,17 @@ impl ClusterState {
             return Err(bad(format!("a text of {} bytes is longer than {TEXT_MAX}", long.len())));
         }
         instance.requires.check().map_err(bad)?;
-        for network in &instance.networks {
-            let mut vlans = network.tagged.iter().chain([&network.vlan]);
-            if let Some(vlan) = vlans.find(|vlan| !(1..=4094).contains(*vlan)) {
+        for Vlans { vlan, tagged, .. } in vlans() {
+            if let Some(vlan) = tagged.iter().chain([vlan]).find(|vlan| !(1..=4094).contains(*vlan)) {
                 return Err(bad(format!("vlan {vlan} is not one of 1 to 4094")));
             }
-            if network.tagged.contains(&network.vlan) {
-                return Err(bad(format!("vlan {} is both untagged and tagged on one port", network.vlan)));
+            if tagged.contains(vlan) {
+                return Err(bad(format!("vlan {vlan} is both untagged and tagged on one port")));
             }
+        }
+        let mut vifs = instance.networks.iter().filter_map(Network::vif);
+        if let Some(vif) = vifs.find(|vif| !is_uuid(vif)) {
+            return Err(bad(format!("vif {vif:?} is no UUID (`openstack port show NAME -c id`)")));
         }
         if let Some(named) = instance.policy.as_ref().filter(|named| !self.policies.contains_key(*named)) {
             return Err(not_there("policy", named));
@@ -185,6 +228,10 @@ impl ClusterState {
         if node.node.ports.len() < instance.networks.len() {
             let (ports, networks) = (node.node.ports.len(), instance.networks.len());
             return Err(bad(format!("{} has {ports} ports for {networks} networks", node.node.name)));
+        }
+        let mut pairs = instance.networks.iter().zip(&node.node.ports);
+        if let Some(why) = pairs.find_map(|(network, port)| unlike(network, port, &self.providers)) {
+            return Err(bad(format!("{}: {why}", node.node.name)));
         }
         if known.is_none() && node.state != NodeState::Spare {
             let (node, found) = (instance.node.clone(), node.state.to_string());
@@ -225,7 +272,8 @@ impl ClusterState {
             for port in &record.node.ports {
                 claim(format!("switch port {} of {}", port.port, port.provider), who.clone())?;
             }
-            for device in &record.node.fencing {
+            let devices = record.node.fencing.iter().flat_map(|device| [Some(device), device.bmc()]);
+            for device in devices.flatten() {
                 claim(format!("BMC {}", device.place()), who.clone())?;
             }
             if let Some(guid) = &record.node.identity.guid {
@@ -245,6 +293,9 @@ impl ClusterState {
             for volume in &record.instance.volumes {
                 let what = format!("volume {} of {}", volume.volume, volume.provider);
                 claim(what, format!("instance/{name}"))?;
+            }
+            for vif in record.instance.networks.iter().filter_map(Network::vif) {
+                claim(format!("VIF {vif}"), format!("instance/{name}"))?;
             }
         }
         Ok(())
@@ -288,6 +339,21 @@ fn check_provider(provider: &Provider) -> Result<(), Rejected> {
             }
             (_, _) => Err(bad("url has to be https://host:port")),
         },
+        ProviderKind::Openstack { cloud, deployments, .. } => {
+            let long = |text: &String| text.len() > TEXT_MAX;
+            let pairs = deployments.values().flat_map(|it| &it.instance_info);
+            let mut texts = pairs.flat_map(|(key, value)| [key, value]).chain(deployments.keys());
+            if deployments.len() > IMAGES_MAX || texts.any(long) {
+                return Err(bad(&format!(
+                    "more than {IMAGES_MAX} deployments, or a text of one has more than {TEXT_MAX} bytes"
+                )));
+            }
+            let data = deployments.values().filter_map(|it| it.user_data.as_ref());
+            if data.map(String::len).any(|length| length > USER_DATA_MAX) {
+                return Err(bad(&format!("user_data has more than {USER_DATA_MAX} bytes")));
+            }
+            check_cloud(cloud).map_err(|why| bad(&why))
+        }
         ProviderKind::Ovsdb { park_vlan, .. } if !(1..=4094).contains(park_vlan) => {
             Err(bad("park_vlan is not one of 1 to 4094"))
         }
@@ -299,6 +365,27 @@ fn check_provider(provider: &Provider) -> Result<(), Rejected> {
             (Some(("ssl", _)), None) => Err(bad("url is ssl://, which needs `tls` (ca, certificate, key)")),
             (_, _) => Err(bad("url has to be tcp://host:port or ssl://host:port")),
         },
+    }
+}
+
+fn check_cloud(cloud: &CloudAccess) -> Result<(), String> {
+    let CloudAccess { keystone, ca, region, interface: _, user } = cloud;
+    let names: Vec<&String> = match user {
+        CloudUser::ApplicationCredential { id } => vec![id],
+        CloudUser::Password { name, domain, project, project_domain } => {
+            vec![name, domain, project, project_domain]
+        }
+    };
+    if names.into_iter().chain(region).any(|text| text.is_empty() || text.len() > TEXT_MAX) {
+        return Err(format!("a text of user, or region, is empty or has more than {TEXT_MAX} bytes"));
+    }
+    match (keystone.split_once("://"), ca) {
+        (Some(("https", _)), Some(_)) | (Some(("http", _)), None) => Ok(()),
+        (Some(("https", _)), None) => Err("keystone is https://, which needs `ca`".to_owned()),
+        (Some(("http", _)), Some(_)) => {
+            Err("keystone is http://, which uses no `ca`; did you mean https://?".to_owned())
+        }
+        (_, _) => Err("keystone has to be https://host:port/v3".to_owned()),
     }
 }
 
@@ -317,8 +404,8 @@ fn check_node(node: &Node) -> Result<(), Rejected> {
     if lists.into_iter().any(|length| length > LIST_MAX) {
         return bad(format!("a list has more than {LIST_MAX} items"));
     }
-    let has_watchdog =
-        node.agent_key.is_some() && matches!(node.fencing.first(), Some(FenceDevice::Ipmi { .. }));
+    let bmc = fencing.first().and_then(FenceDevice::bmc);
+    let has_watchdog = node.agent_key.is_some() && matches!(bmc, Some(FenceDevice::Ipmi { .. }));
     if node.probe.bmc_watchdog && !has_watchdog {
         let why =
             "probe.bmc_watchdog needs an agent, which feeds it, and an IPMI BMC as the first fencing level";
@@ -326,6 +413,10 @@ fn check_node(node: &Node) -> Result<(), Rejected> {
     }
     if let Some(why) = node.fencing.iter().find_map(|device| device.check().err()) {
         return bad(why);
+    }
+    if node.identity.guid.is_some() && fencing.iter().any(|device| device.bmc().is_none()) {
+        let why = "Ironic does not tell the guid: give `bmc` beside its `node`, or leave the guid out";
+        return bad(why.to_owned());
     }
     if let Some(serial) = &node.identity.serial
         && (!(1..=SERIAL_MAX).contains(&serial.len()) || !serial.bytes().all(|byte| byte.is_ascii_graphic()))
@@ -387,6 +478,45 @@ pub(crate) mod tests {
             ("{ vlan = 0 }", "vlan 0 is not one of 1 to 4094"),
         ] {
             let told = described(&document(network)).unwrap_err();
+            assert!(told.contains(why), "{told}");
+        }
+    }
+
+    #[test]
+    fn what_a_cloud_is_to_do_it_can_do_and_it_knows_the_node() {
+        let (uuid, other) = ("9dec6d8d-d678-4a82-bf92-9c664281f301", "9dec6d8d-d678-4a82-bf92-9c664281f302");
+        let document = |keystone: &str, node: &str, networks: &str| {
+            format!(
+                "[[provider]]\nname = \"c\"\nkind = \"openstack\"\nkeystone = \"{keystone}\"\nsecret = \"s\"\n\
+                 user = {{ by = \"application-credential\", id = \"i\" }}\n\
+                 [[provider]]\nname = \"r\"\nkind = \"rack\"\nurl = \"http://r\"\ntoken = \"t\"\n\
+                 [[node]]\nname = \"n1\"\n{node}\n\
+                 [[instance]]\nname = \"web\"\nnode = \"n1\"\nnetworks = [{networks}]\n"
+            )
+        };
+        let ironic = |node: &str| {
+            format!("fencing = [{{ driver = \"ironic\", provider = \"c\", node = \"{node}\" }}]")
+        };
+        let port =
+            |provider: &str| format!("ports = [{{ provider = \"{provider}\", port = \"{other}\" }}]\n");
+        let (good, vif) = (format!("{}{}", port("c"), ironic(uuid)), format!("{{ vif = \"{other}\" }}"));
+        described(&document("http://k", &good, &vif)).unwrap();
+        for (keystone, node, networks, why) in [
+            ("https://k", good.clone(), vif.as_str(), "which needs `ca`"),
+            ("http://k", port("c"), vif.as_str(), "needs a fencing device `ironic` of it"),
+            ("http://k", format!("{}{}", port("c"), ironic("n1")), vif.as_str(), "is no UUID"),
+            ("http://k", ironic(uuid).replace("\"c\"", "\"r\""), "", "is not of the kind `openstack`"),
+            ("http://k", good.clone(), "{ vlan = 10 }", "which gives it a `vif`, no VLAN"),
+            ("http://k", port("r"), vif.as_str(), "is no cloud's"),
+            ("http://k", good.clone(), "{ vif = \"web\" }", "vif \"web\" is no UUID"),
+            (
+                "http://k",
+                format!("identity = {{ guid = \"{0}{0}\" }}\n{1}", "00112233aabbccdd", ironic(uuid)),
+                "",
+                "Ironic does not tell the guid",
+            ),
+        ] {
+            let told = described(&document(keystone, &node, networks)).unwrap_err();
             assert!(told.contains(why), "{told}");
         }
     }

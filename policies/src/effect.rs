@@ -70,6 +70,9 @@ pub enum Action {
         provider: ProviderId,
         /// The volume.
         volume: VolumeId,
+        /// Its place among the instance's volumes; 0: the one that it starts from.
+        #[serde(default, skip_serializing_if = "is_first")]
+        index: u32,
     },
     /// Open the node's switch port into the instance's network.
     OpenPort {
@@ -86,6 +89,17 @@ pub enum Action {
         tagged: BTreeSet<u16>,
         /// The MAC address that moves along.
         mac: Option<String>,
+    },
+    /// Give the node's NIC, and only this one, a port of the cloud's network, with its addresses and security groups.
+    AttachVif {
+        /// The node that gets it.
+        node: NodeId,
+        /// The cloud.
+        provider: ProviderId,
+        /// The NIC (or LAG) there.
+        port: String,
+        /// Neutron's port.
+        vif: String,
     },
     /// Make the node's next start boot this instance in this epoch.
     SetBoot {
@@ -113,6 +127,11 @@ pub enum Action {
     },
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if wants a reference")]
+fn is_first(index: &u32) -> bool {
+    *index == 0
+}
+
 impl Action {
     /// The node that the action touches.
     pub fn node(&self) -> &NodeId {
@@ -125,6 +144,7 @@ impl Action {
             | Action::Snapshot { node, .. }
             | Action::Attach { node, .. }
             | Action::OpenPort { node, .. }
+            | Action::AttachVif { node, .. }
             | Action::SetBoot { node, .. }
             | Action::PowerOn { node }
             | Action::Interrupt { node } => node,
@@ -143,6 +163,7 @@ impl Action {
             | Action::Interrupt { .. } => Bearing::Takes,
             Action::Attach { .. }
             | Action::OpenPort { .. }
+            | Action::AttachVif { .. }
             | Action::SetBoot { .. }
             | Action::PowerOn { .. } => Bearing::Gives,
             Action::Diagnose { .. } | Action::Snapshot { .. } => Bearing::Reads,
@@ -161,6 +182,7 @@ impl Action {
             | Action::Snapshot { .. }
             | Action::Attach { .. }
             | Action::OpenPort { .. }
+            | Action::AttachVif { .. }
             | Action::SetBoot { .. } => matches!(seen, Seen::ReadBack(_)),
         }
     }
@@ -171,7 +193,7 @@ impl Action {
             (self, other),
             (Action::ShutDown { .. } | Action::PowerOff { .. }, Action::PowerOn { .. })
                 | (Action::Revoke { .. }, Action::Attach { .. })
-                | (Action::ClosePort { .. }, Action::OpenPort { .. })
+                | (Action::ClosePort { .. }, Action::OpenPort { .. } | Action::AttachVif { .. })
         )
     }
 }
@@ -200,6 +222,7 @@ impl fmt::Display for Action {
             Action::OpenPort { node, port, vlan, tagged, .. } => {
                 write!(f, "open port {port} of {node} into vlan {}", vlans(*vlan, tagged))
             }
+            Action::AttachVif { node, port, vif, .. } => write!(f, "attach VIF {vif} to {port} of {node}"),
             Action::SetBoot { node, instance, epoch, .. } => write!(f, "let {node} boot {instance} {epoch}"),
             Action::PowerOn { node } => write!(f, "power on {node}"),
             Action::Interrupt { node } => write!(f, "interrupt {node} (NMI)"),
@@ -367,4 +390,7 @@ pub trait Permit: Send + Sync {
     /// # Errors
     /// The refusal to report if it may not.
     fn check(&self) -> Result<(), Refusal>;
+
+    /// The token of that effect (R8).
+    fn token(&self) -> LogIndex;
 }

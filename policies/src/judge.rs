@@ -64,7 +64,9 @@ pub(crate) fn judge(record: &NodeRecord, rules: &Detection, memory: &Memory, now
     // What the cluster once believed alive counts as known even to a member that has just started.
     let known = !matches!(record.verdict, Verdict::Unknown);
     let needed = rules.members_min.unwrap_or(memory.majority());
-    let mut evidence = Evidence { power: memory.power(node), needed, ..Evidence::default() };
+    // What a database says of its power is no evidence.
+    let power = memory.power(node).filter(|_| !record.node.is_power_hearsay());
+    let mut evidence = Evidence { power, needed, ..Evidence::default() };
     let (mut dead, mut limps, mut lives, mut unclear) = (0, 0, 0, 0);
     let mut domains = BTreeSet::new();
     let mut panicked = false;

@@ -253,6 +253,7 @@ fn effect_max(action: &Action, policy: &Policy) -> Millis {
         | Action::ClosePort { .. }
         | Action::Attach { .. }
         | Action::OpenPort { .. }
+        | Action::AttachVif { .. }
         | Action::SetBoot { .. } => policy.fencing.provider_effect_max,
     }
 }

@@ -2,11 +2,13 @@
 
 use crate::capability::Capabilities;
 use crate::concession::{Concession, Rung, given_up};
-use crate::inventory::{Instance, Provider};
+use crate::inventory::{Instance, SwitchPort};
 use crate::memory::{LastPower, Presence};
+use crate::network::Network;
 use crate::observation::Power;
 use crate::plan::{Start, Verdict};
 use crate::policy::Spares;
+use crate::provider::{Provider, ProviderKind};
 use crate::readiness::{Finding, Trouble, ports_out};
 use crate::state::{ClusterState, NodeRecord, NodeState};
 use crate::words::*;
@@ -136,16 +138,41 @@ fn fenceable(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
 }
 
 /// Power on does nothing to a running node: it would keep what runs on it, with the instance's volumes attached. A hot
-/// spare is told to go on into the instance.
-fn is_off(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
+/// spare is told to go on into the instance, and a cloud deploys it on one that is on.
+fn is_off(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
     let Presence { power, waits_hot } = spare.presence;
-    (power == LastPower::Read(Power::On) && !waits_hot)
+    (power == LastPower::Read(Power::On) && !waits_hot && !deploys(instance, spare))
         .then(|| "its power is on: it would not boot the instance".to_owned())
 }
 
 fn ports(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
-    let (has, needs) = (spare.record.node.ports.len(), instance.networks.len());
-    (has < needs).then(|| format!("{has} ports, {needs} needed"))
+    let ports = &spare.record.node.ports;
+    let (has, needs) = (ports.len(), instance.networks.len());
+    if has < needs {
+        return Some(format!("{has} ports, {needs} needed"));
+    }
+    instance.networks.iter().zip(ports).find_map(|(network, port)| unlike(network, port, spare.providers))
+}
+
+/// Why a port cannot carry the network.
+pub(crate) fn unlike(
+    network: &Network,
+    port: &SwitchPort,
+    providers: &BTreeMap<ProviderId, Provider>,
+) -> Option<String> {
+    let is_clouds = matches!(providers.get(&port.provider)?.kind, ProviderKind::Openstack { .. });
+    let why = match (network, is_clouds) {
+        (Network::Vlans(_), false) | (Network::Vif(_), true) => return None,
+        (Network::Vlans(_), true) => "is a cloud's, which gives it a `vif`, no VLAN",
+        (Network::Vif(_), false) => "is no cloud's, and the instance's network is one's (`vif`)",
+    };
+    Some(format!("port {} at {} {why}", port.port, port.provider))
+}
+
+/// True if a cloud deploys the instance, whatever the spare's power is before.
+fn deploys(instance: &Instance, spare: &Candidate) -> bool {
+    let provider = instance.boot.as_ref().and_then(|boot| spare.providers.get(&boot.provider));
+    provider.is_some_and(|provider| matches!(provider.kind, ProviderKind::Openstack { .. }))
 }
 
 /// A port that is not there counts even if no network needs it: it could never be closed again, should the spare fail.
@@ -160,8 +187,20 @@ fn ports_work(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<Stri
 }
 
 fn initiator(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
-    let missing = !instance.volumes.is_empty() && spare.record.node.initiator.is_none();
-    missing.then(|| "it has no initiator, by which storage would know it".to_owned())
+    let node = &spare.record.node;
+    let cloud = instance.boot.iter().filter(|_| deploys(instance, spare)).map(|boot| &boot.provider);
+    let providers = instance.volumes.iter().map(|volume| &volume.provider).chain(cloud);
+    let strangers = providers.map(|name| spare.providers.get(name));
+    let mut strangers = strangers.filter(|provider| match provider {
+        Some(provider) => node.known_to(provider).is_none(),
+        None => node.initiator.is_none(),
+    });
+    Some(match strangers.next()? {
+        Some(Provider { name, kind: ProviderKind::Openstack { .. } }) => {
+            format!("it has no fencing device `ironic` at {name}, by which that would know it")
+        }
+        Some(_) | None => "it has no initiator, by which storage would know it".to_owned(),
+    })
 }
 
 fn boot_mac(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
@@ -310,6 +349,7 @@ pub(crate) fn preference<'a>(wish: &Wish, spare: &Candidate<'a>) -> Preference<'
     let (from, node) = (&wish.from.node, &spare.record.node);
     let shared = from.domains.iter().filter(|(kind, name)| node.domains.get(*kind) == Some(*name));
     let start = match (spare.presence.waits_hot, wish.kexecs) {
+        _ if deploys(wish.instance, spare) => Start::Deploy,
         (true, true) => Start::Kexec,
         (true, false) => Start::PowerCycle,
         (false, _) => Start::PowerOn,

@@ -149,6 +149,8 @@ pub enum Start {
     PowerOn,
     /// It waits hot, and is switched off and on: nothing else would make it boot the instance.
     PowerCycle,
+    /// Its cloud deploys the instance on it, and switches it on.
+    Deploy,
 }
 
 impl Start {
@@ -218,6 +220,7 @@ impl Plan {
             Action::Snapshot { .. }
             | Action::Attach { .. }
             | Action::OpenPort { .. }
+            | Action::AttachVif { .. }
             | Action::SetBoot { .. } => Phase::Moving,
             Action::PowerOn { .. } => Phase::Starting,
         }

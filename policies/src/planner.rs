@@ -390,7 +390,9 @@ impl<'a> Desk<'a> {
                 Millis(age.0.saturating_sub(policy.fencing.power_effect_max.0))
             }
             (None, Start::Kexec) => Millis(0),
-            (None, Start::PowerOn | Start::PowerCycle) => self.memory.in_phase(plan.id, self.now),
+            (None, Start::PowerOn | Start::PowerCycle | Start::Deploy) => {
+                self.memory.in_phase(plan.id, self.now)
+            }
         }
     }
 
@@ -403,6 +405,9 @@ impl<'a> Desk<'a> {
         };
         match (plan.decision.start, plan.restart()) {
             (Start::PowerOn, _) => Some(on()),
+            (Start::Deploy, _) => {
+                Some(self.state.boot_action(plan).filter(|boot| !plan.did(boot)).unwrap_or_else(on))
+            }
             (Start::Kexec | Start::PowerCycle, Some(off)) if off.is_done() => {
                 Some(self.state.boot_action(plan).filter(|boot| !plan.did(boot)).unwrap_or_else(on))
             }

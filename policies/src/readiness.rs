@@ -4,8 +4,9 @@
 //! the morning, unless somebody asks before. What it never does: ask itself, commit what it was told, or keep a failover
 //! from beginning; a spare whose port is certainly not there is a misfit, and an instance that lacks something is uncovered.
 
-use crate::inventory::{Boot, Instance, Node, ProviderKind, SwitchPort, Volume};
+use crate::inventory::{Boot, Instance, Node, SwitchPort, Volume};
 use crate::planner::Subject;
+use crate::provider::ProviderKind;
 use crate::state::{ClusterState, InstanceRecord};
 use crate::waiting::Waiting;
 use crate::words::*;

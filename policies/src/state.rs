@@ -2,9 +2,10 @@
 
 use crate::capability::Capabilities;
 use crate::command::{Documents, Rejected};
-use crate::inventory::{Instance, Node, Provider};
+use crate::inventory::{Instance, Node};
 use crate::plan::{Evidence, FenceProof, Intent, Phase, Plan, Start, Verdict};
 use crate::policy::Policy;
+use crate::provider::Provider;
 use crate::waiting::Waiting;
 use crate::words::*;
 use serde::{Deserialize, Serialize};

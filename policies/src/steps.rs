@@ -3,6 +3,7 @@
 
 use crate::command::Hand;
 use crate::effect::{Action, Bearing, Effect};
+use crate::network::{Network, Vlans};
 use crate::plan::{Cause, Intent, Phase, Plan, Start, isolation};
 use crate::snapshot::SnapshotName;
 use crate::state::{ByHand, ClusterState, InstanceRecord};
@@ -65,22 +66,25 @@ impl ClusterState {
         let spare = plan.decision.spare.as_ref().and_then(|spare| self.nodes.get(spare));
         let (Some(spare), Some(record)) = (spare, self.carried(plan)) else { return vec![] };
         let (node, instance) = (&spare.node.name, &record.instance);
-        let volumes = instance.volumes.iter().map(|volume| Action::Attach {
+        let volumes = instance.volumes.iter().zip(0..).map(|(volume, index)| Action::Attach {
             node: node.clone(),
             provider: volume.provider.clone(),
             volume: volume.volume.clone(),
+            index,
         });
-        let ports = instance.networks.iter().zip(&spare.node.ports).map(|(network, port)| Action::OpenPort {
-            node: node.clone(),
-            provider: port.provider.clone(),
-            port: port.port.clone(),
-            vlan: network.vlan,
-            tagged: network.tagged.clone(),
-            mac: network.mac.clone(),
+        let ports = instance.networks.iter().zip(&spare.node.ports).map(|(network, port)| {
+            let (node, provider, port) = (node.clone(), port.provider.clone(), port.port.clone());
+            match network {
+                Network::Vlans(Vlans { vlan, tagged, mac }) => {
+                    let (tagged, mac) = (tagged.clone(), mac.clone());
+                    Action::OpenPort { node, provider, port, vlan: *vlan, tagged, mac }
+                }
+                Network::Vif(vif) => Action::AttachVif { node, provider, port, vif: vif.clone() },
+            }
         });
         let boot = match plan.decision.start {
             Start::PowerOn => self.boot_action(plan),
-            Start::Kexec | Start::PowerCycle => None,
+            Start::Kexec | Start::PowerCycle | Start::Deploy => None,
         };
         volumes.chain(ports).chain(boot).collect()
     }
@@ -107,6 +111,7 @@ impl ClusterState {
         let levels = (0..node.fencing.len()).map(|level| Action::PowerOff { node: node.name.clone(), level });
         match plan.decision.start {
             Start::PowerOn => vec![on],
+            Start::Deploy => self.boot_action(plan).into_iter().chain([on]).collect(),
             Start::Kexec | Start::PowerCycle => {
                 self.boot_action(plan).into_iter().chain(levels).chain([on]).collect()
             }
@@ -121,6 +126,9 @@ impl ClusterState {
             (Action::PowerOn { .. }, Start::Kexec | Start::PowerCycle) => {
                 seen_off() && self.boot_action(plan).is_none_or(|boot| plan.did(&boot))
             }
+            (Action::PowerOn { .. }, Start::Deploy) => {
+                self.boot_action(plan).is_none_or(|boot| plan.did(&boot))
+            }
             (Action::SetBoot { .. }, Start::PowerCycle) => seen_off(),
             (_, _) => true,
         };
@@ -130,7 +138,7 @@ impl ClusterState {
     /// What keeps the state of a volume before `attach` gives it to the spare, if the policy wants that and nobody may write
     /// to it yet. What was asked for stays what it was, whatever the policy says by now (R1).
     pub(crate) fn snapshot_before(&self, plan: &Plan, attach: &Action) -> Option<Action> {
-        let Action::Attach { node, provider, volume } = attach else { return None };
+        let Action::Attach { node, provider, volume, index: _ } = attach else { return None };
         if plan.tried(attach) {
             return None;
         }

@@ -42,7 +42,7 @@ impl Boot {
 
     pub(crate) async fn look(&self, wish: &Wish, deadline: Instant) -> Result<State, ProviderError> {
         match wish {
-            Wish::Boots { node, instance: wanted, image, epoch: current } => {
+            Wish::Boots { node, holder: _, instance: wanted, image, epoch: current } => {
                 let doing = format!("look whether to {wish}");
                 let role: BootRole = self.ask(&doing, &format!("/boot/node/{node}"), deadline).await?;
                 let holds = matches!(&role, BootRole::Boots(Booting { instance, epoch, name, .. })
@@ -53,7 +53,8 @@ impl Boot {
             | Wish::Attached { .. }
             | Wish::Snapshot { .. }
             | Wish::PortClosed { .. }
-            | Wish::PortOpen { .. } => {
+            | Wish::PortOpen { .. }
+            | Wish::VifAttached { .. } => {
                 Err(ProviderError::Configuration(format!("a boot service cannot {wish}")))
             }
         }

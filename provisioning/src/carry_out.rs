@@ -14,7 +14,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(250);
 /// Shortest pause between two readings: about one exchange with a fast device.
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 
-/// Carries out one effect at a provider. `initiator` is the name by which storage knows the effect's node.
+/// Carries out one effect at a provider. `known_as` is the name by which that knows the effect's node.
 ///
 /// Ends as [`Outcome::Done`] only if the wished-for state was read back, as [`Outcome::Refused`] only if the change
 /// certainly did not happen, and else as [`Outcome::Unknown`]. Safe to start twice and late: the state that is
@@ -22,14 +22,14 @@ const PAUSE_MIN: Duration = Duration::from_millis(2);
 pub async fn carry_out(
     provider: &impl Provider,
     effect: &Effect,
-    initiator: Option<&str>,
+    known_as: Option<&str>,
     permit: &dyn Permit,
     deadline: Instant,
 ) -> Outcome {
     if let Err(refusal) = permit.check() {
         return Outcome::Refused(refusal);
     }
-    let wish = match Wish::new(&effect.action, initiator) {
+    let wish = match Wish::new(&effect.action, known_as) {
         Ok(wish) => wish,
         Err(refusal) => return Outcome::Refused(refusal),
     };

@@ -150,7 +150,7 @@ impl Exec {
 
     pub(crate) async fn look(&self, wish: &Wish, deadline: Instant) -> Result<State, ProviderError> {
         let doing = format!("look whether to {wish}");
-        let question = Question::Look { wish: wanted(wish) };
+        let question = Question::Look { wish: wanted(wish)? };
         let Looked { holds, reading } = self.ask(&doing, question, &Always, deadline).await?;
         Ok(State { holds, reading })
     }
@@ -173,7 +173,7 @@ impl Exec {
         deadline: Instant,
     ) -> Result<(), ProviderError> {
         let doing = wish.to_string();
-        let question = Question::Act { wish: wanted(wish), token };
+        let question = Question::Act { wish: wanted(wish)?, token };
         let why = match self.ask(&doing, question, permit, deadline).await? {
             Acted::Accepted(Nothing {}) => return Ok(()),
             Acted::Refused(No::DeviceRefused { text }) => Refusal::DeviceRefused(text),
@@ -234,19 +234,24 @@ impl Permit for Always {
     fn check(&self) -> Result<(), Refusal> {
         Ok(())
     }
+
+    fn token(&self) -> policies::LogIndex {
+        policies::LogIndex(7)
+    }
 }
 
-fn wanted(wish: &Wish) -> Wanted<'_> {
-    match wish {
-        Wish::Revoked { volume, initiator } => Wanted::Revoked { volume, initiator },
-        Wish::Attached { volume, initiator } => Wanted::Attached { volume, initiator },
+fn wanted(wish: &Wish) -> Result<Wanted<'_>, ProviderError> {
+    Ok(match wish {
+        Wish::Revoked { volume, holder } => Wanted::Revoked { volume, initiator: holder },
+        Wish::Attached { volume, holder, index: _ } => Wanted::Attached { volume, initiator: holder },
         Wish::Snapshot { volume, name, keep } => Wanted::Snapshot { volume, name: *name, keep: *keep },
-        Wish::PortClosed { port } => Wanted::PortClosed { port },
+        Wish::PortClosed { port, holder: _ } => Wanted::PortClosed { port },
+        Wish::VifAttached { .. } => return Err(crate::no_vif(wish)),
         Wish::PortOpen { port, vlan, tagged, mac } => {
             Wanted::PortOpen { port, vlan: *vlan, tagged, mac: mac.as_deref() }
         }
-        Wish::Boots { node, instance, image, epoch } => {
+        Wish::Boots { node, holder: _, instance, image, epoch } => {
             Wanted::Boots { node, instance, image, epoch: *epoch }
         }
-    }
+    })
 }

@@ -73,7 +73,7 @@ impl Iscsi {
 fn of_a_volume(wish: &Wish) -> Result<(), ProviderError> {
     match wish {
         Wish::Revoked { .. } | Wish::Attached { .. } | Wish::Snapshot { .. } => Ok(()),
-        Wish::PortClosed { .. } | Wish::PortOpen { .. } | Wish::Boots { .. } => {
+        Wish::PortClosed { .. } | Wish::PortOpen { .. } | Wish::VifAttached { .. } | Wish::Boots { .. } => {
             Err(ProviderError::Configuration(format!("a storage host cannot {wish}")))
         }
     }

@@ -12,6 +12,7 @@ mod check;
 pub mod exec;
 pub mod ipxe;
 pub mod iscsi;
+pub mod openstack;
 pub mod ovsdb;
 mod program;
 pub mod rack;
@@ -22,6 +23,7 @@ pub use carry_out::carry_out;
 pub use check::check;
 pub use wish::Wish;
 
+use ::openstack::{Cloud, Settings};
 use policies::{Check, Doubt, Finding, LogIndex, Millis, Outcome, Permit, ProviderKind, Refusal};
 use std::future::Future;
 use std::path::Path;
@@ -41,6 +43,8 @@ pub enum Backend {
     Exec(exec::Exec),
     /// A storage host with tgt.
     Iscsi(iscsi::Iscsi),
+    /// An OpenStack cloud.
+    Openstack(openstack::Openstack),
 }
 
 /// Whoever keeps volumes, networks or boot sources and can be asked for a state of them.
@@ -174,6 +178,10 @@ impl Backend {
             ProviderKind::Iscsi { url, ca, token: _ } => {
                 Ok(Backend::Iscsi(iscsi::Iscsi::new(url, ca.as_deref(), secret)?))
             }
+            ProviderKind::Openstack { cloud, secret: _, deployments } => {
+                let cloud = Settings::new(cloud, secret).and_then(Cloud::new)?;
+                Ok(Backend::Openstack(openstack::Openstack::new(cloud, deployments.clone())))
+            }
         }
     }
 }
@@ -186,6 +194,7 @@ impl Provider for Backend {
             Backend::Boot(boot) => boot.look(wish, deadline).await,
             Backend::Exec(exec) => exec.look(wish, deadline).await,
             Backend::Iscsi(iscsi) => iscsi.look(wish, deadline).await,
+            Backend::Openstack(cloud) => cloud.look(wish, deadline).await,
         }
     }
 
@@ -196,6 +205,7 @@ impl Provider for Backend {
             Backend::Boot(boot) => boot.check(check, deadline).await,
             Backend::Exec(exec) => exec.check(check, deadline).await,
             Backend::Iscsi(iscsi) => iscsi.check(check, deadline).await,
+            Backend::Openstack(cloud) => cloud.check(check, deadline).await,
         }
     }
 
@@ -212,8 +222,14 @@ impl Provider for Backend {
             Backend::Boot(boot) => boot.act(wish),
             Backend::Exec(exec) => exec.act(wish, token, permit, deadline).await,
             Backend::Iscsi(iscsi) => iscsi.act(wish, token, permit, deadline).await,
+            Backend::Openstack(cloud) => cloud.act(wish, permit, deadline).await,
         }
     }
+}
+
+/// For providers whose networks are VLANs.
+fn no_vif(wish: &Wish) -> ProviderError {
+    ProviderError::Configuration(format!("only a cloud can {wish}"))
 }
 
 /// Time since `start` in our unit.

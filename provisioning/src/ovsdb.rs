@@ -173,7 +173,7 @@ impl Ovsdb {
     /// The port of a wish, and how it is to be. Volumes and boot sources are no switch's work.
     fn wanted<'w>(&self, wish: &'w Wish) -> Result<(&'w str, Setting), ProviderError> {
         match wish {
-            Wish::PortClosed { port } => {
+            Wish::PortClosed { port, holder: _ } => {
                 Ok((port, Setting { tag: self.park_vlan, trunks: BTreeSet::new(), protected: true }))
             }
             Wish::PortOpen { vlan, tagged, .. }
@@ -186,6 +186,7 @@ impl Ovsdb {
             Wish::PortOpen { port, vlan, tagged, mac: _ } => {
                 Ok((port, Setting { tag: *vlan, trunks: tagged.clone(), protected: false }))
             }
+            Wish::VifAttached { .. } => Err(crate::no_vif(wish)),
             Wish::Revoked { .. } | Wish::Attached { .. } | Wish::Snapshot { .. } | Wish::Boots { .. } => {
                 Err(ProviderError::Configuration(format!("a switch cannot {wish}")))
             }

@@ -237,13 +237,13 @@ impl Rack {
         let doing = format!("look whether to {wish}");
         let path = place(wish);
         match wish {
-            Wish::Revoked { initiator, .. } => {
+            Wish::Revoked { holder, .. } => {
                 let state: VolumeState = self.read(&doing, path, deadline).await?;
-                Ok(State { holds: is_revoked(&state, initiator), reading: read_volume(&state) })
+                Ok(State { holds: is_revoked(&state, holder), reading: read_volume(&state) })
             }
-            Wish::Attached { initiator, .. } => {
+            Wish::Attached { holder, .. } => {
                 let state: VolumeState = self.read(&doing, path, deadline).await?;
-                Ok(State { holds: is_attached(&state, initiator), reading: read_volume(&state) })
+                Ok(State { holds: is_attached(&state, holder), reading: read_volume(&state) })
             }
             Wish::Snapshot { name, .. } => {
                 let state: SnapshotState = self.read(&doing, path, deadline).await?;
@@ -258,6 +258,7 @@ impl Rack {
                 let wished = PortSetting::Open { vlan: *vlan, tagged: tagged.clone(), mac: mac.clone() };
                 Ok(State { holds: state.setting == wished, reading: read_port(&state) })
             }
+            Wish::VifAttached { .. } => Err(crate::no_vif(wish)),
             Wish::Boots { instance, image, epoch, .. } => {
                 let state: BootState = self.read(&doing, path, deadline).await?;
                 let wished = Assignment { instance: instance.clone(), image: image.clone(), epoch: *epoch };
@@ -421,7 +422,9 @@ fn place(wish: &Wish) -> [&str; 2] {
     match wish {
         Wish::Revoked { volume, .. } | Wish::Attached { volume, .. } => ["volumes", volume.as_str()],
         Wish::Snapshot { volume, .. } => ["snapshots", volume.as_str()],
-        Wish::PortClosed { port } | Wish::PortOpen { port, .. } => ["ports", port],
+        Wish::PortClosed { port, .. } | Wish::PortOpen { port, .. } | Wish::VifAttached { port, .. } => {
+            ["ports", port]
+        }
         Wish::Boots { node, .. } => ["boot", node.as_str()],
     }
 }
@@ -429,11 +432,11 @@ fn place(wish: &Wish) -> [&str; 2] {
 /// The request that asks for the wish.
 fn encode(wish: &Wish, token: LogIndex) -> Result<Vec<u8>, serde_json::Error> {
     match wish {
-        Wish::Revoked { initiator, .. } => {
-            serde_json::to_vec(&VolumeChange::Revoke { initiator: initiator.clone(), token })
+        Wish::Revoked { holder, .. } => {
+            serde_json::to_vec(&VolumeChange::Revoke { initiator: holder.clone(), token })
         }
-        Wish::Attached { initiator, .. } => {
-            serde_json::to_vec(&VolumeChange::Attach { initiator: initiator.clone(), token })
+        Wish::Attached { holder, .. } => {
+            serde_json::to_vec(&VolumeChange::Attach { initiator: holder.clone(), token })
         }
         Wish::Snapshot { name, keep, .. } => {
             serde_json::to_vec(&SnapshotChange { name: *name, keep: *keep, token })
@@ -443,6 +446,7 @@ fn encode(wish: &Wish, token: LogIndex) -> Result<Vec<u8>, serde_json::Error> {
             let setting = PortSetting::Open { vlan: *vlan, tagged: tagged.clone(), mac: mac.clone() };
             serde_json::to_vec(&PortChange { setting, token })
         }
+        Wish::VifAttached { .. } => Err(serde::ser::Error::custom(crate::no_vif(wish))),
         Wish::Boots { instance, image, epoch, .. } => {
             let assignment = Assignment { instance: instance.clone(), image: image.clone(), epoch: *epoch };
             serde_json::to_vec(&BootChange { assignment, token })

@@ -15,15 +15,17 @@ pub enum Wish {
     Revoked {
         /// The volume.
         volume: VolumeId,
-        /// Who must not have it.
-        initiator: String,
+        /// Who must not have it, by the name that the provider knows.
+        holder: String,
     },
     /// The initiator, and no other, has the right to the volume.
     Attached {
         /// The volume.
         volume: VolumeId,
-        /// Who must have it.
-        initiator: String,
+        /// Who must have it, by the name that the provider knows.
+        holder: String,
+        /// Its place among the holder's volumes; 0: the one that it starts from.
+        index: u32,
     },
     /// There is a snapshot of the volume with this name, made while nobody could write to the volume.
     Snapshot {
@@ -38,6 +40,8 @@ pub enum Wish {
     PortClosed {
         /// The port's name at the provider.
         port: String,
+        /// The node behind it, if the provider knows it by a name.
+        holder: Option<String>,
     },
     /// The port passes the instance's network.
     PortOpen {
@@ -50,10 +54,21 @@ pub enum Wish {
         /// The MAC address that moves along.
         mac: Option<String>,
     },
+    /// The node's NIC, and no other, has a port of the cloud's network.
+    VifAttached {
+        /// The NIC's name at the provider.
+        port: String,
+        /// Neutron's port.
+        vif: String,
+        /// The node, by the name that the provider knows.
+        holder: String,
+    },
     /// The node's next start boots the instance in this epoch.
     Boots {
         /// The node.
         node: NodeId,
+        /// The same, if the provider knows it by a name.
+        holder: Option<String>,
         /// The instance.
         instance: InstanceId,
         /// The boot source.
@@ -64,26 +79,32 @@ pub enum Wish {
 }
 
 impl Wish {
-    /// Translates an action. `initiator` is the name by which storage knows the action's node.
+    /// Translates an action. `known_as` is the name by which the provider knows the action's node.
     ///
     /// # Errors
-    /// [`Refusal::NotConfigured`] if the action is no provider's work, or the node has no initiator and needs one.
-    pub fn new(action: &Action, initiator: Option<&str>) -> Result<Self, Refusal> {
-        let initiator = |node: &NodeId| match initiator {
-            Some(name) => Ok(name.to_owned()),
-            None => Err(Refusal::NotConfigured(format!("node {node} has no initiator for its volumes"))),
+    /// [`Refusal::NotConfigured`] if the action is no provider's work, or the node has no name there and needs one.
+    pub fn new(action: &Action, known_as: Option<&str>) -> Result<Self, Refusal> {
+        let known = || known_as.map(str::to_owned);
+        let holder = |node: &NodeId| {
+            let why = || {
+                format!("node {node} has no name that the provider knows: no initiator, no node of the cloud")
+            };
+            known().ok_or_else(|| Refusal::NotConfigured(why()))
         };
         match action {
             Action::Revoke { node, volume, .. } => {
-                Ok(Wish::Revoked { volume: volume.clone(), initiator: initiator(node)? })
+                Ok(Wish::Revoked { volume: volume.clone(), holder: holder(node)? })
             }
-            Action::Attach { node, volume, .. } => {
-                Ok(Wish::Attached { volume: volume.clone(), initiator: initiator(node)? })
+            Action::Attach { node, volume, index, .. } => {
+                Ok(Wish::Attached { volume: volume.clone(), holder: holder(node)?, index: *index })
             }
             Action::Snapshot { volume, name, keep, .. } => {
                 Ok(Wish::Snapshot { volume: volume.clone(), name: *name, keep: *keep })
             }
-            Action::ClosePort { port, .. } => Ok(Wish::PortClosed { port: port.clone() }),
+            Action::ClosePort { port, .. } => Ok(Wish::PortClosed { port: port.clone(), holder: known() }),
+            Action::AttachVif { node, port, vif, .. } => {
+                Ok(Wish::VifAttached { port: port.clone(), vif: vif.clone(), holder: holder(node)? })
+            }
             Action::OpenPort { port, vlan, tagged, mac, .. } => Ok(Wish::PortOpen {
                 port: port.clone(),
                 vlan: *vlan,
@@ -92,6 +113,7 @@ impl Wish {
             }),
             Action::SetBoot { node, instance, image, epoch, .. } => Ok(Wish::Boots {
                 node: node.clone(),
+                holder: known(),
                 instance: instance.clone(),
                 image: image.clone(),
                 epoch: *epoch,
@@ -108,10 +130,11 @@ impl Wish {
 impl fmt::Display for Wish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Wish::Revoked { volume, initiator } => write!(f, "revoke {volume} from {initiator}"),
-            Wish::Attached { volume, initiator } => write!(f, "attach {volume} to {initiator}"),
+            Wish::Revoked { volume, holder } => write!(f, "revoke {volume} from {holder}"),
+            Wish::Attached { volume, holder, .. } => write!(f, "attach {volume} to {holder}"),
             Wish::Snapshot { volume, name, .. } => write!(f, "keep {volume} as snapshot {name}"),
-            Wish::PortClosed { port } => write!(f, "close port {port}"),
+            Wish::VifAttached { port, vif, holder } => write!(f, "attach VIF {vif} to {port} of {holder}"),
+            Wish::PortClosed { port, .. } => write!(f, "close port {port}"),
             Wish::PortOpen { port, vlan, tagged, .. } => {
                 write!(f, "open port {port} into vlan {}", vlans(*vlan, tagged))
             }
@@ -132,7 +155,7 @@ mod tests {
         let volume: VolumeId = "v1".parse().unwrap();
         let revoke = Action::Revoke { node: node.clone(), provider, volume: volume.clone() };
         let wish = Wish::new(&revoke, Some("iqn.n1")).unwrap();
-        assert_eq!(wish, Wish::Revoked { volume, initiator: "iqn.n1".to_owned() });
+        assert_eq!(wish, Wish::Revoked { volume, holder: "iqn.n1".to_owned() });
         assert!(matches!(Wish::new(&revoke, None), Err(Refusal::NotConfigured(why)) if why.contains("n1")));
         assert!(matches!(Wish::new(&Action::PowerOn { node }, Some("x")), Err(Refusal::NotConfigured(_))));
     }

@@ -14,10 +14,11 @@
 
 mod device;
 
-use device::{Device, Face, Script};
+use device::{Device, Face, Script, cloud};
 use policies::{
-    Action, Boot, Check, Doubt, Effect, Epoch, Finding, LogIndex, NodeId, Outcome, Permit, PlanId,
-    ProviderId, ProviderKind, Refusal, Sealed, Seen, SnapshotName, SwitchPort, Volume, VolumeId,
+    Action, Boot, Check, CloudAccess, CloudInterface, CloudUser, Deployment, Doubt, Effect, Epoch, Finding,
+    LogIndex, NodeId, Outcome, Permit, PlanId, ProviderId, ProviderKind, Refusal, Sealed, Seen, SnapshotName,
+    SwitchPort, Volume, VolumeId,
 };
 use provisioning::{Backend, Provider, Wish, carry_out, check};
 use std::path::Path;
@@ -31,13 +32,13 @@ const INITIATOR: &str = "iqn.n1";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// For rows in which the deadline passes by design.
 const SHORT: Duration = Duration::from_millis(300);
-/// The same where each question is a process of its own.
+/// The same where each question is a process of its own, or several requests.
 const SHORT_OF_A_PROCESS: Duration = Duration::from_secs(4);
 
 fn short(face: Face) -> Duration {
     match face {
         Face::Rack | Face::Ovsdb | Face::Iscsi => SHORT,
-        Face::Exec => SHORT_OF_A_PROCESS,
+        Face::Exec | Face::Cloud => SHORT_OF_A_PROCESS,
     }
 }
 
@@ -46,6 +47,10 @@ struct Always;
 impl Permit for Always {
     fn check(&self) -> Result<(), Refusal> {
         Ok(())
+    }
+
+    fn token(&self) -> policies::LogIndex {
+        policies::LogIndex(7)
     }
 }
 
@@ -56,6 +61,10 @@ impl Permit for Lease {
     fn check(&self) -> Result<(), Refusal> {
         let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         left.map(|_| ()).map_err(|_| Refusal::LeaseEnded)
+    }
+
+    fn token(&self) -> policies::LogIndex {
+        policies::LogIndex(7)
     }
 }
 
@@ -68,7 +77,52 @@ fn cases() -> Vec<(Face, Action)> {
         matches!(action, Action::Revoke { .. } | Action::Snapshot { .. } | Action::Attach { .. })
     };
     let all = by(Face::Rack, |_| true).chain(by(Face::Ovsdb, switches)).chain(by(Face::Exec, |_| true));
-    all.chain(by(Face::Iscsi, stores)).collect()
+    let all = all.chain(by(Face::Iscsi, stores));
+    all.chain(cloud_actions().into_iter().map(|action| (Face::Cloud, action))).collect()
+}
+
+/// The name by which the device knows the node.
+fn known_as(face: Face) -> &'static str {
+    match face {
+        Face::Rack | Face::Ovsdb | Face::Exec | Face::Iscsi => INITIATOR,
+        Face::Cloud => cloud::NODE,
+    }
+}
+
+fn cloud_kind(url: &str) -> ProviderKind {
+    let user = CloudUser::ApplicationCredential { id: "credential".to_owned() };
+    let (keystone, interface) = (format!("{url}/v3"), CloudInterface::Public);
+    let cloud = CloudAccess { keystone, ca: None, region: None, interface, user };
+    let instance_info = [("boot_iso".to_owned(), "http://images/{instance}.iso".to_owned())].into();
+    let deployments = [("golden".to_owned(), Deployment { instance_info, user_data: None })].into();
+    ProviderKind::Openstack { cloud, secret: Sealed("sealed:".to_owned()), deployments }
+}
+
+/// One of each kind of change that a cloud makes, and a state in which it is not there yet.
+fn cloud_actions() -> Vec<Action> {
+    let (node, provider): (NodeId, ProviderId) = ("n1".parse().unwrap(), "cloud".parse().unwrap());
+    let (held, free): (VolumeId, VolumeId) = (cloud::HELD.parse().unwrap(), cloud::FREE.parse().unwrap());
+    let (port, vif) = (cloud::NIC.to_owned(), cloud::LOOSE.to_owned());
+    vec![
+        Action::Revoke { node: node.clone(), provider: provider.clone(), volume: held },
+        Action::ClosePort { node: node.clone(), provider: provider.clone(), port: port.clone() },
+        Action::Attach { node: node.clone(), provider: provider.clone(), volume: free.clone(), index: 0 },
+        Action::AttachVif { node: node.clone(), provider: provider.clone(), port, vif },
+        Action::Snapshot {
+            node: node.clone(),
+            provider: provider.clone(),
+            volume: free,
+            name: SnapshotName::of(PlanId(7)),
+            keep: 2,
+        },
+        Action::SetBoot {
+            node,
+            provider,
+            instance: "web".parse().unwrap(),
+            image: "golden".to_owned(),
+            epoch: Epoch(2),
+        },
+    ]
 }
 
 /// Where no program is.
@@ -94,7 +148,12 @@ fn actions() -> Vec<Action> {
     vec![
         Action::Revoke { node: node.clone(), provider: provider.clone(), volume: volume.clone() },
         Action::ClosePort { node: node.clone(), provider: provider.clone(), port: "sw1/3".to_owned() },
-        Action::Attach { node: node.clone(), provider: provider.clone(), volume: "v2".parse().unwrap() },
+        Action::Attach {
+            node: node.clone(),
+            provider: provider.clone(),
+            volume: "v2".parse().unwrap(),
+            index: 0,
+        },
         Action::OpenPort {
             node: node.clone(),
             provider: provider.clone(),
@@ -130,12 +189,14 @@ fn backend(device: &Device) -> Backend {
         Face::Ovsdb => ProviderKind::Ovsdb { url: device.url(), park_vlan: 4000, tls: None },
         Face::Exec => exec_kind(),
         Face::Iscsi => iscsi_kind(&device.url(), None),
+        Face::Cloud => cloud_kind(&device.url()),
     };
     Backend::from_config(&kind, b"token", &device.programs()).unwrap()
 }
 
 async fn run(device: &Device, action: &Action, token: u64, permit: &dyn Permit, time: Duration) -> Outcome {
-    carry_out(&backend(device), &effect(action, token), Some(INITIATOR), permit, Instant::now() + time).await
+    let (effect, known_as) = (effect(action, token), known_as(device.face()));
+    carry_out(&backend(device), &effect, Some(known_as), permit, Instant::now() + time).await
 }
 
 fn is_done(outcome: &Outcome) -> bool {
@@ -156,7 +217,7 @@ async fn acting_twice_is_acting_once() {
 async fn looking_changes_nothing() {
     for (face, action) in cases() {
         let device = Device::start(face, Script::Obey).await;
-        let wish = Wish::new(&action, Some(INITIATOR)).unwrap();
+        let wish = Wish::new(&action, Some(known_as(face))).unwrap();
         let state = backend(&device).look(&wish, Instant::now() + PATIENCE).await.unwrap();
         assert!(!state.holds, "{action}");
         assert_eq!(device.changes(), 0, "{action}");
@@ -165,7 +226,8 @@ async fn looking_changes_nothing() {
 
 #[tokio::test]
 async fn an_older_token_is_refused() {
-    for (face, action) in cases() {
+    // A cloud's services take no tokens: what they compare is revisions, and who has a volume.
+    for (face, action) in cases().into_iter().filter(|(face, _)| *face != Face::Cloud) {
         let device = Device::start(face, Script::SeenToken(LogIndex(9))).await;
         let old = Refusal::TokenTooOld { ours: LogIndex(8), newest: LogIndex(9) };
         assert_eq!(run(&device, &action, 8, &Always, PATIENCE).await, Outcome::Refused(old), "{action}");
@@ -227,7 +289,8 @@ async fn a_refusal_is_a_refusal_and_an_internal_error_is_doubt() {
     for (face, action) in cases() {
         let device = Device::start(face, Script::Answer(403)).await;
         let outcome = run(&device, &action, 7, &Always, PATIENCE).await;
-        assert!(matches!(outcome, Outcome::Refused(Refusal::DeviceRefused(_))), "{action}: {outcome:?}");
+        let is_no = |why: &Refusal| matches!(why, Refusal::DeviceRefused(_) | Refusal::NotAdmitted(_));
+        assert!(matches!(&outcome, Outcome::Refused(why) if is_no(why)), "{action}: {outcome:?}");
         let device = Device::start(face, Script::Answer(500)).await;
         let outcome = run(&device, &action, 7, &Always, short(face)).await;
         assert!(matches!(outcome, Outcome::Unknown(Doubt::NoAnswer { .. })), "{action}: {outcome:?}");
@@ -279,6 +342,59 @@ async fn a_volume_that_another_holds_is_neither_kept_nor_attached() {
             assert_eq!(run(&device, &action, 7, &Always, PATIENCE).await, Outcome::Refused(held), "{action}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_cloud_takes_nothing_from_anybody_but_the_node() {
+    let device = Device::start(Face::Cloud, Script::HeldByOther).await;
+    let [_, _, attach, vif, snapshot, _] = cloud_actions().try_into().unwrap();
+    for action in [attach, vif, snapshot] {
+        let outcome = run(&device, &action, 7, &Always, PATIENCE).await;
+        let Outcome::Refused(Refusal::HeldByOther(who)) = &outcome else { panic!("{action}: {outcome:?}") };
+        assert!(who.contains(cloud::OTHER), "{who}");
+    }
+    // Nor does a revocation that comes late, when another has the volume.
+    let free = cloud::FREE.parse().unwrap();
+    let revoke =
+        Action::Revoke { node: "n1".parse().unwrap(), provider: "cloud".parse().unwrap(), volume: free };
+    let outcome = run(&device, &revoke, 7, &Always, PATIENCE).await;
+    assert!(matches!(&outcome, Outcome::Refused(Refusal::HeldByOther(_))), "{outcome:?}");
+    assert_eq!(device.changes(), 0);
+}
+
+/// Ironic unbinds what it notes, whoever has it by then.
+#[tokio::test]
+async fn nobody_gets_a_port_that_ironic_still_notes_for_a_locked_node() {
+    let device = Device::start(Face::Cloud, Script::KeepSessions).await;
+    let vif = cloud_actions().remove(3);
+    let outcome = run(&device, &vif, 7, &Always, PATIENCE).await;
+    let Outcome::Refused(Refusal::DeviceRefused(why)) = &outcome else { panic!("{outcome:?}") };
+    assert!(why.contains(cloud::OTHER) && why.contains("is locked by conductor-1"), "{why}");
+    assert_eq!(device.changes(), 0);
+}
+
+#[tokio::test]
+async fn a_cloud_says_what_it_has() {
+    let provider = || "cloud".parse::<ProviderId>().unwrap();
+    let checks = [
+        Check::Port(SwitchPort { provider: provider(), port: cloud::NIC.to_owned() }),
+        Check::Volume(Volume { provider: provider(), volume: cloud::HELD.parse().unwrap() }),
+        Check::Boot(Boot { provider: provider(), image: "golden".to_owned() }),
+    ];
+    let device = Device::start(Face::Cloud, Script::Obey).await;
+    for asked in &checks {
+        assert_eq!(found(&device, asked, PATIENCE).await, Finding::Fine, "{asked}");
+    }
+    let device = Device::start(Face::Cloud, Script::HasNothing).await;
+    for asked in &checks[..2] {
+        let finding = found(&device, asked, PATIENCE).await;
+        assert!(matches!(finding, Finding::Absent(_)), "{asked}: {finding:?}");
+    }
+    let unknown = Check::Boot(Boot { provider: provider(), image: "silver".to_owned() });
+    assert_eq!(
+        found(&device, &unknown, PATIENCE).await,
+        Finding::Absent("no deployment is called silver".to_owned())
+    );
 }
 
 #[tokio::test]

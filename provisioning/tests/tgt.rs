@@ -59,6 +59,10 @@ impl Permit for Always {
     fn check(&self) -> Result<(), Refusal> {
         Ok(())
     }
+
+    fn token(&self) -> policies::LogIndex {
+        policies::LogIndex(7)
+    }
 }
 
 /// Ends with its owner.
@@ -359,7 +363,7 @@ fn free_port() -> u16 {
 
 fn attach() -> Action {
     let (node, provider) = ("n1".parse().unwrap(), "stor".parse().unwrap());
-    Action::Attach { node, provider, volume: "v1".parse().unwrap() }
+    Action::Attach { node, provider, volume: "v1".parse().unwrap(), index: 0 }
 }
 
 fn revoke() -> Action {

@@ -9,8 +9,8 @@ use crate::outside::Outside;
 use fencing::{Act, Look, PowerDriver};
 use futures::future::join_all;
 use policies::{
-    Action, Check, ClusterState, Effect, Finding, Identity, LeaderEpoch, Millis, Node, Outcome, Permit,
-    Power, ProviderId, Refusal, Seen,
+    Action, Check, ClusterState, Effect, Finding, Identity, LeaderEpoch, LogIndex, Millis, Node, Outcome,
+    Permit, Power, ProviderId, Refusal, Seen,
 };
 use raft_store::Store;
 use std::sync::Arc;
@@ -53,6 +53,10 @@ impl Permit for Lease {
             false => Err(Refusal::Withdrawn),
         }
     }
+
+    fn token(&self) -> LogIndex {
+        self.effect.token
+    }
 }
 
 /// In [`Lease::leads`]: no log index is 0, so no leadership is.
@@ -76,7 +80,7 @@ pub struct Job<O: Outside> {
 enum Tool<O: Outside> {
     Power { driver: Arc<O::Power>, identity: Identity, act: Act },
     Diagnosis { driver: Arc<O::Power> },
-    Provider { provider: O::Provider, initiator: Option<String> },
+    Provider { provider: O::Provider, known_as: Option<String> },
 }
 
 impl<O: Outside> Executor<O> {
@@ -111,8 +115,8 @@ impl<O: Outside> Executor<O> {
                 Ok(lines) => Outcome::Done(Seen::Diagnosed(lines.into())),
                 Err(error) => Outcome::Refused(error.into()),
             },
-            Ok(Tool::Provider { provider, initiator }) => {
-                provisioning::carry_out(&provider, &lease.effect, initiator.as_deref(), lease, deadline).await
+            Ok(Tool::Provider { provider, known_as }) => {
+                provisioning::carry_out(&provider, &lease.effect, known_as.as_deref(), lease, deadline).await
             }
         }
     }
@@ -123,9 +127,10 @@ impl<O: Outside> Executor<O> {
     /// [`Refusal::NotConfigured`] if the inventory names no device or its secret does not open.
     pub fn power_reader(
         &self,
+        state: &ClusterState,
         node: &Node,
     ) -> Result<impl Future<Output = Option<Power>> + Send + use<O>, Refusal> {
-        let driver = self.outside.power(node, 0)?;
+        let driver = self.outside.power(state, node, 0)?;
         Ok(async move {
             let look = driver.look(Instant::now() + LOOK_MAX).await;
             look.map(|look| look.power).inspect_err(|error| tracing::debug!(%error, "read power")).ok()
@@ -134,8 +139,13 @@ impl<O: Outside> Executor<O> {
 
     /// Looks at the node's power and identity at each of its fencing levels, all at once. Needs no lease, for it changes
     /// nothing.
-    pub fn looks(&self, node: &Node) -> impl Future<Output = Vec<Result<Look, Refusal>>> + Send + use<O> {
-        let drivers: Vec<_> = (0..node.fencing.len()).map(|level| self.outside.power(node, level)).collect();
+    pub fn looks(
+        &self,
+        state: &ClusterState,
+        node: &Node,
+    ) -> impl Future<Output = Vec<Result<Look, Refusal>>> + Send + use<O> {
+        let drivers: Vec<_> =
+            (0..node.fencing.len()).map(|level| self.outside.power(state, node, level)).collect();
         async move {
             let deadline = Instant::now() + LOOK_MAX;
             join_all(drivers.into_iter().map(|driver| async move { Ok(driver?.look(deadline).await?) })).await
@@ -168,11 +178,11 @@ impl<O: Outside> Executor<O> {
         let node = record.map(|record| &record.node);
         let node = node.ok_or_else(|| Refusal::NotConfigured(format!("node {}", action.node())))?;
         let power = |level, act| {
-            let driver = self.outside.power(node, level)?;
+            let driver = self.outside.power(state, node, level)?;
             Ok(Tool::Power { driver, identity: node.identity.clone(), act })
         };
         match action {
-            Action::Diagnose { .. } => Ok(Tool::Diagnosis { driver: self.outside.power(node, 0)? }),
+            Action::Diagnose { .. } => Ok(Tool::Diagnosis { driver: self.outside.power(state, node, 0)? }),
             Action::ShutDown { .. } => power(0, Act::SoftOff),
             Action::PowerOff { level, .. } => power(*level, Act::Off),
             Action::PowerOn { .. } => power(0, Act::On),
@@ -182,9 +192,11 @@ impl<O: Outside> Executor<O> {
             | Action::Snapshot { provider, .. }
             | Action::Attach { provider, .. }
             | Action::OpenPort { provider, .. }
+            | Action::AttachVif { provider, .. }
             | Action::SetBoot { provider, .. } => {
-                let initiator = node.initiator.clone();
-                Ok(Tool::Provider { provider: self.provider(state, provider)?, initiator })
+                let known_as = state.providers.get(provider).and_then(|it| node.known_to(it));
+                let known_as = known_as.map(str::to_owned);
+                Ok(Tool::Provider { provider: self.provider(state, provider)?, known_as })
             }
         }
     }

@@ -5,8 +5,10 @@
 
 use crate::probe::{self, About, Answer};
 use crate::seal::{Seal, Secret};
-use fencing::{Driver, PowerDriver, ipmi};
-use policies::{FenceDevice, Node, NodeId, Probe, Provider, ProviderId, ProviderKind, Refusal};
+use fencing::ironic::Ironic;
+use fencing::{Bmc, Driver, PowerDriver, ipmi};
+use openstack::{Cloud, NodeUuid, Settings};
+use policies::{ClusterState, FenceDevice, Node, NodeId, Probe, Provider, ProviderId, ProviderKind, Refusal};
 use provisioning::Backend;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,11 +23,11 @@ pub trait Outside: Send + Sync + 'static {
     /// What moves volumes, networks and boot sources.
     type Provider: provisioning::Provider + 'static;
 
-    /// The device at one fencing level of a node, the same one each time, so that its session stays warm.
+    /// The device at one fencing level of a node; the session with its BMC stays warm.
     ///
     /// # Errors
     /// [`Refusal::NotConfigured`] if the inventory names no device or its secret does not open.
-    fn power(&self, node: &Node, level: usize) -> Result<Arc<Self::Power>, Refusal>;
+    fn power(&self, state: &ClusterState, node: &Node, level: usize) -> Result<Arc<Self::Power>, Refusal>;
 
     /// The provider as it is described now.
     ///
@@ -47,48 +49,87 @@ pub trait Outside: Send + Sync + 'static {
 pub struct Devices {
     seal: Seal,
     port: Arc<ipmi::Port>,
-    drivers: Mutex<Drivers>,
+    bmcs: Mutex<Bmcs>,
     backends: Mutex<Backends>,
+    clouds: Mutex<Clouds>,
     /// Where the programs of `exec` providers are.
     programs: PathBuf,
 }
 
-/// Each device with the description that it was made from; another description makes another driver.
-type Drivers = BTreeMap<(NodeId, usize), (FenceDevice, Arc<Driver>)>;
+/// Each BMC with the description that it was made from; another description makes another driver.
+type Bmcs = BTreeMap<(NodeId, usize), (FenceDevice, Arc<Bmc>)>;
 /// The same for providers.
 type Backends = BTreeMap<ProviderId, (ProviderKind, Backend)>;
+/// The same for clouds, whose tokens and connections both hands share.
+type Clouds = BTreeMap<ProviderId, (ProviderKind, Cloud)>;
 
 impl Devices {
     /// No device yet; they are met as the state names them.
     pub fn new(seal: Seal, programs: PathBuf) -> Self {
-        let (drivers, backends) = (Mutex::default(), Mutex::default());
-        Devices { seal, port: ipmi::Port::new(), drivers, backends, programs }
+        let (bmcs, backends, clouds) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Devices { seal, port: ipmi::Port::new(), bmcs, backends, clouds, programs }
     }
+
+    fn bmc(&self, node: &NodeId, level: usize, device: &FenceDevice) -> Result<Arc<Bmc>, Refusal> {
+        let mut bmcs = self.bmcs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, bmc)) = bmcs.get(&(node.clone(), level))
+            && known == device
+        {
+            return Ok(bmc.clone());
+        }
+        let open = |password| self.seal.open(Secret::BmcPassword(node), password).map_err(not_configured);
+        let password = device.password().map(open).transpose()?.unwrap_or_default();
+        let bmc = Arc::new(Bmc::from(device, &password, &self.port)?);
+        bmcs.insert((node.clone(), level), (device.clone(), bmc.clone()));
+        Ok(bmc)
+    }
+
+    fn cloud(&self, provider: &Provider) -> Result<Cloud, Refusal> {
+        let ProviderKind::Openstack { cloud: access, secret, .. } = &provider.kind else {
+            let why = format!("provider {} is not of the kind `openstack`", provider.name);
+            return Err(Refusal::NotConfigured(why));
+        };
+        let mut clouds = self.clouds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, cloud)) = clouds.get(&provider.name)
+            && *known == provider.kind
+        {
+            return Ok(cloud.clone());
+        }
+        let secret = self.seal.open(Secret::ProviderToken(&provider.name), secret).map_err(not_configured)?;
+        let cloud = Settings::new(access, &secret).and_then(Cloud::new)?;
+        clouds.insert(provider.name.clone(), (provider.kind.clone(), cloud.clone()));
+        Ok(cloud)
+    }
+}
+
+fn not_configured(error: impl std::error::Error) -> Refusal {
+    Refusal::NotConfigured(policies::causes(&error))
 }
 
 impl Outside for Devices {
     type Power = Driver;
     type Provider = Backend;
 
-    fn power(&self, node: &Node, level: usize) -> Result<Arc<Driver>, Refusal> {
+    fn power(&self, state: &ClusterState, node: &Node, level: usize) -> Result<Arc<Driver>, Refusal> {
         let name = &node.name;
-        let device = node
-            .fencing
-            .get(level)
-            .ok_or_else(|| Refusal::NotConfigured(format!("fencing level {} of {name}", level + 1)))?;
-        let mut drivers = self.drivers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, driver)) = drivers.get(&(name.clone(), level))
-            && known == device
-        {
-            return Ok(driver.clone());
-        }
-        let password = self
-            .seal
-            .open(Secret::BmcPassword(name), device.password())
-            .map_err(|error| Refusal::NotConfigured(error.to_string()))?;
-        let driver = Arc::new(Driver::from(device, &password, &self.port)?);
-        drivers.insert((name.clone(), level), (device.clone(), driver.clone()));
-        Ok(driver)
+        let device = node.fencing.get(level);
+        let device =
+            device.ok_or_else(|| Refusal::NotConfigured(format!("fencing level {} of {name}", level + 1)))?;
+        let bmc = device.bmc().map(|bmc| self.bmc(name, level, bmc)).transpose()?;
+        let driver = match (device, bmc) {
+            (FenceDevice::Ironic { provider, node, .. }, bmc) => {
+                let provider = state.providers.get(provider).ok_or_else(|| {
+                    Refusal::NotConfigured(format!("provider {provider}, through which {name} is fenced"))
+                })?;
+                let node = node.parse::<NodeUuid>().map_err(not_configured)?;
+                Driver::Ironic(Ironic::new(self.cloud(provider)?, node, bmc))
+            }
+            (FenceDevice::Ipmi { .. } | FenceDevice::Redfish { .. }, Some(bmc)) => Driver::Bmc(bmc),
+            (FenceDevice::Ipmi { .. } | FenceDevice::Redfish { .. }, None) => {
+                return Err(Refusal::NotConfigured(format!("{} has no BMC", device.place())));
+            }
+        };
+        Ok(Arc::new(driver))
     }
 
     fn provider(&self, provider: &Provider) -> Result<Backend, Refusal> {
@@ -98,12 +139,10 @@ impl Outside for Devices {
         {
             return Ok(backend.clone());
         }
-        let not_configured = |error: &dyn std::fmt::Display| Refusal::NotConfigured(error.to_string());
         let open = |sealed| self.seal.open(Secret::ProviderToken(&provider.name), sealed);
-        let secret = provider.kind.secret().map(open).transpose().map_err(|error| not_configured(&error))?;
+        let secret = provider.kind.secret().map(open).transpose().map_err(not_configured)?;
         let secret = secret.as_ref().map_or(&[][..], |secret| secret.as_slice());
-        let backend = Backend::from_config(&provider.kind, secret, &self.programs)
-            .map_err(|error| not_configured(&error))?;
+        let backend = Backend::from_config(&provider.kind, secret, &self.programs).map_err(not_configured)?;
         backends.insert(provider.name.clone(), (provider.kind.clone(), backend.clone()));
         Ok(backend)
     }

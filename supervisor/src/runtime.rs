@@ -279,7 +279,8 @@ impl<O: Outside> Loop<O> {
 
     fn listen(&mut self) {
         let leads = self.engine.leads().is_some();
-        self.consoles.tend(self.engine.state(), leads, |node| self.outside.power(node, 0));
+        self.consoles
+            .tend(self.engine.state(), leads, |node| self.outside.power(self.engine.state(), node, 0));
     }
 
     /// Whoever asked may have gone away.
@@ -293,7 +294,7 @@ impl<O: Outside> Loop<O> {
             }
             Question::Power(node, answer) => {
                 let Some(record) = self.engine.state().nodes.get(&node) else { return };
-                let looks = self.executor.looks(&record.node);
+                let looks = self.executor.looks(self.engine.state(), &record.node);
                 self.work(async move {
                     drop(answer.send(looks.await));
                     None
@@ -342,7 +343,10 @@ impl<O: Outside> Loop<O> {
                 let Some(record) = self.engine.state().nodes.get(&node) else { return };
                 let interval = Duration::from_millis(interval.0);
                 let (outside, asked) = (Arc::clone(&self.outside), record.node.probe.clone());
-                let watchdog = asked.bmc_watchdog.then(|| self.outside.power(&record.node, 0).ok()).flatten();
+                let watchdog = asked
+                    .bmc_watchdog
+                    .then(|| self.outside.power(self.engine.state(), &record.node, 0).ok())
+                    .flatten();
                 self.work(async move {
                     let answer = outside.ask(&asked, About::Kernel, count, interval);
                     let answer = probe::with_watchdog(answer, watchdog, silent, interval * count).await;
@@ -403,7 +407,7 @@ impl<O: Outside> Loop<O> {
 
     fn read_power(&mut self, node: NodeId) {
         let Some(record) = self.engine.state().nodes.get(&node) else { return };
-        match self.executor.power_reader(&record.node) {
+        match self.executor.power_reader(self.engine.state(), &record.node) {
             Ok(reader) => self.work(async move {
                 let power = reader.await;
                 Some(Finding::Input(Input::PowerRead { node, power }))

@@ -189,8 +189,10 @@ impl Seal {
     pub fn seal_node(&self, node: &mut Node, old: Option<&Node>) -> Result<(), SealError> {
         let secret = Secret::BmcPassword(&node.name);
         for (level, device) in node.fencing.iter_mut().enumerate() {
-            let old = old.and_then(|old| old.fencing.get(level)).map(FenceDevice::password);
-            self.seal_field(secret, device.password_mut(), old)?;
+            let old = old.and_then(|old| old.fencing.get(level)).and_then(FenceDevice::password);
+            if let Some(password) = device.password_mut() {
+                self.seal_field(secret, password, old)?;
+            }
         }
         let old_key = old.and_then(|old| old.agent_key.as_ref());
         match &mut node.agent_key {
@@ -235,9 +237,7 @@ impl Seal {
 
 /// Replaces a node's sealed secrets by [`UNCHANGED`]: what an answer may show and `apply` takes back.
 pub fn hide_node(node: &mut Node) {
-    for device in &mut node.fencing {
-        hide(device.password_mut());
-    }
+    node.fencing.iter_mut().filter_map(FenceDevice::password_mut).for_each(hide);
     if let Some(key) = &mut node.agent_key {
         hide(key);
     }
@@ -320,13 +320,13 @@ mod tests {
         let seal = seal_of("c1");
         let mut first = described("calvin");
         seal.seal_node(&mut first, None).unwrap();
-        assert!(first.fencing[0].password().0.starts_with(SEALED_V1));
+        assert!(first.fencing[0].password().unwrap().0.starts_with(SEALED_V1));
         let mut again = described("calvin");
         seal.seal_node(&mut again, Some(&first)).unwrap();
         assert_eq!(again, first);
         let mut hidden = first.clone();
         hide_node(&mut hidden);
-        assert_eq!(hidden.fencing[0].password().0, UNCHANGED);
+        assert_eq!(hidden.fencing[0].password().unwrap().0, UNCHANGED);
         assert!(
             seal.seal_node(&mut hidden.clone(), None).unwrap_err().to_string().contains("there is none yet")
         );
@@ -336,7 +336,7 @@ mod tests {
         seal.seal_node(&mut other, Some(&first)).unwrap();
         assert_ne!(other, first);
         assert_eq!(
-            &**seal.open(Secret::BmcPassword(&other.name), other.fencing[0].password()).unwrap(),
+            &**seal.open(Secret::BmcPassword(&other.name), other.fencing[0].password().unwrap()).unwrap(),
             b"hobbes"
         );
     }

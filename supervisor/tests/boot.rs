@@ -191,7 +191,7 @@ async fn our_own_look_sees_what_the_node_will_be_told() {
     assert!(matches!(find(&both, "other").await, Finding::Absent(why) if why.contains("other")));
     assert!(matches!(find(std::slice::from_ref(&nobody), "own").await, Finding::CannotTell(_)));
 
-    let volume = Wish::Revoked { volume: "v".parse().unwrap(), initiator: "i".to_owned() };
+    let volume = Wish::Revoked { volume: "v".parse().unwrap(), holder: "i".to_owned() };
     assert!(backend(&both).look(&volume, soon()).await.is_err(), "it keeps no volumes");
     daemon.end().await;
 }

@@ -79,7 +79,7 @@ pub enum Deed {
 
 impl Deed {
     /// A provider's wish, where initiators and ports are named after their nodes.
-    pub fn of(wish: &Wish) -> Deed {
+    pub fn of(wish: &Wish) -> Option<Deed> {
         let node = |name: &str| {
             let node = name.parse();
             #[expect(
@@ -88,26 +88,27 @@ impl Deed {
             )]
             node.expect("an initiator or port named after its node")
         };
-        match wish {
-            Wish::Revoked { volume, initiator } => {
-                Deed::Revoke { node: node(initiator), volume: volume.clone() }
-            }
-            Wish::Attached { volume, initiator } => {
-                Deed::Attach { node: node(initiator), volume: volume.clone() }
+        Some(match wish {
+            // The simulated world has no cloud.
+            Wish::VifAttached { .. } => return None,
+            Wish::Revoked { volume, holder } => Deed::Revoke { node: node(holder), volume: volume.clone() },
+            Wish::Attached { volume, holder, index: _ } => {
+                Deed::Attach { node: node(holder), volume: volume.clone() }
             }
             Wish::Snapshot { volume, name, .. } => Deed::Snapshot { volume: volume.clone(), name: *name },
-            Wish::PortClosed { port } => Deed::Close { node: node(port) },
+            Wish::PortClosed { port, holder: _ } => Deed::Close { node: node(port) },
             Wish::PortOpen { port, vlan, .. } => Deed::Open { node: node(port), vlan: *vlan },
             Wish::Boots { node, instance, epoch, .. } => {
                 Deed::Boot { node: node.clone(), instance: instance.clone(), epoch: *epoch }
             }
-        }
+        })
     }
 
     /// What an action does, if it does anything.
     pub fn by(action: &Action) -> Option<Deed> {
         Some(match action.clone() {
-            Action::Diagnose { .. } => return None,
+            // The simulated world has no cloud.
+            Action::Diagnose { .. } | Action::AttachVif { .. } => return None,
             Action::Interrupt { node } => Deed::Interrupt { node },
             Action::ShutDown { node } => Deed::ShutDown { node },
             Action::PowerOff { node, .. } => Deed::PowerOff { node },

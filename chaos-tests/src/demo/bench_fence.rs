@@ -10,7 +10,7 @@ use super::wait::{Look, until};
 use super::{DemoError, Home};
 use crate::rack::client::Client as RackClient;
 use crate::rack::{Description, Fault, MoodChange};
-use fencing::{Driver, PowerDriver};
+use fencing::{Bmc, PowerDriver};
 use policies::{Identity, Millis, NodeId, Outcome, Permit, Power, Refusal, Seen, causes};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +33,10 @@ impl Permit for Always {
     fn check(&self) -> Result<(), Refusal> {
         Ok(())
     }
+
+    fn token(&self) -> policies::LogIndex {
+        policies::LogIndex(7)
+    }
 }
 
 /// A node to be fenced.
@@ -40,7 +44,7 @@ impl Permit for Always {
 struct Target {
     node: NodeId,
     identity: Identity,
-    driver: Arc<Driver>,
+    driver: Arc<Bmc>,
 }
 
 /// Fences 1 and then 100 nodes at once, `runs` times each.
@@ -104,7 +108,7 @@ fn targets(description: &Description) -> Result<Vec<Target>, DemoError> {
     let targets = documents.nodes.into_iter().zip(&description.machines).map(|(node, machine)| {
         let none = || DemoError::Unexpected(format!("{} was described without a BMC", node.name));
         let device = node.fencing.first().ok_or_else(none)?;
-        let driver = Driver::from(device, machine.password.0.as_bytes(), &port)
+        let driver = Bmc::from(device, machine.password.0.as_bytes(), &port)
             .map_err(|refusal| DemoError::Unexpected(format!("use the BMC of {}: {refusal}", node.name)))?;
         Ok(Target { node: node.name, identity: node.identity, driver: Arc::new(driver) })
     });

@@ -78,7 +78,7 @@ impl Phases {
         let (proven, starting) = (entered(Phase::Moving)?, entered(Phase::Starting)?);
         let starts = |action: &Action| match plan.decision.start {
             Start::Kexec => matches!(action, Action::SetBoot { .. }),
-            Start::PowerOn | Start::PowerCycle => matches!(action, Action::PowerOn { .. }),
+            Start::PowerOn | Start::PowerCycle | Start::Deploy => matches!(action, Action::PowerOn { .. }),
         };
         let started = plan.intents.iter().find(|intent| starts(&intent.action) && intent.is_done())?;
         let (_, ordered) = started.end.as_ref()?;

@@ -8,7 +8,7 @@
 use super::hex;
 use policies::{
     BadName, Boot, Documents, FenceDevice, Identity, Instance, InstanceId, Millis, Network, Node, NodeId,
-    PolicyId, Probe, Provider, ProviderId, ProviderKind, Sealed, SwitchPort, Volume, VolumeId,
+    PolicyId, Probe, Provider, ProviderId, ProviderKind, Sealed, SwitchPort, Vlans, Volume, VolumeId,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -347,11 +347,11 @@ impl InstanceDescription {
         // Two VLANs for all, as in a plain data centre; the MAC address tells the instances apart.
         let network = |vlan: u16, card: u8| {
             let [.., high, low] = number.to_be_bytes();
-            Network {
+            Network::Vlans(Vlans {
                 vlan,
                 tagged: std::collections::BTreeSet::new(),
                 mac: Some(format!("02:00:00:{card:02x}:{high:02x}:{low:02x}")),
-            }
+            })
         };
         Ok(InstanceDescription {
             name: format!("web-{number}").parse()?,

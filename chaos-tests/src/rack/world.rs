@@ -12,7 +12,7 @@ use super::journal::{Change, Journal};
 use super::locked;
 use super::machine::Life;
 use super::switch::Switch;
-use policies::{InstanceId, LogIndex, NodeId, Power, VolumeId, Wall};
+use policies::{InstanceId, LogIndex, Network, NodeId, Power, Vlans, VolumeId, Wall};
 use provisioning::rack::{Assignment, Link, PortChange, PortSetting, PortState, VolumeState};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -123,12 +123,9 @@ impl World {
             let settings = placed(&machine.name).map(|instance| instance.networks.clone());
             machine.ports.iter().enumerate().map(move |(index, port)| {
                 let network = settings.as_ref().and_then(|networks| networks.get(index));
-                let open = |n: &policies::Network| PortSetting::Open {
-                    vlan: n.vlan,
-                    tagged: n.tagged.clone(),
-                    mac: n.mac.clone(),
-                };
-                (port.clone(), network.map_or(PortSetting::Closed, open))
+                let open = |Vlans { vlan, tagged, mac }| PortSetting::Open { vlan, tagged, mac };
+                let vlans = network.and_then(Network::vlans).cloned();
+                (port.clone(), vlans.map_or(PortSetting::Closed, open))
             })
         });
         let ports: Vec<(String, PortSetting)> = ports.collect();

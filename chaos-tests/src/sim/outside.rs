@@ -10,10 +10,10 @@ use super::fault::Moment;
 use super::machine::Mood;
 use super::world::{Inner, World};
 use crate::checkers::{Deed, Fact};
-use fencing::{Act, DriverError, Look, PowerDriver};
+use fencing::{Act, DriverError, Look, PowerDriver, Weight};
 use policies::{
-    Check, Finding, Identity, LogIndex, MemberId, Millis, Node, NodeId, Permit, Power, Probe, Provider,
-    Refusal,
+    Check, ClusterState, Finding, Identity, LogIndex, MemberId, Millis, Node, NodeId, Permit, Power, Probe,
+    Provider, Refusal,
 };
 use provisioning::{ProviderError, State, Wish};
 use std::sync::Arc;
@@ -54,7 +54,7 @@ impl Outside for SimOutside {
     type Power = SimPower;
     type Provider = SimOutside;
 
-    fn power(&self, node: &Node, level: usize) -> Result<Arc<SimPower>, Refusal> {
+    fn power(&self, _state: &ClusterState, node: &Node, level: usize) -> Result<Arc<SimPower>, Refusal> {
         let known = node.fencing.get(level).is_some();
         let missing = || Refusal::NotConfigured(format!("fencing level {} of {}", level + 1, node.name));
         let power = SimPower { outside: self.clone(), node: node.name.clone() };
@@ -144,7 +144,7 @@ impl PowerDriver for SimPower {
                 if let Some(on) = inner.machine(&node).reads_on() {
                     inner.fact(Fact::Looked { member, node, on });
                     let power = if on { Power::On } else { Power::Off };
-                    drop(answer.send(Look { power, identity: Identity::default() }));
+                    drop(answer.send(Look { power, identity: Identity::default(), weight: Weight::Lasts }));
                 }
             });
         });
@@ -314,7 +314,7 @@ fn no_answer(doing: &Wish) -> ProviderError {
 
 impl provisioning::Provider for SimOutside {
     async fn look(&self, wish: &Wish, deadline: Instant) -> Result<State, ProviderError> {
-        let deed = Deed::of(wish);
+        let deed = Deed::of(wish).ok_or_else(|| no_cloud(wish))?;
         let (answer, answered) = oneshot::channel();
         self.world.with(|inner| {
             if self.is_over(inner) {
@@ -380,7 +380,7 @@ impl provisioning::Provider for SimOutside {
         permit: &dyn Permit,
         deadline: Instant,
     ) -> Result<(), ProviderError> {
-        let deed = Deed::of(wish);
+        let deed = Deed::of(wish).ok_or_else(|| no_cloud(wish))?;
         let refused = |why| ProviderError::Refused { doing: wish.to_string(), why };
         permit.check().map_err(refused)?;
         let (answer, answered) = oneshot::channel();
@@ -424,4 +424,8 @@ impl provisioning::Provider for SimOutside {
             }
         }
     }
+}
+
+fn no_cloud(wish: &Wish) -> ProviderError {
+    ProviderError::Configuration(format!("in the simulated world nobody can {wish}"))
 }

@@ -75,11 +75,11 @@ pub fn inventory(seal: &Seal, script: &Script, dice: &mut Dice) -> Inventory {
             tenant: None,
             labels: BTreeMap::new(),
             volumes: vec![Volume { provider: name("array"), volume: name(&format!("v{number:02}")) }],
-            networks: vec![Network {
+            networks: vec![Network::Vlans(Vlans {
                 vlan: 100 + u16::try_from(number).unwrap_or(0),
                 tagged: std::collections::BTreeSet::new(),
                 mac: None,
-            }],
+            })],
             boot: Some(Boot { provider: name("boot"), image: IMAGE.to_owned() }),
             needs: BTreeMap::new(),
             requires: Default::default(),

@@ -13,7 +13,9 @@ use super::script::{BEGIN, END, Mode, Script, node_names};
 use super::trace::Trace;
 use super::world::{Death, Inner, World};
 use crate::checkers::{Court, Fact, Violation, all};
-use policies::{ClusterState, Command, Epoch, InstanceId, InstanceRecord, MemberId, NodeId, NodeState};
+use policies::{
+    ClusterState, Command, Epoch, InstanceId, InstanceRecord, MemberId, Network, NodeId, NodeState,
+};
 use raft_store::{Snapshots, Timing};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -111,8 +113,9 @@ impl Simulation {
             inner.machines.insert(name.clone(), machine);
         }
         for instance in &self.inventory.documents.instances {
-            if let (Some(volume), Some(network)) = (instance.volumes.first(), instance.networks.first()) {
-                inner.array.place(&instance.name, &volume.volume, network.vlan, &instance.node);
+            let vlans = instance.networks.first().and_then(Network::vlans);
+            if let (Some(volume), Some(vlans)) = (instance.volumes.first(), vlans) {
+                inner.array.place(&instance.name, &volume.volume, vlans.vlan, &instance.node);
             }
         }
         let mut hot = Dice::of(script.seed, "standby");

@@ -75,6 +75,7 @@ impl Ground {
             | Action::Snapshot { .. }
             | Action::Revoke { .. }
             | Action::ClosePort { .. }
+            | Action::AttachVif { .. }
             | Action::SetBoot { .. } => {}
         }
     }
@@ -113,7 +114,7 @@ impl Ground {
                 (naive || closed || !rules.revokes(), read)
             }
             Action::OpenPort { vlan, .. } => (self.open[network_number(*vlan)] & bit != 0, read),
-            Action::Snapshot { .. } | Action::SetBoot { .. } => (true, read),
+            Action::Snapshot { .. } | Action::AttachVif { .. } | Action::SetBoot { .. } => (true, read),
         };
         shown.then_some(Outcome::Done(seen))
     }

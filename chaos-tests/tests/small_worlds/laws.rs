@@ -67,6 +67,7 @@ fn given_after_proof(state: &ClusterState) -> bool {
         Action::Snapshot { .. }
         | Action::Attach { .. }
         | Action::OpenPort { .. }
+        | Action::AttachVif { .. }
         | Action::SetBoot { .. }
         | Action::PowerOn { .. } => true,
     };

@@ -378,6 +378,7 @@ impl World {
             | Action::Snapshot { .. }
             | Action::Attach { .. }
             | Action::OpenPort { .. }
+            | Action::AttachVif { .. }
             | Action::SetBoot { .. }
             | Action::PowerOn { .. } => false,
         };

@@ -23,7 +23,7 @@ use super::session::Answer;
 use super::sol::ActivateSol;
 use crate::console::Console;
 use crate::fence::millis;
-use crate::power::{Act, DriverError, Look, PowerDriver};
+use crate::power::{Act, DriverError, Look, PowerDriver, Weight};
 use ipmi_rs_core::app::GetDeviceId;
 use ipmi_rs_core::connection::{CompletionErrorCode, IpmiCommand, Message};
 use ipmi_rs_core::storage::sel::GetSelInfo;
@@ -321,7 +321,7 @@ impl PowerDriver for Bmc {
     async fn look(&self, deadline: Instant) -> Result<Look, DriverError> {
         let answered = self.0.run(&GetChassisStatus.into(), None, true, deadline).await?;
         let status = answered.read::<GetChassisStatus>(&self.0.settings.address)?;
-        Ok(Look { power: status.power, identity: answered.identity })
+        Ok(Look { power: status.power, identity: answered.identity, weight: Weight::Lasts })
     }
 
     async fn act(&self, act: Act, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {

@@ -12,7 +12,7 @@ pub mod model;
 
 pub use client::{BadSettings, Settings};
 
-use crate::power::{Act, DriverError, Look, PowerDriver};
+use crate::power::{Act, DriverError, Look, PowerDriver, Weight};
 use client::Client;
 use model::{Collection, Reset, Root, System};
 use policies::{BootDevice, Permit};
@@ -114,7 +114,7 @@ impl PowerDriver for Redfish {
         let power = system.power().map_err(|state| {
             DriverError::Unclear(format!("{}{path}: its power state is {state}", self.0.settings.url()))
         })?;
-        Ok(Look { power, identity: system.identity() })
+        Ok(Look { power, identity: system.identity(), weight: Weight::Lasts })
     }
 
     async fn act(&self, act: Act, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {

@@ -7,7 +7,7 @@
 use super::*;
 
 /// What is read of a node.
-pub(super) const NODE_FIELDS: [&str; 22] = [
+pub(super) const NODE_FIELDS: [&str; 23] = [
     "uuid",
     "name",
     "driver",
@@ -30,6 +30,7 @@ pub(super) const NODE_FIELDS: [&str; 22] = [
     "retired",
     "storage_interface",
     "network_interface",
+    "extra",
 ];
 
 /// A node as Ironic's database has it.
@@ -84,6 +85,9 @@ pub struct Node {
     pub storage_interface: Option<String>,
     /// How networks come to it: `neutron`, `flat`, `noop`.
     pub network_interface: Option<String>,
+    /// What its users note of it.
+    #[serde(default)]
+    pub extra: BTreeMap<String, Value>,
 }
 
 impl Node {

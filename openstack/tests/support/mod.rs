@@ -113,6 +113,10 @@ impl policies::Permit for Leave {
     fn check(&self) -> Result<(), policies::Refusal> {
         Ok(())
     }
+
+    fn token(&self) -> policies::LogIndex {
+        policies::LogIndex(7)
+    }
 }
 
 /// A client for plain HTTP. Its TLS trusts nobody; it only spares the process-wide choice of a TLS provider.

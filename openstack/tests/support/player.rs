@@ -8,7 +8,8 @@ use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use openstack::{Cloud, Credentials, Interface, Scope, Settings};
+use openstack::{Cloud, Credentials, Scope, Settings};
+use policies::CloudInterface;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -59,7 +60,7 @@ impl Player {
             keystone: format!("http://{}/keystone/v3", self.address),
             ca: None,
             region: None,
-            interface: Interface::Public,
+            interface: CloudInterface::Public,
             credentials: Credentials::Password { user, domain, password, scope },
         }
     }

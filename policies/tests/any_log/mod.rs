@@ -214,7 +214,7 @@ fn instance(name_: &str, node: &str) -> Instance {
         tenant: None,
         labels: Default::default(),
         volumes: vec![Volume { provider: name("rack"), volume: name(&format!("vol-{name_}")) }],
-        networks: vec![Network { vlan: 10, tagged: Default::default(), mac: None }],
+        networks: vec![Network::Vlans(Vlans { vlan: 10, tagged: Default::default(), mac: None })],
         boot: None,
         needs: Default::default(),
         requires: Default::default(),
@@ -281,9 +281,10 @@ pub fn command(state: &ClusterState, want: &Want) -> Command {
         let order = carried.and_then(|record| record.evacuate.as_ref());
         Box::new(Decision {
             shutdown: order.and_then(|order| order.shutdown),
-            start: match state.applied.0 % 3 {
+            start: match state.applied.0 % 4 {
                 0 => Start::PowerOn,
                 1 => Start::Kexec,
+                2 => Start::Deploy,
                 _ => Start::PowerCycle,
             },
             instance,
@@ -493,6 +494,7 @@ fn proof_comes_first(state: &ClusterState) -> Result<(), String> {
             Action::Snapshot { .. }
             | Action::Attach { .. }
             | Action::OpenPort { .. }
+            | Action::AttachVif { .. }
             | Action::SetBoot { .. }
             | Action::PowerOn { .. } => true,
         };

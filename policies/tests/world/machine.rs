@@ -1,6 +1,7 @@
 //! One machine of the world: power, operating system, BMC. Obeys what reaches it; knows nothing of plans.
 
 use super::Ending;
+use super::script::CLOUD;
 use policies::*;
 
 /// From power-on to the first heartbeat.
@@ -124,6 +125,7 @@ impl Machine {
             | Action::Snapshot { .. }
             | Action::Attach { .. }
             | Action::OpenPort { .. }
+            | Action::AttachVif { .. }
             | Action::SetBoot { .. } => false,
         };
         match (by_power, self.bmc) {
@@ -151,6 +153,13 @@ impl Machine {
                 return self.boots.then_some((BOOT, self.starts));
             }
             Action::Interrupt { .. } => self.life = Life::Mute,
+            // A deployment switches it off and on.
+            Action::SetBoot { provider, .. } if provider.as_str() == CLOUD => {
+                self.power = true;
+                self.claims_off = false;
+                self.starts += 1;
+                return self.boots.then_some((BOOT, self.starts));
+            }
             Action::SetBoot { .. } if self.waits_hot() => {
                 self.life = Life::Mute;
                 self.starts += 1;
@@ -163,6 +172,7 @@ impl Machine {
             | Action::Snapshot { .. }
             | Action::Attach { .. }
             | Action::OpenPort { .. }
+            | Action::AttachVif { .. }
             | Action::SetBoot { .. } => {}
         }
         None
@@ -198,6 +208,7 @@ impl Ending {
             | Action::Snapshot { .. }
             | Action::Attach { .. }
             | Action::OpenPort { .. }
+            | Action::AttachVif { .. }
             | Action::SetBoot { .. } => 20,
         };
         Ending { after: Some(after), outcome: None }
@@ -218,6 +229,7 @@ impl Ending {
             | Action::Snapshot { .. }
             | Action::Attach { .. }
             | Action::OpenPort { .. }
+            | Action::AttachVif { .. }
             | Action::SetBoot { .. } => Seen::ReadBack("as wished".to_owned()),
         };
         match self.after.filter(|after| *after <= limit.0) {

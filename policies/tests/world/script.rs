@@ -6,6 +6,8 @@ use policies::*;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+/// The provider of nodes that are Ironic's.
+pub(super) const CLOUD: &str = "cloud";
 /// How long a scenario goes on after its last line if it does not say `until`.
 const AFTERWARDS: u64 = 30_000;
 
@@ -126,6 +128,10 @@ fn describe(world: &mut World, documents: &mut Documents, words: &[&str]) -> Res
             if absent {
                 world.endings.push((format!("absent {name}"), Ending { after: None, outcome: None }));
             }
+            let is_known = documents.providers.iter().any(|known| known.name.as_str() == CLOUD);
+            if !is_known && node.fencing.iter().any(|device| device.cloud().is_some()) {
+                documents.providers.push(cloud()?);
+            }
             documents.nodes.push(node);
         }
         ["instance", name, "on", node, options @ ..] => {
@@ -172,7 +178,8 @@ fn node(name: NodeId, hot: bool, options: &mut BTreeMap<&str, &str>) -> Result<N
     let levels: u8 = number(options, "levels", 1)?;
     let ports: u8 = number(options, "ports", 1)?;
     let address = options.remove("bmc").map_or_else(|| format!("{name}.bmc"), str::to_owned);
-    let fencing = (1..=levels).map(|level| FenceDevice::Ipmi {
+    let is_ironics = options.remove("ironic").is_some();
+    let ipmi = (1..=levels).map(|level| FenceDevice::Ipmi {
         address: if level == 1 { address.clone() } else { format!("{address}-{level}") },
         user: "ha".to_owned(),
         password: Sealed("sealed".to_owned()),
@@ -180,11 +187,15 @@ fn node(name: NodeId, hot: bool, options: &mut BTreeMap<&str, &str>) -> Result<N
         boot_device: None,
         console: false,
     });
-    let port = |i| Ok(SwitchPort { provider: parse("rack")?, port: format!("{name}-{i}") });
+    let port = |i| match is_ironics {
+        true => Ok(SwitchPort { provider: parse(CLOUD)?, port: uuid(&format!("{name}-{i}")) }),
+        false => Ok(SwitchPort { provider: parse("rack")?, port: format!("{name}-{i}") }),
+    };
     let agent_key = options.remove("agentless").is_none().then(|| Sealed("sealed".to_owned()));
     let tcp = options.remove("blind").is_none().then(|| format!("{name}:22"));
     let identity = Identity { guid: options.remove("guid").map(str::to_owned), ..Identity::default() };
-    let (fencing, ports) = (fencing.collect(), (1..=ports).map(port).collect::<Result<_, String>>()?);
+    let ports = (1..=ports).map(port).collect::<Result<_, String>>()?;
+    let fencing = if is_ironics { vec![ironic(&name)?] } else { ipmi.collect() };
     let http = options.remove("http").map(|_| parse(&format!("http://{name}:8080/healthz"))).transpose()?;
     let probe = Probe { tcp, http, ..Probe::default() };
     let labels = labels(options);
@@ -210,6 +221,29 @@ fn node(name: NodeId, hot: bool, options: &mut BTreeMap<&str, &str>) -> Result<N
     })
 }
 
+/// A node of that name at the cloud, its BMC unknown to us.
+fn ironic(name: &NodeId) -> Result<FenceDevice, String> {
+    Ok(FenceDevice::Ironic { provider: parse(CLOUD)?, node: uuid(name.as_str()), bmc: None })
+}
+
+/// The same for the same short name.
+fn uuid(name: &str) -> String {
+    let digits: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+    format!("00000000-0000-4000-8000-{digits:0>12}")
+}
+
+/// The cloud of such nodes.
+fn cloud() -> Result<Provider, String> {
+    let user = CloudUser::ApplicationCredential { id: "credential".to_owned() };
+    let (keystone, interface) = ("http://127.0.0.1:1/v3".to_owned(), CloudInterface::Public);
+    let cloud = CloudAccess { keystone, ca: None, region: None, interface, user };
+    let secret = Sealed("sealed".to_owned());
+    Ok(Provider {
+        name: parse(CLOUD)?,
+        kind: ProviderKind::Openstack { cloud, secret, deployments: BTreeMap::new() },
+    })
+}
+
 fn is_label(key: &str) -> bool {
     key.starts_with("label.")
 }
@@ -223,12 +257,18 @@ fn instance(name: InstanceId, node: NodeId, options: &mut BTreeMap<&str, &str>) 
     let volumes: u8 = number(options, "volumes", 1)?;
     let networks: u8 = number(options, "networks", 1)?;
     let vlan: u16 = number(options, "vlan", 10)?;
+    let is_clouds = options.remove("cloud").is_some();
+    let provider = if is_clouds { CLOUD } else { "rack" };
     let volume = |i| {
         let id = if i == 1 { format!("vol-{name}") } else { format!("vol-{name}-{i}") };
-        Ok(Volume { provider: parse("rack")?, volume: parse(&id)? })
+        Ok(Volume { provider: parse(provider)?, volume: parse(&id)? })
     };
     let volumes = (1..=volumes).map(volume).collect::<Result<_, String>>()?;
-    let networks = (1..=networks).map(|_| Network { vlan, tagged: Default::default(), mac: None }).collect();
+    let network = |number| match is_clouds {
+        true => Network::Vif(uuid(&format!("{name}{number}"))),
+        false => Network::Vlans(Vlans { vlan, tagged: Default::default(), mac: None }),
+    };
+    let networks = (1..=networks).map(network).collect();
     let named = options.remove("unnamed").is_none();
     let policy = named.then(|| parse(options.remove("policy").unwrap_or("quick"))).transpose()?;
     let tenant = options.remove("tenant").map(parse).transpose()?;
@@ -236,7 +276,7 @@ fn instance(name: InstanceId, node: NodeId, options: &mut BTreeMap<&str, &str>) 
     let boot = options.remove("noboot").is_none();
     let boot = match options.remove("kexec") {
         Some(_) => boot.then(linux),
-        None => boot.then(|| Ok(Boot { provider: parse("rack")?, image: format!("img-{name}") })),
+        None => boot.then(|| Ok(Boot { provider: parse(provider)?, image: format!("img-{name}") })),
     };
     let needs = options.iter().filter(|(key, _)| !is_label(key));
     let needs = needs.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();

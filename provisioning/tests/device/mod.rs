@@ -1,5 +1,6 @@
 //! A device that follows a script: the rack's HTTP interface or a switch's database, with every way to misbehave.
 
+pub(crate) mod cloud;
 mod exec;
 mod ovsdb;
 
@@ -26,6 +27,8 @@ pub(crate) enum Face {
     Exec,
     /// A storage host: the rack's words, for volumes only.
     Iscsi,
+    /// An OpenStack cloud.
+    Cloud,
 }
 
 /// How the device behaves.
@@ -94,6 +97,11 @@ impl Device {
                 let app = Router::new().fallback(answer).with_state((script, seen.clone()));
                 tokio::spawn(async move { axum::serve(listener, app).await.unwrap() })
             }
+            Face::Cloud => {
+                let address = listener.local_addr().unwrap();
+                let app = Router::new().fallback(cloud::answer).with_state((script, seen.clone(), address));
+                tokio::spawn(async move { axum::serve(listener, app).await.unwrap() })
+            }
             Face::Ovsdb | Face::Exec => tokio::spawn(ovsdb::serve(listener, script, seen.clone())),
         };
         Device { face, url, seen, task: Some(task), programs: None }
@@ -136,7 +144,7 @@ impl Device {
 async fn listen(face: Face) -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let scheme = match face {
-        Face::Rack | Face::Iscsi => "http",
+        Face::Rack | Face::Iscsi | Face::Cloud => "http",
         Face::Ovsdb | Face::Exec => "tcp",
     };
     let url = format!("{scheme}://{}", listener.local_addr().unwrap());

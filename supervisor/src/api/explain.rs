@@ -270,6 +270,7 @@ fn decided(plan: &Plan) -> Vec<Line> {
     lines.extend(match start {
         Start::PowerOn => None,
         Start::Kexec => Some(Line::at(plan.at, "the spare waits hot: it goes on into the instance's kernel")),
+        Start::Deploy => Some(Line::at(plan.at, "its cloud deploys the instance on the spare")),
         Start::PowerCycle => Some(Line::at(plan.at, "the spare waits hot: it is switched off and on")),
     });
     lines.extend(evidence(plan.at, grounds));

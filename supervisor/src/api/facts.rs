@@ -110,7 +110,7 @@ impl Facts<'_> {
             policy: record.policy.clone(),
             failover,
             waiting: self.view.instances.get(name).map(|reasons| sentences(reasons)).unwrap_or_default(),
-            vlans: networks.iter().map(|network| network.vlan).collect(),
+            vlans: networks.iter().filter_map(Network::vlans).map(|it| it.vlan).collect(),
             volumes: volumes.iter().map(|volume| format!("{}/{}", volume.provider, volume.volume)).collect(),
             boot: boot.as_ref().map(|boot| boot.image.clone()),
             needs: needs.clone(),

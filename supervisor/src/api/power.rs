@@ -12,7 +12,7 @@ use crate::auth::Caller;
 use crate::runtime::Question;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
-use fencing::Look;
+use fencing::{Look, Weight};
 use policies::{Command, Hand, Node, NodeId, Power, Refusal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -47,7 +47,7 @@ pub(super) async fn look(
 }
 
 fn level(node: &Node, device: String, look: Result<Look, Refusal>) -> LevelPower {
-    let Look { power, identity } = match look {
+    let Look { power, identity, weight } = match look {
         Ok(look) => look,
         Err(why) => return LevelPower { device, power: None, guid: None, trouble: Some(why.to_string()) },
     };
@@ -55,7 +55,9 @@ fn level(node: &Node, device: String, look: Result<Look, Refusal>) -> LevelPower
         Power::On => "on",
         Power::Off => "off",
     };
-    let trouble = node.identity.admits(&identity).err().map(|why| why.to_string());
+    let stranger = node.identity.admits(&identity).err().map(|why| why.to_string());
+    let noted = "that is what somebody noted earlier: no BMC was read (describe the device's `bmc`)";
+    let trouble = stranger.or_else(|| (weight == Weight::Noted).then(|| noted.to_owned()));
     LevelPower { device, power: Some(power.to_owned()), guid: identity.guid, trouble }
 }
 
@@ -91,7 +93,7 @@ mod tests {
         let node = documents.nodes.first().unwrap();
         let look = |guid: Option<&str>| {
             let identity = Identity { guid: guid.map(ToOwned::to_owned), ..Identity::default() };
-            level(node, "ipmi:bmc".to_owned(), Ok(Look { power: Power::On, identity }))
+            level(node, "ipmi:bmc".to_owned(), Ok(Look { power: Power::On, identity, weight: Weight::Lasts }))
         };
         assert_eq!(look(Some("0a0b")).trouble, None);
         assert_eq!(look(Some("0a0b")).power.as_deref(), Some("on"));
@@ -99,6 +101,10 @@ mod tests {
             let trouble = look(other).trouble.unwrap();
             assert!(trouble.starts_with("the BMC is another machine's"), "{trouble}");
         }
+        let noted = Look { power: Power::Off, identity: Identity::default(), weight: Weight::Noted };
+        let node_without = Node { identity: Identity::default(), ..node.clone() };
+        let noted = level(&node_without, "ironic:cloud/n1".to_owned(), Ok(noted));
+        assert!(noted.trouble.unwrap().contains("noted earlier"));
         let mute = level(node, "ipmi:bmc".to_owned(), Err(Refusal::Unreachable("no answer".to_owned())));
         assert_eq!((mute.power, mute.trouble), (None, Some("unreachable: no answer".to_owned())));
     }

@@ -8,7 +8,7 @@ use super::facts::Facts;
 use super::read::facts;
 use axum::Json;
 use axum::extract::State;
-use policies::{Provider, ProviderId, ProviderKind};
+use policies::{FenceDevice, Provider, ProviderId, ProviderKind};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
@@ -41,7 +41,9 @@ impl Facts<'_> {
         // One pass over each list, for a count by provider would be a pass for each.
         let (mut nodes, mut instances) = (BTreeMap::new(), BTreeMap::new());
         for record in self.state.nodes.values() {
-            let used: BTreeSet<_> = record.node.ports.iter().map(|port| &port.provider).collect();
+            let clouds = record.node.fencing.iter().filter_map(FenceDevice::cloud);
+            let used: BTreeSet<_> =
+                record.node.ports.iter().map(|port| &port.provider).chain(clouds).collect();
             used.into_iter().for_each(|name| *nodes.entry(name).or_insert(0u64) += 1);
         }
         for record in self.state.instances.values() {
@@ -59,6 +61,7 @@ impl Facts<'_> {
                 }
                 ProviderKind::Exec { program, .. } => ("exec", program.to_string()),
                 ProviderKind::Iscsi { url, .. } => ("iscsi", place(url)),
+                ProviderKind::Openstack { cloud, .. } => ("openstack", place(&cloud.keystone)),
             };
             ProviderLine {
                 name: name.clone(),

@@ -8,7 +8,7 @@ use crate::api::explain::{Explanation, outcome_text};
 use crate::api::{Became, EffectivePolicy, OtherPolicy, PolicyVersion};
 use crate::bundle::BundleContents;
 use crate::context::ContextDetail;
-use policies::{Action, Because, ByHand, Event, FenceDevice, Intent, Order, Outcome, Power};
+use policies::{Action, Because, BootDevice, ByHand, Event, FenceDevice, Intent, Order, Outcome, Power};
 use std::collections::BTreeMap;
 
 /// Orders by hand that `hactl node show` shows, the newest; `-o json` has all that are kept.
@@ -106,20 +106,9 @@ pub fn node(detail: &NodeDetail, screen: &Screen) -> String {
     if let Some(serial) = &described.identity.serial {
         sheet.line("Serial", serial.clone());
     }
-    let levels = described.fencing.iter().enumerate().map(|(level, device)| match device {
-        FenceDevice::Ipmi { address, user, cipher_suite, boot_device, password: _, console } => {
-            let boots = boot_device.map_or(String::new(), |device| format!(", powers on from {device}"));
-            let console = if *console { ", its console is listened to" } else { "" };
-            let level = level + 1;
-            format!("level {level}: IPMI at {address} as {user}, cipher suite {cipher_suite}{boots}{console}")
-        }
-        FenceDevice::Redfish { url, user, system, boot_device, password: _, ca: _, fingerprint: _ } => {
-            let boots = boot_device.map_or(String::new(), |device| format!(", powers on from {device}"));
-            let system = system.as_ref().map_or(String::new(), |system| format!(", system {system}"));
-            format!("level {}: Redfish at {url} as {user}{system}{boots}", level + 1)
-        }
-    });
-    let levels: Vec<String> = levels.collect();
+    let levels = described.fencing.iter().zip(1..);
+    let levels: Vec<String> =
+        levels.map(|(device, level)| format!("level {level}: {}", self::device(device))).collect();
     let none = vec!["none: it cannot be fenced by power".to_owned()];
     sheet.lines("Fencing", if levels.is_empty() { none } else { levels });
     sheet.lines("Ports", described.ports.iter().map(|port| format!("{} at {}", port.port, port.provider)));
@@ -164,6 +153,27 @@ pub fn node(detail: &NodeDetail, screen: &Screen) -> String {
 }
 
 /// One line of what was done to a node by hand.
+/// One fencing device.
+fn device(device: &FenceDevice) -> String {
+    let boots =
+        |device: &Option<BootDevice>| device.map_or(String::new(), |it| format!(", powers on from {it}"));
+    match device {
+        FenceDevice::Ipmi { address, user, cipher_suite, boot_device, password: _, console } => {
+            let console = if *console { ", its console is listened to" } else { "" };
+            let boots = boots(boot_device);
+            format!("IPMI at {address} as {user}, cipher suite {cipher_suite}{boots}{console}")
+        }
+        FenceDevice::Redfish { url, user, system, boot_device, password: _, ca: _, fingerprint: _ } => {
+            let system = system.as_ref().map_or(String::new(), |system| format!(", system {system}"));
+            format!("Redfish at {url} as {user}{system}{}", boots(boot_device))
+        }
+        FenceDevice::Ironic { provider, node, bmc: None } => format!("Ironic of {provider}, node {node}"),
+        FenceDevice::Ironic { provider, node, bmc: Some(bmc) } => {
+            format!("Ironic of {provider}, node {node}; read by {}", self::device(bmc))
+        }
+    }
+}
+
 fn by_hand(done: &ByHand, screen: &Screen) -> String {
     let ByHand { order: Order { by, reason, .. }, intent } = done;
     let end = intent.end.as_ref().map_or("under way".to_owned(), |(outcome, _)| outcome_text(outcome));
@@ -205,11 +215,7 @@ pub fn instance(detail: &InstanceDetail, screen: &Screen) -> String {
         "Volumes",
         described.volumes.iter().map(|volume| format!("{} at {}", volume.volume, volume.provider)),
     );
-    let networks = described.networks.iter().map(|network| {
-        let mac = network.mac.as_ref().map(|mac| format!(", MAC {mac}")).unwrap_or_default();
-        format!("VLAN {}{mac}", policies::vlans(network.vlan, &network.tagged))
-    });
-    sheet.lines("Networks", networks);
+    sheet.lines("Networks", described.networks.iter().map(ToString::to_string));
     sheet.lines("Boot", described.boot.iter().map(|boot| format!("{} from {}", boot.image, boot.provider)));
     sheet.lines("Checked", detail.checks.iter().map(|checked| super::checked(checked, screen)));
     sheet.lines("Needs", pairs(&described.needs));

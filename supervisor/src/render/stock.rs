@@ -54,6 +54,7 @@ fn takeover(LastTakeover { start, took }: LastTakeover) -> String {
     match start {
         Start::Kexec => format!("{} hot", length(took)),
         Start::PowerOn | Start::PowerCycle => format!("{} cold", length(took)),
+        Start::Deploy => format!("{} deployed", length(took)),
     }
 }
 

@@ -1,0 +1,441 @@
+//! An OpenStack cloud as a provider: Cinder's volumes, Neutron's ports, Ironic's deployments.
+//!
+//! What this is: our wishes in the calls of those services (docs/adr/0025).
+//! Why it exists: where Ironic owns the nodes, what they have is given and taken there.
+//! What it never does: it asks neither Ironic nor its lock when something is to be taken from a node, takes no volume or port
+//! from anybody but that node, and deploys on no node that runs something else. Where a change takes several calls and one is refused,
+//! those before it were answered: no copy of them is on its way.
+
+use crate::{ProviderError, State, Wish};
+use ::openstack::{
+    Attachment, CallError, Cloud, ConfigDrive, No, Node, NodeUuid, Port, PortChange, PortId, PortUuid,
+    ProvisionState, ProvisionTarget, Snapshot, SnapshotState, Volume, VolumeId, VolumeState, VolumeTarget,
+    VolumeTargetWish,
+};
+use policies::{Check, Deployment, Epoch, Finding, InstanceId, NodeId, Permit, Refusal, SnapshotName};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
+use tokio::time::Instant;
+
+/// In a port's `binding:profile`, while it is bound to nothing: the node that it was taken from.
+const FROM: &str = "ha_from";
+/// In a node's `extra`: what we told it to run.
+const MARK: &str = "ha_boots";
+
+/// Client of one cloud.
+#[derive(Clone, Debug)]
+pub struct Openstack {
+    cloud: Cloud,
+    deployments: BTreeMap<String, Deployment>,
+}
+
+/// A volume, and who has it.
+struct Held {
+    volume: Volume,
+    /// The node's.
+    own: Vec<Attachment>,
+    /// Everybody else's.
+    others: Vec<Attachment>,
+}
+
+impl Openstack {
+    /// A client of the cloud, with what it can deploy by name.
+    pub fn new(cloud: Cloud, deployments: BTreeMap<String, Deployment>) -> Openstack {
+        Openstack { cloud, deployments }
+    }
+
+    pub(crate) async fn look(&self, wish: &Wish, deadline: Instant) -> Result<State, ProviderError> {
+        match wish {
+            Wish::Revoked { volume, holder } => {
+                let held = self.held(volume.as_str(), holder, deadline).await?;
+                let is_free = held.own.is_empty() && (held.volume.multiattach || held.others.is_empty());
+                let is_at_rest = held.volume.status != VolumeState::Detaching;
+                // Cinder lets Ironic attach it again, whoever has it by then.
+                let is_forgotten = !held.volume.multiattach
+                    || self.target(&held.volume.id, holder, deadline).await?.is_none();
+                Ok(State { holds: is_free && is_at_rest && is_forgotten, reading: held.reading() })
+            }
+            Wish::Attached { volume, holder, .. } => {
+                let held = self.held(volume.as_str(), holder, deadline).await?;
+                let is_only = held.volume.multiattach || held.others.is_empty();
+                let is_noted = self.target(&held.volume.id, holder, deadline).await?.is_some();
+                let noted = if is_noted { "noted at the node" } else { "not noted at the node" };
+                Ok(State { holds: is_only && is_noted, reading: format!("{}; {noted}", held.reading()) })
+            }
+            Wish::Snapshot { volume, name, .. } => {
+                let snapshots = self.snapshots(volume.as_str(), deadline).await?;
+                let is_made = snapshots.get(name).is_some_and(|it| it.status == SnapshotState::Available);
+                let names: Vec<String> = snapshots.keys().map(ToString::to_string).collect();
+                Ok(State { holds: is_made, reading: names.join(", ") })
+            }
+            Wish::PortClosed { holder, .. } => {
+                let bound = self.bound(holder.as_deref(), deadline).await?;
+                let reading = match bound.as_slice() {
+                    [] => "nothing is bound to the node".to_owned(),
+                    bound => format!("bound to the node: {}", listed(bound.iter().map(|port| &port.id))),
+                };
+                Ok(State { holds: bound.is_empty(), reading })
+            }
+            Wish::VifAttached { vif, holder, .. } => {
+                let (node, vif) = (id::<NodeUuid>(holder)?, id::<PortId>(vif)?);
+                let port = self.cloud.network().port(&vif, deadline).await?;
+                let vifs = self.cloud.baremetal().vifs(&node, deadline).await?;
+                let is_there = host(&port) == Some(node.as_str()) && vifs.contains(&vif);
+                let place = host(&port).unwrap_or("nothing");
+                Ok(State { holds: is_there, reading: format!("bound to {place}, {}", port.status) })
+            }
+            Wish::Boots { holder, instance, epoch, .. } => {
+                let node = self.node(holder.as_deref(), deadline).await?;
+                let is_ours = marked(&node) == Some(mark(instance, *epoch).as_str());
+                let is_active = node.provision_state == ProvisionState::Active && node.reservation.is_none();
+                Ok(State { holds: is_ours && is_active, reading: told(&node) })
+            }
+            Wish::PortOpen { .. } => Err(unable(wish)),
+        }
+    }
+
+    pub(crate) async fn act(
+        &self,
+        wish: &Wish,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<(), ProviderError> {
+        match wish {
+            Wish::Revoked { volume, holder } => {
+                let held = self.held(volume.as_str(), holder, deadline).await?;
+                if held.own.is_empty() && !held.volume.multiattach {
+                    return Err(held.by_other(wish));
+                }
+                for attachment in &held.own {
+                    self.cloud.volumes().delete_attachment(&attachment.id, permit, deadline).await?;
+                }
+                if held.volume.multiattach
+                    && let Some(target) = self.target(&held.volume.id, holder, deadline).await?
+                {
+                    self.cloud.baremetal().delete_volume_target(&target.uuid, permit, deadline).await?;
+                }
+                Ok(())
+            }
+            Wish::Attached { volume, holder, index } => {
+                let held = self.held(volume.as_str(), holder, deadline).await?;
+                if !held.volume.multiattach && !held.others.is_empty() {
+                    return Err(held.by_other(wish));
+                }
+                let node_uuid = id::<NodeUuid>(holder)?;
+                let (volume_type, boot_index) = ("iscsi".to_owned(), *index);
+                let target =
+                    VolumeTargetWish { node_uuid, volume_type, boot_index, volume_id: held.volume.id };
+                self.cloud.baremetal().create_volume_target(&target, permit, deadline).await?;
+                Ok(())
+            }
+            Wish::Snapshot { volume, name, keep } => {
+                self.snapshot(wish, volume.as_str(), *name, *keep, permit, deadline).await
+            }
+            Wish::PortClosed { holder, .. } => {
+                for port in self.bound(holder.as_deref(), deadline).await? {
+                    self.unbind(&port, permit, deadline).await?;
+                }
+                Ok(())
+            }
+            Wish::VifAttached { port: nic, vif, holder } => {
+                let (node, vif, nic) = (id::<NodeUuid>(holder)?, id::<PortId>(vif)?, id::<PortUuid>(nic)?);
+                let port = self.cloud.network().port(&vif, deadline).await?;
+                if let Some(other) = host(&port).filter(|host| *host != node.as_str()) {
+                    let why = Refusal::HeldByOther(format!("node {other}"));
+                    return Err(ProviderError::Refused { doing: wish.to_string(), why });
+                }
+                self.forget(wish, &port, permit, deadline).await?;
+                Ok(self.cloud.baremetal().attach_vif(&node, &vif, Some(&nic), permit, deadline).await?)
+            }
+            Wish::Boots { holder, node, instance, image, epoch } => {
+                let target = self.node(holder.as_deref(), deadline).await?;
+                let order = Order { node, instance, image, epoch: *epoch };
+                self.deploy(wish, &target, &order, permit, deadline).await
+            }
+            Wish::PortOpen { .. } => Err(unable(wish)),
+        }
+    }
+
+    pub(crate) async fn check(&self, check: &Check, deadline: Instant) -> Result<Finding, ProviderError> {
+        match check {
+            Check::Volume(volume) | Check::Snapshot(volume) => {
+                let read = self.cloud.volumes().volume(&id(volume.volume.as_str())?, deadline).await;
+                Ok(match read {
+                    Ok(Volume { status: VolumeState::Error, .. }) => {
+                        Finding::Faulty("its status is error".to_owned())
+                    }
+                    Ok(_) => Finding::Fine,
+                    Err(error) if error.is_absent() => Finding::Absent(policies::causes(&error)),
+                    Err(error) => return Err(error.into()),
+                })
+            }
+            Check::Port(port) => {
+                let nic = id::<PortUuid>(&port.port)?;
+                let found = self.cloud.baremetal().has_nic(&nic, deadline).await?;
+                Ok(match found {
+                    true => Finding::Fine,
+                    false => Finding::Absent(format!("Ironic has no port or port group {nic}")),
+                })
+            }
+            Check::Boot(boot) => Ok(match self.deployments.contains_key(&boot.image) {
+                true => Finding::Fine,
+                false => Finding::Absent(format!("no deployment is called {}", boot.image)),
+            }),
+        }
+    }
+
+    // ---- volumes
+
+    /// Who has the volume: the node, and others. Ironic attaches for the node's UUID, or for an instance that it notes at the
+    /// volume; what it has not noted there counts as another's.
+    async fn held(&self, volume: &str, holder: &str, deadline: Instant) -> Result<Held, ProviderError> {
+        let volume = id(volume)?;
+        let read = self.cloud.volumes().volume(&volume, deadline).await?;
+        let attachments = self.cloud.volumes().attachments(&volume, deadline).await?;
+        let noted = read.metadata.get(&format!("ironic_node_{holder}"));
+        let noted: Option<Value> = noted.and_then(|text| serde_json::from_str(text).ok());
+        let instance = noted.as_ref().and_then(|noted| noted.get("instance_uuid")).and_then(Value::as_str);
+        let is_own = |attachment: &Attachment| {
+            let whose = attachment.instance.as_deref();
+            whose == Some(holder) || whose.is_some() && whose == instance
+        };
+        let (own, others) = attachments.into_iter().partition(is_own);
+        Ok(Held { volume: read, own, others })
+    }
+
+    /// Ironic's note that the node is to have the volume.
+    async fn target(
+        &self,
+        volume: &VolumeId,
+        holder: &str,
+        deadline: Instant,
+    ) -> Result<Option<VolumeTarget>, ProviderError> {
+        let targets = self.cloud.baremetal().volume_targets(Some(&id(holder)?), deadline).await?;
+        Ok(targets.into_iter().find(|target| target.volume_id == *volume))
+    }
+
+    /// The snapshots of ours, the oldest first.
+    async fn snapshots(
+        &self,
+        volume: &str,
+        deadline: Instant,
+    ) -> Result<BTreeMap<SnapshotName, Snapshot>, ProviderError> {
+        let all = self.cloud.volumes().snapshots(&id(volume)?, deadline).await?;
+        let named = |it: Snapshot| Some((it.name.as_deref()?.parse().ok()?, it));
+        Ok(all.into_iter().filter_map(named).collect())
+    }
+
+    /// Of a volume that nobody has. Cinder makes two of one name, and one of a volume that is written to.
+    async fn snapshot(
+        &self,
+        wish: &Wish,
+        volume: &str,
+        name: SnapshotName,
+        keep: u32,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<(), ProviderError> {
+        let held = self.held(volume, "", deadline).await?;
+        if !held.others.is_empty() {
+            return Err(held.by_other(wish));
+        }
+        let known = self.snapshots(volume, deadline).await?;
+        if !known.contains_key(&name) {
+            let (volumes, name) = (self.cloud.volumes(), name.to_string());
+            volumes.create_snapshot(&held.volume.id, &name, permit, deadline).await?;
+        }
+        let older: Vec<&Snapshot> = known.iter().filter(|(other, _)| **other < name).map(|it| it.1).collect();
+        let too_many = (older.len() + 1).saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
+        for snapshot in older.into_iter().take(too_many) {
+            self.cloud.volumes().delete_snapshot(&snapshot.id, permit, deadline).await?;
+        }
+        Ok(())
+    }
+
+    // ---- networks
+
+    async fn bound(&self, holder: Option<&str>, deadline: Instant) -> Result<Vec<Port>, ProviderError> {
+        let node = id::<NodeUuid>(holder.ok_or_else(unknown)?)?;
+        Ok(self.cloud.network().bound_to(&node, deadline).await?)
+    }
+
+    /// Unbinds the port, if it still is as it was read, and notes at it from whom it was taken: Ironic goes on noting that too.
+    async fn unbind(&self, port: &Port, permit: &dyn Permit, deadline: Instant) -> Result<(), ProviderError> {
+        let from = host(port).map(|node| (FROM.to_owned(), json!(node)));
+        let (host_id, profile) = (Some(String::new()), Some(from.into_iter().collect()));
+        let change = PortChange { host_id, profile, ..PortChange::default() };
+        self.cloud.network().update_port(&port.id, &change, port.revision_number, permit, deadline).await?;
+        Ok(())
+    }
+
+    /// Lets Ironic forget that the port was a node's. Whatever it notes it unbinds when it undeploys that node, also if the port is
+    /// another's by then; and a request that waits for the node's lock may be carried out when it is. So nobody else gets the
+    /// port before, and nothing is sent while the node is locked.
+    async fn forget(
+        &self,
+        wish: &Wish,
+        port: &Port,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<(), ProviderError> {
+        let Some(from) = port.profile.get(FROM).and_then(Value::as_str) else { return Ok(()) };
+        let (from, baremetal) = (id::<NodeUuid>(from)?, self.cloud.baremetal());
+        let noted = match baremetal.vifs(&from, deadline).await {
+            Err(error) if error.is_absent() => return Ok(()),
+            noted => noted?,
+        };
+        if !noted.contains(&port.id) {
+            return Ok(());
+        }
+        if let Some(holder) = baremetal.node(&from, deadline).await?.reservation {
+            let why = format!("node {from}, from which it is to be detached, is locked by {holder}");
+            return Err(ProviderError::Refused { doing: wish.to_string(), why: Refusal::DeviceRefused(why) });
+        }
+        Ok(baremetal.detach_vif(&from, &port.id, permit, deadline).await?)
+    }
+
+    // ---- deployments
+
+    async fn node(&self, holder: Option<&str>, deadline: Instant) -> Result<Node, ProviderError> {
+        let node = id::<NodeUuid>(holder.ok_or_else(unknown)?)?;
+        Ok(self.cloud.baremetal().node(&node, deadline).await?)
+    }
+
+    async fn deploy(
+        &self,
+        wish: &Wish,
+        node: &Node,
+        order: &Order<'_>,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<(), ProviderError> {
+        let Some(deployment) = self.deployments.get(order.image) else {
+            return Err(ProviderError::Configuration(format!(
+                "{wish}: no deployment is called {}",
+                order.image
+            )));
+        };
+        let mark = mark(order.instance, order.epoch);
+        let is_ours = marked(node) == Some(mark.as_str());
+        match &node.provision_state {
+            ProvisionState::Available | ProvisionState::DeployFailed if !node.maintenance => {}
+            // It is under way, or done.
+            ProvisionState::Deploying | ProvisionState::DeployWait | ProvisionState::Active if is_ours => {
+                return Ok(());
+            }
+            _ => {
+                let why = Refusal::DeviceRefused(format!("it is {}", told(node)));
+                return Err(ProviderError::Refused { doing: wish.to_string(), why });
+            }
+        }
+        let baremetal = self.cloud.baremetal();
+        let info =
+            deployment.instance_info.iter().map(|(key, text)| (key.clone(), json!(order.filled(text))));
+        let extra = [(MARK.to_owned(), json!(mark))].into();
+        baremetal.set_instance(&node.uuid, &info.collect(), &extra, permit, deadline).await?;
+        let target = ProvisionTarget::Active(Some(order.drive(deployment)));
+        Ok(baremetal.set_provision(&node.uuid, &target, permit, deadline).await?)
+    }
+}
+
+impl Held {
+    fn reading(&self) -> String {
+        let whose = |it: &Attachment| it.instance.clone().unwrap_or_else(|| format!("attachment {}", it.id));
+        let all: Vec<String> = self.own.iter().chain(&self.others).map(whose).collect();
+        match all.is_empty() {
+            true => format!("{:?}, nobody has it", self.volume.status),
+            false => format!("{:?}, attached for {}", self.volume.status, all.join(", ")),
+        }
+    }
+
+    /// The refusal, naming who has it.
+    fn by_other(&self, wish: &Wish) -> ProviderError {
+        ProviderError::Refused { doing: wish.to_string(), why: Refusal::HeldByOther(self.reading()) }
+    }
+}
+
+/// What is to be deployed, as the plan says.
+struct Order<'a> {
+    node: &'a NodeId,
+    instance: &'a InstanceId,
+    image: &'a str,
+    epoch: Epoch,
+}
+
+impl Order<'_> {
+    /// The text with `{node}`, `{instance}` and `{epoch}` filled in.
+    fn filled(&self, text: &str) -> String {
+        let text = text.replace("{node}", self.node.as_str()).replace("{instance}", self.instance.as_str());
+        text.replace("{epoch}", &self.epoch.0.to_string())
+    }
+
+    /// What the node's agent reads to know what it runs, and cloud-init to set it up.
+    fn drive(&self, deployment: &Deployment) -> ConfigDrive {
+        let ha = json!({ "instance": self.instance, "epoch": self.epoch, "node": self.node });
+        let meta_data = [("name".to_owned(), json!(self.instance)), ("ha".to_owned(), ha)].into();
+        let user_data = deployment.user_data.as_ref().map(|text| self.filled(text));
+        ConfigDrive { meta_data, network_data: BTreeMap::new(), user_data }
+    }
+}
+
+fn mark(instance: &InstanceId, epoch: Epoch) -> String {
+    format!("{instance} {epoch}")
+}
+
+/// What the node was told to run.
+fn marked(node: &Node) -> Option<&str> {
+    node.extra.get(MARK).and_then(Value::as_str)
+}
+
+fn told(node: &Node) -> String {
+    let runs = marked(node).map(|mark| format!(", told to run {mark}")).unwrap_or_default();
+    let maintenance = if node.maintenance { ", in maintenance" } else { "" };
+    let error = node.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+    format!("{:?}{runs}{maintenance}{error}", node.provision_state)
+}
+
+/// Where the port is bound.
+fn host(port: &Port) -> Option<&str> {
+    port.host_id.as_deref().filter(|host| !host.is_empty())
+}
+
+fn listed(items: impl Iterator<Item = impl ToString>) -> String {
+    items.map(|item| item.to_string()).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// A name that becomes part of a path.
+fn id<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, ProviderError> {
+    text.parse().map_err(|error: T::Err| ProviderError::Configuration(error.to_string()))
+}
+
+fn unknown() -> ProviderError {
+    ProviderError::Configuration("the node has no fencing device `ironic` of this cloud".to_owned())
+}
+
+fn unable(wish: &Wish) -> ProviderError {
+    ProviderError::Configuration(format!("a cloud cannot {wish}; it gives nodes a `vif`"))
+}
+
+impl From<CallError> for ProviderError {
+    fn from(error: CallError) -> ProviderError {
+        let text = policies::causes(&error);
+        match error {
+            CallError::Unreachable { doing, source } => ProviderError::Unreachable { doing, source },
+            CallError::NotPermitted { doing, why } => ProviderError::Refused { doing, why },
+            CallError::Refused { doing, no: No::NotAdmitted, why } => {
+                ProviderError::Refused { doing, why: Refusal::NotAdmitted(why) }
+            }
+            CallError::Refused { doing, why, .. } => {
+                ProviderError::Refused { doing, why: Refusal::DeviceRefused(why) }
+            }
+            CallError::Locked { doing, waited, why } => {
+                let why = Refusal::DeviceRefused(format!("locked for {waited}: {why}"));
+                ProviderError::Refused { doing, why }
+            }
+            CallError::Unclear { doing, why } => ProviderError::Garbled { doing, why },
+            CallError::NoAnswer { doing, source } => ProviderError::NoAnswer { doing, source },
+            CallError::Unusable { .. } => ProviderError::Configuration(text),
+        }
+    }
+}
