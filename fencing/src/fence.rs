@@ -19,6 +19,7 @@ const LOOK_FRACTION: u32 = 64;
 const LOOK_PAUSE_MIN: Duration = Duration::from_millis(4);
 /// Longest time between two looks, reached after 16 s.
 const LOOK_PAUSE_MAX: Duration = Duration::from_millis(250);
+
 /// Proves the node off: identity first, off seen twice, the second time in a fresh exchange; already off is success.
 ///
 /// `Refused` means that the power-off command certainly had no effect; `Unknown` that it may have. Ends at the

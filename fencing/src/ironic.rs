@@ -5,10 +5,9 @@
 //!
 //! One of these is made for each effect: what Ironic was told in it decides what a reading is worth.
 
-use crate::console::Console;
 use crate::power::{Act, Bmc, DriverError, Look, PowerDriver, Weight};
 use openstack::{CallError, Cloud, No, Node, NodeUuid, PowerState, PowerTarget};
-use policies::{Identity, Millis, Permit, Power};
+use policies::{Identity, Permit, Power};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -194,30 +193,6 @@ impl PowerDriver for Ironic {
                 Err(DriverError::Refused(why.to_owned()))
             }
         }
-    }
-
-    async fn diagnose(&self, deadline: Instant) -> Result<Vec<String>, DriverError> {
-        match self.bmc() {
-            Some(bmc) => bmc.diagnose(deadline).await,
-            None => Ok(vec![]),
-        }
-    }
-
-    async fn fed(&self, deadline: Instant) -> Result<Option<Millis>, DriverError> {
-        match self.bmc() {
-            Some(bmc) => bmc.fed(deadline).await,
-            None => Ok(None),
-        }
-    }
-
-    fn listen(&self, wanted: bool) {
-        if let Some(bmc) = self.bmc() {
-            bmc.listen(wanted);
-        }
-    }
-
-    fn console(&self) -> Option<Arc<Console>> {
-        self.bmc()?.console()
     }
 }
 

@@ -253,6 +253,16 @@ impl PowerDriver for Bmc {
     }
 }
 
+impl Driver {
+    /// The BMC that is spoken to, if one is: records, watchdog and console are its.
+    fn bmc(&self) -> Option<&Bmc> {
+        match self {
+            Driver::Bmc(bmc) => Some(bmc),
+            Driver::Ironic(ironic) => ironic.bmc(),
+        }
+    }
+}
+
 impl PowerDriver for Driver {
     async fn look(&self, deadline: Instant) -> Result<Look, DriverError> {
         match self {
@@ -276,30 +286,26 @@ impl PowerDriver for Driver {
     }
 
     async fn diagnose(&self, deadline: Instant) -> Result<Vec<String>, DriverError> {
-        match self {
-            Driver::Bmc(bmc) => bmc.diagnose(deadline).await,
-            Driver::Ironic(ironic) => ironic.diagnose(deadline).await,
+        match self.bmc() {
+            Some(bmc) => bmc.diagnose(deadline).await,
+            None => Ok(vec![]),
         }
     }
 
     async fn fed(&self, deadline: Instant) -> Result<Option<Millis>, DriverError> {
-        match self {
-            Driver::Bmc(bmc) => bmc.fed(deadline).await,
-            Driver::Ironic(ironic) => ironic.fed(deadline).await,
+        match self.bmc() {
+            Some(bmc) => bmc.fed(deadline).await,
+            None => Ok(None),
         }
     }
 
     fn listen(&self, wanted: bool) {
-        match self {
-            Driver::Bmc(bmc) => bmc.listen(wanted),
-            Driver::Ironic(ironic) => ironic.listen(wanted),
+        if let Some(bmc) = self.bmc() {
+            bmc.listen(wanted);
         }
     }
 
     fn console(&self) -> Option<Arc<Console>> {
-        match self {
-            Driver::Bmc(bmc) => bmc.console(),
-            Driver::Ironic(ironic) => ironic.console(),
-        }
+        self.bmc()?.console()
     }
 }

@@ -22,22 +22,15 @@ use fencing::redfish::Redfish;
 use fencing::{Act, Bmc, fence, power_on, shut_down};
 use openstack::{Cloud, Settings};
 use policies::{CloudAccess, CloudInterface, CloudUser, Identity, Outcome, Refusal, Seen};
-use redfish_bmc::{Shared, never, serve, settings};
+use redfish_bmc::{PATIENCE, Shared, never, serve, settings, within};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::time::Instant;
 
 const NODE: &str = "9dec6d8d-d678-4a82-bf92-9c664281f301";
-/// For everything that takes a moment; generous, for machines are shared.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// For what is waited for in vain.
 const SHORT: Duration = Duration::from_millis(600);
-
-fn within(time: Duration) -> Instant {
-    Instant::now() + time
-}
 
 /// What Ironic has of the node, what it is asked, and what comes of a command.
 struct Desk {

@@ -1,16 +1,15 @@
 //! The Ironic driver against the real Ironic, which `make test-openstack` starts with BMCs by `ipmi_sim`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "../../openstack/tests/support/testbed.rs"]
+mod testbed;
+
 use fencing::contract::Lease;
 use fencing::ipmi::Port;
 use fencing::ironic::Ironic;
 use fencing::{Bmc, PowerDriver, Weight, fence, power_on};
 use openstack::{Cloud, Node, NodeFilter, NodeUuid, PowerState, Settings};
-use policies::{
-    CloudAccess, CloudInterface, CloudUser, FenceDevice, Identity, Outcome, Power, Refusal, Sealed, Seen,
-};
-use std::path::PathBuf;
-use std::process::Command;
+use policies::{FenceDevice, Identity, Outcome, Power, Refusal, Sealed, Seen};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -25,10 +24,6 @@ fn within(time: Duration) -> Instant {
     Instant::now() + time
 }
 
-fn port(offset: u16) -> u16 {
-    std::env::var("OPENSTACK_PORT_BASE").map_or(17000, |text| text.parse::<u16>().unwrap()) + offset
-}
-
 /// A node of the testbed whose BMC is an `ipmi_sim`.
 struct Subject {
     number: u8,
@@ -39,16 +34,8 @@ struct Subject {
 impl Subject {
     /// On, in no maintenance, its BMC well, whatever an earlier run left.
     async fn running(number: u8) -> Subject {
-        let user = CloudUser::Password {
-            name: "failover".to_owned(),
-            domain: "default".to_owned(),
-            project: "service".to_owned(),
-            project_domain: "default".to_owned(),
-        };
-        let keystone = format!("http://127.0.0.1:{}/v3", port(500));
-        let access =
-            CloudAccess { keystone, ca: None, region: None, interface: CloudInterface::Public, user };
-        let cloud = Cloud::new(Settings::new(&access, b"secret").unwrap()).unwrap();
+        let settings = Settings::new(&testbed::access(), testbed::PASSWORD.as_bytes()).unwrap();
+        let cloud = Cloud::new(settings).unwrap();
         let nodes = cloud.baremetal().nodes(&NodeFilter::default(), within(PATIENCE)).await.unwrap();
         let name = format!("ipmi{number}");
         let node = nodes.into_iter().find(|node| node.name.as_ref() == Some(&name)).unwrap();
@@ -65,10 +52,7 @@ impl Subject {
 
     /// What happens at its BMC, behind Ironic's back; what that says.
     fn bmc(&self, what: &str) -> String {
-        let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../chaos-tests/openstack/bmc");
-        let output = Command::new(program).args(["ipmi", &self.number.to_string(), what]).output().unwrap();
-        assert!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        testbed::bmc(&["ipmi", &self.number.to_string(), what])
     }
 
     /// A driver that knows no BMC, for one effect.
@@ -79,7 +63,7 @@ impl Subject {
     /// A driver that reads the BMC itself, for one effect.
     fn with_bmc(&self) -> Ironic {
         let device = FenceDevice::Ipmi {
-            address: format!("127.0.0.1:{}", port(230 + u16::from(self.number))),
+            address: testbed::address(230 + u16::from(self.number)),
             user: "admin".to_owned(),
             password: Sealed(String::new()),
             cipher_suite: 3,

@@ -14,20 +14,12 @@ use fencing::contract::{self, GUID, Lease, Mood, Rig};
 use fencing::redfish::{Redfish, Settings};
 use fencing::{Act, DriverError, PowerDriver};
 use policies::{BootDevice, Identity, Outcome, Refusal, Seen};
-use redfish_bmc::{Bmc, PASSWORD, Shared, USER, serve, settings};
+use redfish_bmc::{Bmc, PASSWORD, PATIENCE, Shared, USER, serve, settings, within};
 use serde_json::{Value, json};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::Instant;
-
-/// For everything that takes a moment; generous, for machines are shared.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn within(time: Duration) -> Instant {
-    Instant::now() + time
-}
 
 fn nobody() -> Identity {
     Identity::default()

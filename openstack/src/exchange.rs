@@ -102,27 +102,19 @@ pub(crate) async fn exchange(
     }
 }
 
-/// Tries something that changes nothing until it succeeds, fails for good, or was tried often enough. (No function that takes a
-/// closure: the compiler cannot see that its future may be sent between threads.)
-pub(crate) struct Patience {
-    pauses: Pauses,
-    tries: u32,
-}
-
-impl Patience {
-    pub(crate) fn until(deadline: Instant) -> Patience {
-        Patience { pauses: Pauses::until(deadline), tries: 0 }
-    }
-
-    /// The end; `None`: it is to be tried again, now that a pause is over.
-    pub(crate) async fn end<T>(&mut self, tried: Result<T, Failed>) -> Option<Result<T, Failed>> {
-        self.tries += 1;
-        match tried {
-            Ok(value) => Some(Ok(value)),
-            Err(Failed { passing: true, .. }) if self.tries < READ_TRIES_MAX && self.pauses.wait().await => {
-                None
-            }
-            Err(failed) => Some(Err(Failed { passing: false, ..failed })),
+/// Tries something that changes nothing until it succeeds, fails for good, or was tried often enough. (A plain closure: what an
+/// async one gives back is not seen to be `Send`.)
+pub(crate) async fn patiently<T, F: Future<Output = Result<T, Failed>>>(
+    deadline: Instant,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, Failed> {
+    let (mut pauses, mut tries) = (Pauses::until(deadline), 0);
+    loop {
+        tries += 1;
+        match attempt().await {
+            Ok(value) => return Ok(value),
+            Err(Failed { passing: true, .. }) if tries < READ_TRIES_MAX && pauses.wait().await => {}
+            Err(failed) => return Err(Failed { passing: false, ..failed }),
         }
     }
 }

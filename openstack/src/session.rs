@@ -8,8 +8,8 @@ use crate::auth::{Credentials, Scope, Token};
 use crate::catalog::Service;
 use crate::error::{CallError, No};
 use crate::exchange::{
-    Answer, CHANGE_MAX, Failed, Patience, Pauses, READ_MAX, before_the_call, client, exchange, may_speak_to,
-    parse, secret,
+    Answer, CHANGE_MAX, Failed, Pauses, READ_MAX, before_the_call, client, exchange, may_speak_to, parse,
+    patiently, secret,
 };
 use crate::ids::ProjectId;
 use crate::version::{self, Microversion};
@@ -237,15 +237,11 @@ impl Cloud {
         let base = self.base(service, token)?;
         let url = service.version_document(&base);
         let doing = format!("ask which versions the {service} speaks ({url})");
-        let mut patience = Patience::until(deadline);
-        let asked = loop {
+        let asked = patiently(deadline, || {
             let request = self.0.http.get(url.clone()).header("x-auth-token", secret(&token.secret));
-            let tried = exchange(&doing, request, deadline.min(Instant::now() + READ_MAX)).await;
-            if let Some(end) = patience.end(tried).await {
-                break end;
-            }
-        };
-        let body = asked.map_err(before_the_call)?.body;
+            exchange(&doing, request, deadline.min(Instant::now() + READ_MAX))
+        });
+        let body = asked.await.map_err(before_the_call)?.body;
         let Some(theirs) = version::spoken(&body) else {
             return Err(CallError::Unusable { doing, why: "it does not say".to_owned() }.into());
         };
@@ -263,13 +259,7 @@ impl Cloud {
         ask: Ask,
         deadline: Instant,
     ) -> Result<T, CallError> {
-        let mut patience = Patience::until(deadline);
-        let answer = loop {
-            let tried = self.once(&ask, None, deadline).await;
-            if let Some(end) = patience.end(tried).await {
-                break end;
-            }
-        };
+        let answer = patiently(deadline, || self.once(&ask, None, deadline)).await;
         parse(ask.doing, &answer.map_err(|failed| failed.error)?.body)
     }
 
@@ -448,13 +438,7 @@ impl Cloud {
     }
 
     async fn enter(&self, deadline: Instant) -> Result<Arc<Token>, CallError> {
-        let mut patience = Patience::until(deadline);
-        let got = loop {
-            let tried = self.ask_for_token(deadline).await;
-            if let Some(end) = patience.end(tried).await {
-                break end;
-            }
-        };
+        let got = patiently(deadline, || self.ask_for_token(deadline)).await;
         let token = Arc::new(got.map_err(|failed| before_the_call(failed).error)?);
         let mut known = self.known();
         known.token = Some(Arc::clone(&token));

@@ -10,18 +10,16 @@ use openstack::*;
 use policies::{Permit, Refusal};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 use support::recorder::Recorder;
+use support::testbed::{self, bmc};
 use support::{Leave, connector, plain_client, within};
 use zeroize::Zeroizing;
 
-/// The testbed's ports, and services behind them.
+/// The services of the testbed, and where they are.
 fn services() -> Vec<(&'static str, String)> {
-    let base: u16 = std::env::var("OPENSTACK_PORT_BASE").map_or(17000, |text| text.parse().unwrap());
-    let at = |port: u16| format!("127.0.0.1:{}", base + port);
-    vec![("keystone", at(500)), ("baremetal", at(385)), ("network", at(696)), ("volume", at(776))]
+    let services = [("keystone", testbed::KEYSTONE), ("baremetal", 385), ("network", 696), ("volume", 776)];
+    services.into_iter().map(|(name, offset)| (name, testbed::address(offset))).collect()
 }
 
 /// A client behind a recorder, and raw requests for what the client is not for.
@@ -167,12 +165,6 @@ fn password(password: &str) -> Credentials {
         password: Zeroizing::new(password.to_owned()),
         scope: Scope::Project { name: "service".to_owned(), domain: "default".to_owned() },
     }
-}
-
-/// Faults of BMCs.
-fn bmc(args: &[&str]) {
-    let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../chaos-tests/openstack/bmc");
-    assert!(Command::new(program).args(args).status().unwrap().success(), "bmc {args:?}");
 }
 
 fn no(end: Result<impl std::fmt::Debug, CallError>) -> No {
@@ -378,9 +370,7 @@ async fn power_is_switched_and_a_dead_bmc_holds_its_node() {
 
 /// The power of an IPMI node, behind Ironic's back.
 fn bmc_state(node: &str) -> String {
-    let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../chaos-tests/openstack/bmc");
-    let output = Command::new(program).args(["ipmi", node, "state"]).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    bmc(&["ipmi", node, "state"])
 }
 
 #[tokio::test]

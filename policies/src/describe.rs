@@ -3,28 +3,23 @@
 use crate::apply::not_there;
 use crate::command::{Documents, Event, Rejected};
 use crate::device::{FenceDevice, is_uuid};
-use crate::http_url::HttpUrl;
 use crate::image::Image;
 use crate::inventory::{Boot, Instance, Node, SwitchPort};
 use crate::network::{Network, Vlans};
 use crate::placement::unlike;
 use crate::plan::{Evidence, Verdict};
-use crate::provider::{CloudAccess, CloudUser, Provider, ProviderKind};
+use crate::provider::ProviderKind;
 use crate::state::*;
 use crate::words::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Longest free text of a document (an address, a label, an image). Bounds the snapshot.
-const TEXT_MAX: usize = 1024;
+pub(crate) const TEXT_MAX: usize = 1024;
 /// Longest serial number. SMBIOS strings have at most 64 bytes in most firmware; printed ones are shorter.
 const SERIAL_MAX: usize = 64;
-/// Images of one boot service. Bounds the snapshot: at 1 kB each, 1 MB.
-const IMAGES_MAX: usize = 1000;
-/// Longest text for cloud-init, in bytes: what clouds take (Nova's limit is 65,535 in base 64).
-const USER_DATA_MAX: usize = 48 * 1024;
 /// Volumes, networks, ports, levels or labels of one object.
-const LIST_MAX: usize = 64;
+pub(crate) const LIST_MAX: usize = 64;
 
 impl NodeRecord {
     /// Of a node that was described just now.
@@ -71,7 +66,8 @@ impl ClusterState {
             tell(format!("policy/{}", document.name), new);
         }
         for provider in &documents.providers {
-            check_provider(provider)?;
+            let what = || format!("provider/{}", provider.name);
+            provider.kind.check().map_err(|why| Rejected::BadValue { what: what(), why })?;
             let old = self.providers.insert(provider.name.clone(), provider.clone());
             tell(format!("provider/{}", provider.name), old.is_none());
         }
@@ -115,8 +111,7 @@ impl ClusterState {
             let networks = networks.len();
             return bad(format!("{} ports for the {networks} networks of its instance", node.ports.len()));
         }
-        let mut pairs = networks.iter().zip(&node.ports);
-        if let Some(why) = pairs.find_map(|(network, port)| unlike(network, port, &self.providers)) {
+        if let Some(why) = unlike(networks, &node.ports, &self.providers) {
             return bad(why);
         }
         if let Some(record) = self.nodes.get_mut(&node.name) {
@@ -229,8 +224,7 @@ impl ClusterState {
             let (ports, networks) = (node.node.ports.len(), instance.networks.len());
             return Err(bad(format!("{} has {ports} ports for {networks} networks", node.node.name)));
         }
-        let mut pairs = instance.networks.iter().zip(&node.node.ports);
-        if let Some(why) = pairs.find_map(|(network, port)| unlike(network, port, &self.providers)) {
+        if let Some(why) = unlike(&instance.networks, &node.node.ports, &self.providers) {
             return Err(bad(format!("{}: {why}", node.node.name)));
         }
         if known.is_none() && node.state != NodeState::Spare {
@@ -299,93 +293,6 @@ impl ClusterState {
             }
         }
         Ok(())
-    }
-}
-
-/// Secrets and certificates are looked at by whoever uses them; here only what can never be right.
-fn check_provider(provider: &Provider) -> Result<(), Rejected> {
-    let bad =
-        |why: &str| Rejected::BadValue { what: format!("provider/{}", provider.name), why: why.to_owned() };
-    match &provider.kind {
-        ProviderKind::Rack { .. } => Ok(()),
-        ProviderKind::Boot { urls, images } => {
-            if !(1..=LIST_MAX).contains(&urls.len()) {
-                return Err(bad(&format!("urls has to name 1 to {LIST_MAX} members' boot services")));
-            }
-            urls.iter().try_for_each(HttpUrl::check_no_path).map_err(|why| bad(&format!("url {why}")))?;
-            if images.len() > IMAGES_MAX || images.keys().any(|name| name.len() > TEXT_MAX) {
-                return Err(bad(&format!(
-                    "more than {IMAGES_MAX} images, or a name of more than {TEXT_MAX} bytes"
-                )));
-            }
-            images.iter().try_for_each(|(name, image)| {
-                image.check().map_err(|why| bad(&format!("image {name}: {why}")))
-            })
-        }
-        ProviderKind::Exec { settings, .. } => {
-            let long = |(key, value): (&String, &String)| key.len() > TEXT_MAX || value.len() > TEXT_MAX;
-            match settings.len() > LIST_MAX || settings.iter().any(long) {
-                true => {
-                    Err(bad(&format!("more than {LIST_MAX} settings, or one has more than {TEXT_MAX} bytes")))
-                }
-                false => Ok(()),
-            }
-        }
-        ProviderKind::Iscsi { url, ca, .. } => match (url.split_once("://"), ca) {
-            (Some(("https", _)), Some(_)) | (Some(("http", _)), None) => Ok(()),
-            (Some(("https", _)), None) => Err(bad("url is https://, which needs `ca`")),
-            (Some(("http", _)), Some(_)) => {
-                Err(bad("url is http://, which uses no `ca`; did you mean https://?"))
-            }
-            (_, _) => Err(bad("url has to be https://host:port")),
-        },
-        ProviderKind::Openstack { cloud, deployments, .. } => {
-            let long = |text: &String| text.len() > TEXT_MAX;
-            let pairs = deployments.values().flat_map(|it| &it.instance_info);
-            let mut texts = pairs.flat_map(|(key, value)| [key, value]).chain(deployments.keys());
-            if deployments.len() > IMAGES_MAX || texts.any(long) {
-                return Err(bad(&format!(
-                    "more than {IMAGES_MAX} deployments, or a text of one has more than {TEXT_MAX} bytes"
-                )));
-            }
-            let data = deployments.values().filter_map(|it| it.user_data.as_ref());
-            if data.map(String::len).any(|length| length > USER_DATA_MAX) {
-                return Err(bad(&format!("user_data has more than {USER_DATA_MAX} bytes")));
-            }
-            check_cloud(cloud).map_err(|why| bad(&why))
-        }
-        ProviderKind::Ovsdb { park_vlan, .. } if !(1..=4094).contains(park_vlan) => {
-            Err(bad("park_vlan is not one of 1 to 4094"))
-        }
-        ProviderKind::Ovsdb { url, tls, .. } => match (url.split_once("://"), tls) {
-            (Some(("tcp", _)), None) | (Some(("ssl", _)), Some(_)) => Ok(()),
-            (Some(("tcp", _)), Some(_)) => {
-                Err(bad("url is tcp://, which uses no `tls`; did you mean ssl://?"))
-            }
-            (Some(("ssl", _)), None) => Err(bad("url is ssl://, which needs `tls` (ca, certificate, key)")),
-            (_, _) => Err(bad("url has to be tcp://host:port or ssl://host:port")),
-        },
-    }
-}
-
-fn check_cloud(cloud: &CloudAccess) -> Result<(), String> {
-    let CloudAccess { keystone, ca, region, interface: _, user } = cloud;
-    let names: Vec<&String> = match user {
-        CloudUser::ApplicationCredential { id } => vec![id],
-        CloudUser::Password { name, domain, project, project_domain } => {
-            vec![name, domain, project, project_domain]
-        }
-    };
-    if names.into_iter().chain(region).any(|text| text.is_empty() || text.len() > TEXT_MAX) {
-        return Err(format!("a text of user, or region, is empty or has more than {TEXT_MAX} bytes"));
-    }
-    match (keystone.split_once("://"), ca) {
-        (Some(("https", _)), Some(_)) | (Some(("http", _)), None) => Ok(()),
-        (Some(("https", _)), None) => Err("keystone is https://, which needs `ca`".to_owned()),
-        (Some(("http", _)), Some(_)) => {
-            Err("keystone is http://, which uses no `ca`; did you mean https://?".to_owned())
-        }
-        (_, _) => Err("keystone has to be https://host:port/v3".to_owned()),
     }
 }
 

@@ -151,22 +151,24 @@ fn ports(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
     if has < needs {
         return Some(format!("{has} ports, {needs} needed"));
     }
-    instance.networks.iter().zip(ports).find_map(|(network, port)| unlike(network, port, spare.providers))
+    unlike(&instance.networks, ports, spare.providers)
 }
 
-/// Why a port cannot carry the network.
+/// Why one of the ports cannot carry its network; they go in pairs.
 pub(crate) fn unlike(
-    network: &Network,
-    port: &SwitchPort,
+    networks: &[Network],
+    ports: &[SwitchPort],
     providers: &BTreeMap<ProviderId, Provider>,
 ) -> Option<String> {
-    let is_clouds = matches!(providers.get(&port.provider)?.kind, ProviderKind::Openstack { .. });
-    let why = match (network, is_clouds) {
-        (Network::Vlans(_), false) | (Network::Vif(_), true) => return None,
-        (Network::Vlans(_), true) => "is a cloud's, which gives it a `vif`, no VLAN",
-        (Network::Vif(_), false) => "is no cloud's, and the instance's network is one's (`vif`)",
-    };
-    Some(format!("port {} at {} {why}", port.port, port.provider))
+    networks.iter().zip(ports).find_map(|(network, port)| {
+        let is_clouds = matches!(providers.get(&port.provider)?.kind, ProviderKind::Openstack { .. });
+        let why = match (network, is_clouds) {
+            (Network::Vlans(_), false) | (Network::Vif(_), true) => return None,
+            (Network::Vlans(_), true) => "is a cloud's, which gives it a `vif`, no VLAN",
+            (Network::Vif(_), false) => "is no cloud's, and the instance's network is one's (`vif`)",
+        };
+        Some(format!("port {} at {} {why}", port.port, port.provider))
+    })
 }
 
 /// True if a cloud deploys the instance, whatever the spare's power is before.

@@ -3,11 +3,17 @@
 //! Why it exists: a provider is described once, for whoever seals its secret, shows it, checks it and uses it. What it never does:
 //! reach one.
 
+use crate::describe::{LIST_MAX, TEXT_MAX};
 use crate::http_url::HttpUrl;
 use crate::image::Image;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// Images of one boot service, or deployments of one cloud. Bounds the snapshot: at 1 kB each, 1 MB.
+const IMAGES_MAX: usize = 1000;
+/// Longest text for cloud-init, in bytes: what clouds take (Nova's limit is 65,535 in base 64).
+const USER_DATA_MAX: usize = 48 * 1024;
 
 /// A configured back end for storage, network or boot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +104,38 @@ pub struct CloudAccess {
     pub interface: CloudInterface,
     /// As whom it is entered.
     pub user: CloudUser,
+}
+
+impl CloudAccess {
+    fn check(&self) -> Result<(), String> {
+        let CloudAccess { keystone, ca, region, interface: _, user } = self;
+        let names: Vec<&String> = match user {
+            CloudUser::ApplicationCredential { id } => vec![id],
+            CloudUser::Password { name, domain, project, project_domain } => {
+                vec![name, domain, project, project_domain]
+            }
+        };
+        if names.into_iter().chain(region).any(|text| text.is_empty() || is_long(text)) {
+            return Err(format!("a text of user, or region, is empty or has more than {TEXT_MAX} bytes"));
+        }
+        check_url("keystone", "https://host:port/v3", keystone, ca.as_ref())
+    }
+}
+
+fn is_long(text: &str) -> bool {
+    text.len() > TEXT_MAX
+}
+
+/// An address with an authority is HTTPS, and one without is not.
+fn check_url(key: &str, form: &str, url: &str, ca: Option<&String>) -> Result<(), String> {
+    match (url.split_once("://"), ca) {
+        (Some(("https", _)), Some(_)) | (Some(("http", _)), None) => Ok(()),
+        (Some(("https", _)), None) => Err(format!("{key} is https://, which needs `ca`")),
+        (Some(("http", _)), Some(_)) => {
+            Err(format!("{key} is http://, which uses no `ca`; did you mean https://?"))
+        }
+        (_, _) => Err(format!("{key} has to be {form}")),
+    }
 }
 
 /// Which of the addresses of a cloud's service is taken.
@@ -223,6 +261,61 @@ impl ProviderKind {
             | ProviderKind::Exec { .. }
             | ProviderKind::Iscsi { .. }
             | ProviderKind::Openstack { .. } => None,
+        }
+    }
+
+    /// Why it cannot be used, as far as that shows without asking it. Secrets and certificates are looked at by whoever uses them.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match self {
+            ProviderKind::Rack { .. } => Ok(()),
+            ProviderKind::Boot { urls, images } => {
+                if !(1..=LIST_MAX).contains(&urls.len()) {
+                    return Err(format!("urls has to name 1 to {LIST_MAX} members' boot services"));
+                }
+                urls.iter().try_for_each(HttpUrl::check_no_path).map_err(|why| format!("url {why}"))?;
+                if images.len() > IMAGES_MAX || images.keys().any(|name| is_long(name)) {
+                    return Err(format!(
+                        "more than {IMAGES_MAX} images, or a name of more than {TEXT_MAX} bytes"
+                    ));
+                }
+                images
+                    .iter()
+                    .try_for_each(|(name, image)| image.check().map_err(|why| format!("image {name}: {why}")))
+            }
+            ProviderKind::Exec { settings, .. } => {
+                let mut texts = settings.iter().flat_map(|(key, value)| [key, value]);
+                match settings.len() > LIST_MAX || texts.any(|text| is_long(text)) {
+                    true => {
+                        Err(format!("more than {LIST_MAX} settings, or one has more than {TEXT_MAX} bytes"))
+                    }
+                    false => Ok(()),
+                }
+            }
+            ProviderKind::Iscsi { url, ca, .. } => check_url("url", "https://host:port", url, ca.as_ref()),
+            ProviderKind::Openstack { cloud, deployments, .. } => {
+                let pairs = deployments.values().flat_map(|it| &it.instance_info);
+                let mut texts = pairs.flat_map(|(key, value)| [key, value]).chain(deployments.keys());
+                if deployments.len() > IMAGES_MAX || texts.any(|text| is_long(text)) {
+                    return Err(format!(
+                        "more than {IMAGES_MAX} deployments, or a text of one has more than {TEXT_MAX} bytes"
+                    ));
+                }
+                let mut data = deployments.values().filter_map(|it| it.user_data.as_ref());
+                if data.any(|text| text.len() > USER_DATA_MAX) {
+                    return Err(format!("user_data has more than {USER_DATA_MAX} bytes"));
+                }
+                cloud.check()
+            }
+            ProviderKind::Ovsdb { park_vlan, .. } if !(1..=4094).contains(park_vlan) => {
+                Err("park_vlan is not one of 1 to 4094".to_owned())
+            }
+            ProviderKind::Ovsdb { url, tls, .. } => Err(match (url.split_once("://"), tls) {
+                (Some(("tcp", _)), None) | (Some(("ssl", _)), Some(_)) => return Ok(()),
+                (Some(("tcp", _)), Some(_)) => "url is tcp://, which uses no `tls`; did you mean ssl://?",
+                (Some(("ssl", _)), None) => "url is ssl://, which needs `tls` (ca, certificate, key)",
+                (_, _) => "url has to be tcp://host:port or ssl://host:port",
+            }
+            .to_owned()),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use crate::words::PlanId;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -20,6 +21,13 @@ impl SnapshotName {
     /// The name of what this failover asks for. No two failovers have the same, so a volume has one of each at most.
     pub fn of(plan: PlanId) -> Self {
         SnapshotName(plan)
+    }
+
+    /// Those of `ours` that go once this one is there, so that `keep` are left at most: the oldest, and never itself.
+    pub fn surplus(self, keep: u32, ours: &BTreeSet<SnapshotName>) -> Vec<SnapshotName> {
+        let others = ours.iter().copied().filter(|name| *name != self);
+        let kept = usize::try_from(keep).unwrap_or(usize::MAX).saturating_sub(1);
+        others.clone().take(others.count().saturating_sub(kept)).collect()
     }
 }
 

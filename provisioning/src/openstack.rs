@@ -14,7 +14,7 @@ use ::openstack::{
 };
 use policies::{Check, Deployment, Epoch, Finding, InstanceId, NodeId, Permit, Refusal, SnapshotName};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use tokio::time::Instant;
 
@@ -73,7 +73,10 @@ impl Openstack {
                 let bound = self.bound(holder.as_deref(), deadline).await?;
                 let reading = match bound.as_slice() {
                     [] => "nothing is bound to the node".to_owned(),
-                    bound => format!("bound to the node: {}", listed(bound.iter().map(|port| &port.id))),
+                    bound => {
+                        let ids: Vec<&str> = bound.iter().map(|port| port.id.as_str()).collect();
+                        format!("bound to the node: {}", ids.join(", "))
+                    }
                 };
                 Ok(State { holds: bound.is_empty(), reading })
             }
@@ -245,9 +248,8 @@ impl Openstack {
             let (volumes, name) = (self.cloud.volumes(), name.to_string());
             volumes.create_snapshot(&held.volume.id, &name, permit, deadline).await?;
         }
-        let older: Vec<&Snapshot> = known.iter().filter(|(other, _)| **other < name).map(|it| it.1).collect();
-        let too_many = (older.len() + 1).saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
-        for snapshot in older.into_iter().take(too_many) {
+        let surplus = name.surplus(keep, &known.keys().copied().collect());
+        for snapshot in surplus.iter().filter_map(|name| known.get(name)) {
             self.cloud.volumes().delete_snapshot(&snapshot.id, permit, deadline).await?;
         }
         Ok(())
@@ -364,7 +366,8 @@ struct Order<'a> {
 }
 
 impl Order<'_> {
-    /// The text with `{node}`, `{instance}` and `{epoch}` filled in.
+    /// The text with `{node}`, `{instance}` and `{epoch}` filled in. No template as of boot images: these texts are other languages'
+    /// (JSON, YAML, Jinja), with braces of their own.
     fn filled(&self, text: &str) -> String {
         let text = text.replace("{node}", self.node.as_str()).replace("{instance}", self.instance.as_str());
         text.replace("{epoch}", &self.epoch.0.to_string())
@@ -398,10 +401,6 @@ fn told(node: &Node) -> String {
 /// Where the port is bound.
 fn host(port: &Port) -> Option<&str> {
     port.host_id.as_deref().filter(|host| !host.is_empty())
-}
-
-fn listed(items: impl Iterator<Item = impl ToString>) -> String {
-    items.map(|item| item.to_string()).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ")
 }
 
 /// A name that becomes part of a path.

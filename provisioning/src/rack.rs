@@ -77,9 +77,7 @@ pub struct SnapshotChange {
 impl SnapshotChange {
     /// Those of `ours` that go once this one is there: the oldest, and never itself.
     pub fn surplus(&self, ours: &BTreeSet<SnapshotName>) -> Vec<SnapshotName> {
-        let others = ours.iter().copied().filter(|name| *name != self.name);
-        let kept = usize::try_from(self.keep).unwrap_or(usize::MAX).saturating_sub(1);
-        others.clone().take(others.count().saturating_sub(kept)).collect()
+        self.name.surplus(self.keep, ours)
     }
 }
 

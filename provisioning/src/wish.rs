@@ -11,14 +11,14 @@ use std::fmt;
 /// A state that a provider is to be in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wish {
-    /// The initiator has no right to the volume and no live session with it (R3).
+    /// The holder has no right to the volume and no live session with it (R3).
     Revoked {
         /// The volume.
         volume: VolumeId,
         /// Who must not have it, by the name that the provider knows.
         holder: String,
     },
-    /// The initiator, and no other, has the right to the volume.
+    /// The holder, and no other, has the right to the volume.
     Attached {
         /// The volume.
         volume: VolumeId,

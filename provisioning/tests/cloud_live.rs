@@ -1,18 +1,22 @@
 //! The cloud as a provider, against real Keystone, Ironic, Neutron and Cinder, which `make test-openstack` starts.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[path = "../../openstack/tests/support/testbed.rs"]
+mod testbed;
+
 use openstack::{
     Cloud, Node, NodeFilter, NodeUuid, PortId, PortUuid, PowerState, PowerTarget, ProvisionState,
     ProvisionTarget, Settings, VolumeId,
 };
 use policies::{
-    Action, CloudAccess, CloudInterface, CloudUser, Deployment, Effect, Epoch, LogIndex, NodeId, Outcome,
-    Permit, PlanId, ProviderKind, Refusal, Sealed, Seen, SnapshotName,
+    Action, Deployment, Effect, Epoch, LogIndex, NodeId, Outcome, Permit, PlanId, ProviderKind, Refusal,
+    Sealed, Seen, SnapshotName,
 };
 use provisioning::{Backend, carry_out};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
+use testbed::address;
 use tokio::time::Instant;
 
 /// For what takes a moment or two minutes; generous, for machines are shared.
@@ -35,11 +39,6 @@ fn within(time: Duration) -> Instant {
     Instant::now() + time
 }
 
-fn address(offset: u16) -> String {
-    let base = std::env::var("OPENSTACK_PORT_BASE").map_or(17000, |text| text.parse::<u16>().unwrap());
-    format!("127.0.0.1:{}", base + offset)
-}
-
 struct Bed {
     cloud: Cloud,
     provider: Backend,
@@ -49,29 +48,21 @@ struct Bed {
 
 impl Bed {
     async fn new() -> Bed {
-        let user = CloudUser::Password {
-            name: "failover".to_owned(),
-            domain: "default".to_owned(),
-            project: "service".to_owned(),
-            project_domain: "default".to_owned(),
-        };
-        let keystone = format!("http://{}/v3", address(500));
-        let access =
-            CloudAccess { keystone, ca: None, region: None, interface: CloudInterface::Public, user };
-        let cloud = Cloud::new(Settings::new(&access, b"secret").unwrap()).unwrap();
+        let (access, password) = (testbed::access(), testbed::PASSWORD.as_bytes());
+        let cloud = Cloud::new(Settings::new(&access, password).unwrap()).unwrap();
         let instance_info =
             [("boot_iso".to_owned(), format!("http://{}/images/img.iso", address(380)))].into();
         let user_data = Some("#cloud-config\n# {instance} in {epoch} on {node}\n".to_owned());
         let deployments = [("web".to_owned(), Deployment { instance_info, user_data })].into();
         let kind = ProviderKind::Openstack { cloud: access, secret: Sealed(String::new()), deployments };
-        let provider = Backend::from_config(&kind, b"secret", Path::new("/nowhere")).unwrap();
+        let provider = Backend::from_config(&kind, password, Path::new("/nowhere")).unwrap();
         let http = provisioning::rack::plain_client(PATIENCE).unwrap();
         let mut bed = Bed { cloud, provider, http, token: String::new() };
         let body = json!({ "auth": {
             "identity": { "methods": ["password"], "password": { "user": {
                 "name": "failover", "domain": { "id": "default" }, "password": "secret" } } },
             "scope": { "project": { "name": "service", "domain": { "id": "default" } } } } });
-        let request = bed.http.post(format!("http://{}/v3/auth/tokens", address(500)));
+        let request = bed.http.post(format!("http://{}/v3/auth/tokens", address(testbed::KEYSTONE)));
         let answer =
             request.header("content-type", "application/json").body(body.to_string()).send().await.unwrap();
         bed.token = answer.headers()["x-subject-token"].to_str().unwrap().to_owned();

@@ -98,31 +98,15 @@ fn cloud_kind(url: &str) -> ProviderKind {
     ProviderKind::Openstack { cloud, secret: Sealed("sealed:".to_owned()), deployments }
 }
 
-/// One of each kind of change that a cloud makes, and a state in which it is not there yet.
 fn cloud_actions() -> Vec<Action> {
-    let (node, provider): (NodeId, ProviderId) = ("n1".parse().unwrap(), "cloud".parse().unwrap());
-    let (held, free): (VolumeId, VolumeId) = (cloud::HELD.parse().unwrap(), cloud::FREE.parse().unwrap());
     let (port, vif) = (cloud::NIC.to_owned(), cloud::LOOSE.to_owned());
-    vec![
-        Action::Revoke { node: node.clone(), provider: provider.clone(), volume: held },
-        Action::ClosePort { node: node.clone(), provider: provider.clone(), port: port.clone() },
-        Action::Attach { node: node.clone(), provider: provider.clone(), volume: free.clone(), index: 0 },
-        Action::AttachVif { node: node.clone(), provider: provider.clone(), port, vif },
-        Action::Snapshot {
-            node: node.clone(),
-            provider: provider.clone(),
-            volume: free,
-            name: SnapshotName::of(PlanId(7)),
-            keep: 2,
-        },
-        Action::SetBoot {
-            node,
-            provider,
-            instance: "web".parse().unwrap(),
-            image: "golden".to_owned(),
-            epoch: Epoch(2),
-        },
-    ]
+    let (node, provider) = ("n1".parse().unwrap(), "cloud".parse().unwrap());
+    one_of_each(
+        "cloud",
+        [cloud::HELD, cloud::FREE],
+        cloud::NIC,
+        Action::AttachVif { node, provider, port, vif },
+    )
 }
 
 /// Where no program is.
@@ -141,31 +125,31 @@ fn iscsi_kind(url: &str, ca: Option<&str>) -> ProviderKind {
     ProviderKind::Iscsi { url: url.to_owned(), ca, token }
 }
 
-/// One of each kind of change, and a state of the device in which it is not there yet.
 fn actions() -> Vec<Action> {
-    let (node, provider): (NodeId, ProviderId) = ("n1".parse().unwrap(), "rack".parse().unwrap());
-    let volume: VolumeId = "v1".parse().unwrap();
+    let open = Action::OpenPort {
+        node: "n1".parse().unwrap(),
+        provider: "rack".parse().unwrap(),
+        port: "sw1/4".to_owned(),
+        vlan: 100,
+        tagged: [200, 300].into(),
+        mac: Some("02:00:00:00:00:01".to_owned()),
+    };
+    one_of_each("rack", ["v1", "v2"], "sw1/3", open)
+}
+
+/// One of each kind of change, none of which is there yet at the device: n1 has the first volume and is behind the port.
+fn one_of_each(provider: &str, [held, free]: [&str; 2], port: &str, open: Action) -> Vec<Action> {
+    let (node, provider): (NodeId, ProviderId) = ("n1".parse().unwrap(), provider.parse().unwrap());
+    let (held, free): (VolumeId, VolumeId) = (held.parse().unwrap(), free.parse().unwrap());
     vec![
-        Action::Revoke { node: node.clone(), provider: provider.clone(), volume: volume.clone() },
-        Action::ClosePort { node: node.clone(), provider: provider.clone(), port: "sw1/3".to_owned() },
-        Action::Attach {
-            node: node.clone(),
-            provider: provider.clone(),
-            volume: "v2".parse().unwrap(),
-            index: 0,
-        },
-        Action::OpenPort {
-            node: node.clone(),
-            provider: provider.clone(),
-            port: "sw1/4".to_owned(),
-            vlan: 100,
-            tagged: [200, 300].into(),
-            mac: Some("02:00:00:00:00:01".to_owned()),
-        },
+        Action::Revoke { node: node.clone(), provider: provider.clone(), volume: held },
+        Action::ClosePort { node: node.clone(), provider: provider.clone(), port: port.to_owned() },
+        Action::Attach { node: node.clone(), provider: provider.clone(), volume: free.clone(), index: 0 },
+        open,
         Action::Snapshot {
             node: node.clone(),
             provider: provider.clone(),
-            volume: "v2".parse().unwrap(),
+            volume: free,
             name: SnapshotName::of(PlanId(7)),
             keep: 2,
         },

@@ -21,7 +21,13 @@ use tokio::time::Instant;
 
 pub(crate) const USER: &str = "ha";
 pub(crate) const PASSWORD: &[u8] = b"open sesame";
+/// For everything that takes a moment; generous, for machines are shared.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const SYSTEM: &str = "/redfish/v1/Systems/1";
+
+pub(crate) fn within(time: Duration) -> Instant {
+    Instant::now() + time
+}
 
 /// What the BMC knows and was told.
 pub(crate) struct Bmc {

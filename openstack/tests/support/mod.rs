@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 pub(crate) mod player;
 pub(crate) mod recorder;
+pub(crate) mod testbed;
 
 /// What was said about one call.
 #[derive(Clone, Debug, Serialize, Deserialize)]

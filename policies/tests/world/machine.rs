@@ -146,20 +146,10 @@ impl Machine {
             // A system that hangs does not listen.
             Action::ShutDown { .. } if self.life != Life::Beats => {}
             Action::ShutDown { .. } | Action::PowerOff { .. } => self.lose_power(),
-            Action::PowerOn { .. } if !self.power => {
-                self.power = true;
-                self.claims_off = false;
-                self.starts += 1;
-                return self.boots.then_some((BOOT, self.starts));
-            }
+            Action::PowerOn { .. } if !self.power => return self.start(),
             Action::Interrupt { .. } => self.life = Life::Mute,
             // A deployment switches it off and on.
-            Action::SetBoot { provider, .. } if provider.as_str() == CLOUD => {
-                self.power = true;
-                self.claims_off = false;
-                self.starts += 1;
-                return self.boots.then_some((BOOT, self.starts));
-            }
+            Action::SetBoot { provider, .. } if provider.as_str() == CLOUD => return self.start(),
             Action::SetBoot { .. } if self.waits_hot() => {
                 self.life = Life::Mute;
                 self.starts += 1;
@@ -176,6 +166,13 @@ impl Machine {
             | Action::SetBoot { .. } => {}
         }
         None
+    }
+
+    fn start(&mut self) -> Option<(u64, u64)> {
+        self.power = true;
+        self.claims_off = false;
+        self.starts += 1;
+        self.boots.then_some((BOOT, self.starts))
     }
 
     /// The farewell of a hot spare that goes on into another kernel.
