@@ -7,6 +7,8 @@ VENV=$WORK/venv LOG=$WORK/log RUN=$WORK/run ETC=$WORK/etc DATA=$WORK/data
 BASE=${OPENSTACK_PORT_BASE:-17000}  # every port is this and a constant; BMCs of Redfish nodes: 127.0.2.N:BASE
 REDFISH_NODES=${OPENSTACK_REDFISH_NODES:-4}
 IPMI_NODES=${OPENSTACK_IPMI_NODES:-3}
+PXE_NODES=${OPENSTACK_PXE_NODES:-3}
+IPMI_BMCS=$((IPMI_NODES + PXE_NODES)) # those of the nodes `pxe1` and on come last
 P_SUSHY=$((BASE+1)) P_IPMI=$((BASE+230)) P_TGT=$((BASE+260)) P_MYSQL=$((BASE+306)) P_HTTP=$((BASE+380))
 P_IRONIC=$((BASE+385)) P_KEYSTONE=$((BASE+500)) P_RABBIT=$((BASE+672)) P_RDIST=$((BASE+673)) P_EPMD=$((BASE+674))
 P_NEUTRON=$((BASE+696)) P_CINDER=$((BASE+776))
@@ -42,6 +44,14 @@ start() { # NAME COMMAND...
 children_of() {
     local child
     for child in $(cat /proc/"$1"/task/*/children 2> /dev/null); do echo "$child"; children_of "$child"; done
+}
+
+# Of a service with its children: uWSGI answers from them.
+signal() { # NAME SIGNAL
+    local pid
+    alive "$1" || { echo "$1 does not run" >&2; return 1; }
+    pid=$(pid_of "$1")
+    kill -"$2" "$pid" $(children_of "$pid")
 }
 
 end() { # NAME
@@ -88,7 +98,30 @@ ready() { # SERVICE
         cinder-api) answers "http://127.0.0.1:$P_CINDER/" ;; # 300, several versions
         cinder-scheduler | cinder-volume) alive "$1" ;;
         ironic) answers --fail "http://127.0.0.1:$P_IRONIC/v1/" ;;
-        ipmi) for node in $(seq "$IPMI_NODES"); do alive "ipmi$node" || return 1; done ;;
+        ipmi) for node in $(seq "$IPMI_BMCS"); do alive "ipmi$node" || return 1; done ;;
+    esac
+}
+
+# The program of a service, unless it runs.
+launch() { # SERVICE
+    local node
+    cd "$WORK"
+    case $1 in
+        mariadb) start mariadb /usr/sbin/mariadbd --defaults-file="$ETC/my.cnf" ;;
+        rabbit) (rabbit_env; start rabbit /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server) ;;
+        tgtd) TGT_IPC_SOCKET=$RUN/tgtd.sock start tgtd tgtd -f -t 2 --iscsi portal=127.0.0.1:$P_TGT ;;
+        keystone | neutron) start "$1" "$VENV/bin/uwsgi" --ini "$ETC/$1/uwsgi.ini" ;;
+        cinder-api) start cinder-api "$VENV/bin/uwsgi" --ini "$ETC/cinder/uwsgi.ini" ;;
+        cinder-scheduler | cinder-volume) PYTHONPATH=$WORK/pylib start "$1" "$VENV/bin/$1" \
+            --config-file "$ETC/cinder/cinder.conf" --log-file "$LOG/$1.log" ;;
+        httpd) start httpd "$VENV/bin/python" -m http.server --bind 127.0.0.1 --directory "$WORK/http" $P_HTTP ;;
+        sushy) start sushy "$VENV/bin/sushy-emulator" --config "$ETC/sushy.conf" ;;
+        bmcproxy) start bmcproxy "$VENV/bin/python" "$HERE/lib/bmcproxy.py" "$REDFISH_NODES" $BASE $P_SUSHY "$DATA/bmc" ;;
+        ipmi) for node in $(seq "$IPMI_BMCS"); do
+            mkdir -p "$DATA/ipmi/$node"
+            start "ipmi$node" ipmi_sim -n -c "$ETC/ipmi/lan$node.conf" -f "$ETC/ipmi/bmc.emu" -s "$DATA/ipmi/$node"
+        done ;;
+        ironic) start ironic "$VENV/bin/ironic" --config-file "$ETC/ironic.conf" ;;
     esac
 }
 

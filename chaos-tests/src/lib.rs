@@ -8,6 +8,8 @@
 
 pub mod cargo;
 pub mod checkers;
+mod clock;
+pub mod cloud;
 pub mod demo;
 pub mod field;
 pub mod fuzzing;

@@ -10,16 +10,6 @@ use policies::{Doubt, Identity, Millis, Outcome, Permit, Power, Refusal, Seen};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A look comes at the latest this fraction of the time waited so far after the one before: what we add to the
-/// device's own delay is at most 1.6 % of it. Smaller: the reading is older when it comes. Larger: more load on the
-/// BMC.
-const LOOK_FRACTION: u32 = 64;
-/// Shortest time between two looks. With [`LOOK_FRACTION`] a driver sees at most 64 looks in the first 256 ms and
-/// then fewer; a BMC's processor is small.
-const LOOK_PAUSE_MIN: Duration = Duration::from_millis(4);
-/// Longest time between two looks, reached after 16 s.
-const LOOK_PAUSE_MAX: Duration = Duration::from_millis(250);
-
 /// Proves the node off: identity first, off seen twice, the second time in a fresh exchange; already off is success.
 ///
 /// `Refused` means that the power-off command certainly had no effect; `Unknown` that it may have. Ends at the
@@ -252,7 +242,7 @@ async fn look_until(
             }
             Err(error) => tracing::debug!(%error, "look at power, trying again"),
         }
-        let pause = (started.elapsed() / LOOK_FRACTION).clamp(LOOK_PAUSE_MIN, LOOK_PAUSE_MAX);
+        let pause = driver.pause(started.elapsed());
         if Instant::now() + pause >= deadline {
             return Outcome::Unknown(match last {
                 Some(last) => Doubt::NotSeen { waited: waited(), last },

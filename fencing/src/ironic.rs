@@ -174,6 +174,13 @@ impl PowerDriver for Ironic {
         ACT_MAX
     }
 
+    fn pause(&self, waited: Duration) -> Duration {
+        match self.bmc() {
+            Some(bmc) => bmc.pause(waited),
+            None => openstack::pause(waited),
+        }
+    }
+
     async fn act(&self, act: Act, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {
         match (act, self.bmc()) {
             (Act::Off, _) => {

@@ -15,6 +15,15 @@ use tokio::time::Instant;
 /// Longest time given to a command, and never more than half of what is left: a device that obeys but does not answer must
 /// still be looked at, and soon. Enough for five transmissions by the IPMI driver.
 const ACT_MAX: Duration = Duration::from_secs(3);
+/// A look comes at the latest this fraction of the time waited so far after the one before: what we add to the
+/// device's own delay is at most 1.6 % of it. Smaller: the reading is older when it comes. Larger: more load on the
+/// BMC.
+const LOOK_FRACTION: u32 = 64;
+/// Shortest time between two looks. With [`LOOK_FRACTION`] a driver sees at most 64 looks in the first 256 ms and
+/// then fewer; a BMC's processor is small.
+const LOOK_PAUSE_MIN: Duration = Duration::from_millis(4);
+/// Longest time between two looks, reached after 16 s.
+const LOOK_PAUSE_MAX: Duration = Duration::from_millis(250);
 
 /// What one look at a device showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +73,11 @@ pub trait PowerDriver: Send + Sync {
     /// The longest time in which it takes what it is asked to do, not in which it does it.
     fn act_max(&self) -> Duration {
         ACT_MAX
+    }
+
+    /// The pause before the next look, after so long a wait: it grows, for a BMC's processor is small.
+    fn pause(&self, waited: Duration) -> Duration {
+        (waited / LOOK_FRACTION).clamp(LOOK_PAUSE_MIN, LOOK_PAUSE_MAX)
     }
 
     /// Asks the device to do it. `Ok` means that the device accepted, nothing more. The permit is checked right
@@ -275,6 +289,13 @@ impl PowerDriver for Driver {
         match self {
             Driver::Bmc(bmc) => bmc.act_max(),
             Driver::Ironic(ironic) => ironic.act_max(),
+        }
+    }
+
+    fn pause(&self, waited: Duration) -> Duration {
+        match self {
+            Driver::Bmc(bmc) => bmc.pause(waited),
+            Driver::Ironic(ironic) => ironic.pause(waited),
         }
     }
 

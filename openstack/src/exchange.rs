@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
+use tracing::debug;
 use zeroize::Zeroizing;
 
 /// Longest time for a connection with its handshake: a load balancer in the same hall takes milliseconds; a longer wait leaves
@@ -53,12 +54,20 @@ impl From<CallError> for Failed {
     }
 }
 
-/// Sends one request and reads its answer.
+/// Sends one request and reads its answer; what was asked, and how it ended, is in the log (`openstack=debug`).
 pub(crate) async fn exchange(
     doing: &str,
     request: RequestBuilder,
     deadline: Instant,
 ) -> Result<Answer, Failed> {
+    let asked = Instant::now();
+    let end = answer(doing, request, deadline).await;
+    let error = end.as_ref().err().map(|failed| policies::causes(&failed.error));
+    debug!(doing, took = ?asked.elapsed(), error, "asked");
+    end
+}
+
+async fn answer(doing: &str, request: RequestBuilder, deadline: Instant) -> Result<Answer, Failed> {
     let doing = || doing.to_owned();
     let passing = |error| Failed { error, status: None, passing: true };
     let answered = async {
@@ -117,6 +126,13 @@ pub(crate) async fn patiently<T, F: Future<Output = Result<T, Failed>>>(
             Err(failed) => return Err(Failed { passing: false, ..failed }),
         }
     }
+}
+
+/// The pause between two looks at something that the cloud does, after so long a wait: Ironic takes seconds for it, and every look is
+/// a call or two. With these, a power off in 10 s and a deployment in 30 s are looked at about thirty times; longer ones would be felt
+/// in the failover.
+pub fn pause(waited: Duration) -> Duration {
+    (waited / 5).clamp(Duration::from_millis(500), Duration::from_secs(2))
 }
 
 /// Growing pauses until a deadline.

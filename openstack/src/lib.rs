@@ -29,6 +29,7 @@ pub use baremetal::{
 };
 pub use catalog::Service;
 pub use error::{CallError, Cause, No};
+pub use exchange::pause;
 pub use ids::{
     AllocationName, AttachmentId, BadId, ConnectorUuid, NodeUuid, PortId, PortUuid, ProjectId, SnapshotId,
     TargetUuid, VolumeId,
@@ -37,6 +38,6 @@ pub use network::{FixedIp, Network, Port, PortChange, Revision};
 pub use session::{Admission, Cloud, Settings};
 pub use version::Microversion;
 pub use volume::{
-    Attachment, AttachmentState, Connector, IscsiTarget, Snapshot, SnapshotState, Volume, VolumeState,
+    Attachment, AttachmentState, Connector, IscsiTarget, Peer, Snapshot, SnapshotState, Volume, VolumeState,
     Volumes,
 };

@@ -4,9 +4,10 @@
 //! a volume that only one may have. What it never does: keep what storage wants to be told in secret (CHAP), or change a
 //! volume's state in the database only.
 
+use crate::baremetal::VolumeConnector;
 use crate::catalog::Service;
 use crate::error::CallError;
-use crate::ids::{AttachmentId, SnapshotId, VolumeId};
+use crate::ids::{AttachmentId, NodeUuid, SnapshotId, VolumeId};
 use crate::session::{Ask, Cloud};
 use policies::Permit;
 use reqwest::Method;
@@ -129,6 +130,38 @@ pub struct Connector {
     pub platform: String,
     /// Its operating system.
     pub os_type: String,
+}
+
+/// A node as storage knows it from Ironic: what that makes of the node's volume connectors when it attaches a volume
+/// (`_generate_connector` in ironic/drivers/modules/storage/cinder.py).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Peer {
+    host: NodeUuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    initiator: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ip: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    wwpns: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    wwnns: Vec<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    multipath: bool,
+}
+
+impl Peer {
+    /// The node with these connectors, of which the first of a kind counts; `None` without a name by which storage could know it.
+    pub fn new(node: &NodeUuid, connectors: &[VolumeConnector]) -> Option<Peer> {
+        let all = |kind: &str| {
+            let its = connectors.iter().filter(|it| it.kind.contains(kind));
+            its.map(|it| it.connector_id.clone()).collect::<Vec<_>>()
+        };
+        let first = |kind: &str| all(kind).into_iter().next();
+        let (initiator, ip, wwpns, wwnns) = (first("iqn"), first("ip"), all("wwpn"), all("wwnn"));
+        let is_known = initiator.is_some() || !wwpns.is_empty() || !wwnns.is_empty();
+        let (host, multipath) = (node.clone(), connectors.len() > 1);
+        is_known.then_some(Peer { host, initiator, ip, wwpns, wwnns, multipath })
+    }
 }
 
 /// A snapshot of a volume.
@@ -301,20 +334,21 @@ impl<'a> Volumes<'a> {
         self.0.change(ask, permit, deadline).await
     }
 
-    /// The same by force, where the attachment cannot be deleted. `Ok`: it will be done.
+    /// Takes away what storage gave a node, whatever Cinder has recorded of it; what storage does not give, or no longer, may be taken
+    /// away again. `Ok`: storage has done it. For an attachment made with Cinder's first API, as Ironic's are, Cinder has recorded no
+    /// connector, and deleting it asks storage for nothing (`_connection_terminate` in cinder/volume/manager.py).
     ///
     /// # Errors
     /// [`CallError`].
-    pub async fn force_detach(
+    pub async fn end_connection(
         &self,
         volume: &VolumeId,
-        attachment: &AttachmentId,
-        connector: Option<&Connector>,
+        peer: &Peer,
         permit: &dyn Permit,
         deadline: Instant,
     ) -> Result<(), CallError> {
-        let doing = format!("detach volume {volume} by force");
-        let body = json!({ "os-force_detach": { "attachment_id": attachment, "connector": connector } });
+        let doing = format!("end the connection of {} to volume {volume}", peer.host);
+        let body = json!({ "os-terminate_connection": { "connector": peer } });
         let ask =
             ask(Method::POST, &["volumes", volume.as_str(), "action"], doing).body(body).with_service_token();
         self.0.change(ask, permit, deadline).await

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use support::recorder::Recorder;
 use support::testbed::{self, bmc};
-use support::{Leave, connector, plain_client, within};
+use support::{Leave, PEER, connector, peer, plain_client, within};
 use zeroize::Zeroizing;
 
 /// The services of the testbed, and where they are.
@@ -629,9 +629,14 @@ async fn a_volume_moves_from_one_node_to_another() {
     let made = bed.recorder.record("attachment_create_connected", about, &noted, made).await.unwrap();
     volumes.complete_attachment(&made.id, &Leave, within(60)).await.unwrap();
     bed.volume_until(&volume, &VolumeState::InUse).await;
-    let noted = [("volume", volume.as_str()), ("attachment", made.id.as_str())];
-    let forced = volumes.force_detach(&volume, &made.id, Some(&new), &Leave, within(60));
-    bed.recorder.record("force_detach", "A volume is detached by force.", &noted, forced).await.unwrap();
+    let node = PEER.parse().unwrap();
+    let (noted, peer) = ([("volume", volume.as_str()), ("node", PEER)], peer(&node));
+    let ended = volumes.end_connection(&volume, &peer, &Leave, within(60));
+    let about = "What storage gave a node is taken away, whatever Cinder has recorded.";
+    bed.recorder.record("connection_end", about, &noted, ended).await.unwrap();
+    // And once more.
+    volumes.end_connection(&volume, &peer, &Leave, within(60)).await.unwrap();
+    volumes.delete_attachment(&made.id, &Leave, within(60)).await.unwrap();
     bed.volume_until(&volume, &VolumeState::Available).await;
     assert!(volumes.attachments(&volume, within(60)).await.unwrap().is_empty());
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use support::player::{Player, pass};
-use support::{Answered, Exchange, Leave, Transcript, connector, within};
+use support::{Answered, Exchange, Leave, Transcript, connector, peer, within};
 use zeroize::Zeroizing;
 
 /// A call that must end well, and use up its transcript. The rest of the arguments is the call.
@@ -490,10 +490,9 @@ async fn a_volume_is_taken_away() {
         .volumes()
         .attachment(&player.id("attachment"), within(5)));
     assert!(gone.unwrap_err().is_absent());
-    plays!("force_detach", |player, cloud| cloud.volumes().force_detach(
+    plays!("connection_end", |player, cloud| cloud.volumes().end_connection(
         &player.id("volume"),
-        &player.id("attachment"),
-        Some(&connector("n5")),
+        &peer(&player.id("node")),
         &Leave,
         within(5)
     ))

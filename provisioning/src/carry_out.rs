@@ -69,7 +69,7 @@ async fn see(
             // A reading that failed says nothing; the next one may succeed.
             Err(_) => {}
         }
-        let next = Instant::now() + pause(sent.elapsed());
+        let next = Instant::now() + provider.pause(sent.elapsed());
         if timeout_at(deadline, sleep_until(next)).await.is_err() {
             break;
         }
@@ -80,8 +80,9 @@ async fn see(
     }
 }
 
-/// The pause grows with the time waited, so that it costs at most a sixteenth of it.
-fn pause(waited: Duration) -> Duration {
+/// The pause between two readings of a device that does in milliseconds what it is asked: it grows with the time waited, so that it
+/// costs at most a sixteenth of it.
+pub(crate) fn pause(waited: Duration) -> Duration {
     (waited / 16).clamp(PAUSE_MIN, PAUSE_MAX)
 }
 

@@ -27,6 +27,7 @@ use ::openstack::{Cloud, Settings};
 use policies::{Check, Doubt, Finding, LogIndex, Millis, Outcome, Permit, ProviderKind, Refusal};
 use std::future::Future;
 use std::path::Path;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// A configured back end. Closed, so that adding a kind makes the compiler show every place that has to know it.
@@ -70,6 +71,11 @@ pub trait Provider: Send + Sync {
         check: &Check,
         deadline: Instant,
     ) -> impl Future<Output = Result<Finding, ProviderError>> + Send;
+
+    /// The pause before it is read again, after so long a wait.
+    fn pause(&self, waited: Duration) -> Duration {
+        carry_out::pause(waited)
+    }
 
     /// Asks once for the wished-for state. `Ok` is an acknowledgement and proves nothing.
     /// The permit is asked right before the request is handed to the connection (R5); the token goes with it (R8).
@@ -206,6 +212,17 @@ impl Provider for Backend {
             Backend::Exec(exec) => exec.check(check, deadline).await,
             Backend::Iscsi(iscsi) => iscsi.check(check, deadline).await,
             Backend::Openstack(cloud) => cloud.check(check, deadline).await,
+        }
+    }
+
+    fn pause(&self, waited: Duration) -> Duration {
+        match self {
+            Backend::Openstack(_) => ::openstack::pause(waited),
+            Backend::Rack(_)
+            | Backend::Ovsdb(_)
+            | Backend::Boot(_)
+            | Backend::Exec(_)
+            | Backend::Iscsi(_) => carry_out::pause(waited),
         }
     }
 

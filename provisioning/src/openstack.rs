@@ -2,13 +2,13 @@
 //!
 //! What this is: our wishes in the calls of those services (docs/adr/0025).
 //! Why it exists: where Ironic owns the nodes, what they have is given and taken there.
-//! What it never does: it asks neither Ironic nor its lock when something is to be taken from a node, takes no volume or port
+//! What it never does: it waits for no lock of Ironic's when something is to be taken from a node, takes no volume or port
 //! from anybody but that node, and deploys on no node that runs something else. Where a change takes several calls and one is refused,
 //! those before it were answered: no copy of them is on its way.
 
 use crate::{ProviderError, State, Wish};
 use ::openstack::{
-    Attachment, CallError, Cloud, ConfigDrive, No, Node, NodeUuid, Port, PortChange, PortId, PortUuid,
+    Attachment, CallError, Cloud, ConfigDrive, No, Node, NodeUuid, Peer, Port, PortChange, PortId, PortUuid,
     ProvisionState, ProvisionTarget, Snapshot, SnapshotState, Volume, VolumeId, VolumeState, VolumeTarget,
     VolumeTargetWish,
 };
@@ -110,6 +110,10 @@ impl Openstack {
                 if held.own.is_empty() && !held.volume.multiattach {
                     return Err(held.by_other(wish));
                 }
+                // First at the storage, for the attachment is all that is seen of it.
+                if let Some(peer) = self.peer(holder, deadline).await?.filter(|_| !held.own.is_empty()) {
+                    self.cloud.volumes().end_connection(&held.volume.id, &peer, permit, deadline).await?;
+                }
                 for attachment in &held.own {
                     self.cloud.volumes().delete_attachment(&attachment.id, permit, deadline).await?;
                 }
@@ -205,6 +209,13 @@ impl Openstack {
         };
         let (own, others) = attachments.into_iter().partition(is_own);
         Ok(Held { volume: read, own, others })
+    }
+
+    /// The node as storage knows it. Reading Ironic waits for no lock.
+    async fn peer(&self, holder: &str, deadline: Instant) -> Result<Option<Peer>, ProviderError> {
+        let node = id::<NodeUuid>(holder)?;
+        let connectors = self.cloud.baremetal().volume_connectors(Some(&node), deadline).await?;
+        Ok(Peer::new(&node, &connectors))
     }
 
     /// Ironic's note that the node is to have the volume.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
+use tracing::{Instrument, info_span};
 
 /// From the last look at the lease to the arrival at the device: a write to a socket and a LAN. Lower: a scheduling
 /// pause after the look is not covered. Higher: a leader whose heartbeats are slow cannot act. What arrives still
@@ -102,8 +103,13 @@ impl<O: Outside> Executor<O> {
         self.leads.store(leadership.map_or(NOT_LEADING, |epoch| epoch.0), Ordering::SeqCst);
     }
 
-    /// Carries the effect out, within its time limit.
+    /// Carries the effect out, within its time limit. Whatever is logged meanwhile carries its token.
     pub async fn carry_out(job: Job<O>) -> Outcome {
+        let span = info_span!("effect", token = %job.lease.effect.token);
+        Self::do_it(job).instrument(span).await
+    }
+
+    async fn do_it(job: Job<O>) -> Outcome {
         let deadline = Instant::now() + job.limit;
         let lease = &job.lease;
         match job.tool {

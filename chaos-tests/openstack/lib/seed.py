@@ -1,4 +1,5 @@
-"""seed.py keystone|network|volume|nodes BASE [NODES IPMI_NODES]: idempotent seeding over plain HTTP."""
+"""seed.py keystone|network|volume|nodes BASE [NODES IPMI_NODES PXE_NODES]: idempotent seeding over plain HTTP.
+seed.py instance BASE NAME: what an instance keeps wherever it runs, a Neutron port and a Cinder volume; prints their ids."""
 import sys, time
 import requests
 
@@ -69,18 +70,34 @@ def volume():
     raise SystemExit('cinder-volume did not come up')
 
 
-def nodes(n_redfish, n_ipmi):
-    W, I = None, U['ironic'] + '/v1'
+def instance(name):
+    t, p = token('failover', 'service')
+    H = {'X-Auth-Token': t, 'OpenStack-API-Version': 'volume 3.71'}
+    N, C = U['neutron'] + '/v2.0', f'{U["cinder"]}/v3/{p}'
+    ports = call('GET', f'{N}/ports?name={name}', H)['ports']
+    net = call('GET', f'{N}/networks?name=tenant', H)['networks'][0]['id']
+    port = ports[0] if ports else call('POST', N + '/ports', H, {'port': {'name': name, 'network_id': net, 'binding:vnic_type': 'baremetal',
+        'device_owner': 'baremetal:none'}})['port']
+    volumes = call('GET', f'{C}/volumes?name={name}', H)['volumes']
+    volume = volumes[0] if volumes else call('POST', C + '/volumes', H, {'volume': {'name': name, 'size': 1}})['volume']
+    print(port['id'], volume['id'])
+
+
+def nodes(n_redfish, n_ipmi, n_pxe):
+    I = U['ironic'] + '/v1'
     H = {'X-Auth-Token': token('failover', 'service')[0], 'X-OpenStack-Ironic-API-Version': '1.99'}
     specs = []
     for i in range(1, n_redfish + 1):
         specs.append(dict(name=f'rf{i}', driver='redfish', resource_class='bm.redfish', deploy_interface='ramdisk', boot_interface='redfish-virtual-media',
             network_interface='neutron', driver_info=dict(redfish_address=f'http://127.0.2.{i}:{base}', redfish_username='admin', redfish_password='x',
             redfish_system_id=f'/redfish/v1/Systems/00000000-0000-0000-0000-{i:012d}', redfish_verify_ca=False), properties=dict(capabilities='boot_mode:uefi')))
-    for i in range(1, n_ipmi + 1):
-        specs.append(dict(name=f'ipmi{i}', driver='fake-hardware', power_interface='ipmitool', management_interface='ipmitool', resource_class='bm.ipmi',
-            deploy_interface='fake', boot_interface='fake', network_interface='neutron', driver_info=dict(ipmi_address='127.0.0.1', ipmi_port=base + 230 + i,
-            ipmi_username='admin', ipmi_password='secret', ipmi_cipher_suite='3')))
+    for i in range(1, n_ipmi + n_pxe + 1):
+        bmc = dict(ipmi_address='127.0.0.1', ipmi_port=base + 230 + i, ipmi_username='admin', ipmi_password='secret', ipmi_cipher_suite='3')
+        kind = dict(name=f'ipmi{i}', deploy_interface='fake', boot_interface='fake', resource_class='bm.ipmi')
+        if i > n_ipmi:
+            kind = dict(name=f'pxe{i - n_ipmi}', deploy_interface='ramdisk', boot_interface='ipxe', storage_interface='cinder', resource_class='bm.pxe',
+                properties=dict(capabilities='iscsi_boot:true'))
+        specs.append(dict(kind, driver='fake-hardware', power_interface='ipmitool', management_interface='ipmitool', network_interface='neutron', driver_info=bmc))
     for k, s in enumerate(specs, 1):
         if requests.get(f'{I}/nodes/{s["name"]}', headers=H, timeout=60).status_code == 404:
             u = call('POST', I + '/nodes', H, s)['uuid']
@@ -105,4 +122,5 @@ def nodes(n_redfish, n_ipmi):
 
 
 if __name__ == '__main__':
-    {'keystone': keystone, 'network': network, 'volume': volume}[what]() if what != 'nodes' else nodes(int(sys.argv[3]), int(sys.argv[4]))
+    {'keystone': keystone, 'network': network, 'volume': volume, 'instance': lambda: instance(sys.argv[3]),
+     'nodes': lambda: nodes(*map(int, sys.argv[3:6]))}[what]()

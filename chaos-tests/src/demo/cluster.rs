@@ -212,14 +212,27 @@ impl Cluster {
 
     /// The log of a member's newest life: each has its own, so that a later one does not hide why an earlier one ended.
     pub(crate) fn newest_log(&self, id: MemberId) -> PathBuf {
-        match self.lives.get(&id) {
-            None | Some(0 | 1) => self.log(id),
-            Some(life) => self.dir.join(format!("{id}-{life}.log")),
+        self.log_of(id, self.lives.get(&id).copied().unwrap_or(1))
+    }
+
+    fn log_of(&self, id: MemberId, life: u32) -> PathBuf {
+        match life {
+            0 | 1 => self.log(id),
+            life => self.dir.join(format!("{id}-{life}.log")),
         }
     }
 
+    /// The logs of all members in all their lives.
+    pub(crate) fn all_logs(&self) -> Vec<PathBuf> {
+        let of = |(id, lives): (&MemberId, &u32)| {
+            let (id, lives) = (*id, *lives);
+            (1..=lives).map(move |life| self.log_of(id, life))
+        };
+        self.lives.iter().flat_map(of).collect()
+    }
+
     /// Where the members hear heartbeats.
-    pub(super) fn heartbeat_addresses(&self) -> Vec<String> {
+    pub(crate) fn heartbeat_addresses(&self) -> Vec<String> {
         self.seats.values().map(|addresses| addresses.heartbeat.to_string()).collect()
     }
 

@@ -13,8 +13,8 @@ use std::path::Path;
 
 /// Members: the smallest cluster that survives one of them.
 pub(crate) const MEMBERS: usize = 3;
-/// Log levels of the members: `supervisor::runtime` at `debug` says when a node is heard no more.
-const LOG_FILTER: (&str, &str) = ("HA_LOG", "info,supervisor::runtime=debug");
+/// Log levels of the members: `supervisor::runtime` at `debug` says when a node is heard no more, `openstack` what a cloud was asked.
+const LOG_FILTER: (&str, &str) = ("HA_LOG", "info,supervisor::runtime=debug,openstack=debug");
 
 /// Where one member listens, and what is around it.
 #[derive(Clone, Debug)]
@@ -63,7 +63,7 @@ pub(crate) struct Ground {
 
 impl Ground {
     /// Loopback, with the policy `quick`.
-    pub(super) fn loopback() -> Result<Ground, DemoError> {
+    pub(crate) fn loopback() -> Result<Ground, DemoError> {
         let mut free = ports::draw(3 * MEMBERS)?.into_iter();
         let mut next =
             || free.next().ok_or_else(|| DemoError::Unexpected("there are too few free ports".to_owned()));

@@ -29,6 +29,20 @@ pub(crate) async fn until<T>(
     what: &str,
     within: Duration,
     log: &Path,
+    look: impl AsyncFnMut() -> Result<Look<T>, DemoError>,
+) -> Result<T, DemoError> {
+    until_every(LOOK_EVERY, what, within, log, look).await
+}
+
+/// The same with another pause, for looks that cost others more.
+///
+/// # Errors
+/// As of [`until`].
+pub(crate) async fn until_every<T>(
+    pause: Duration,
+    what: &str,
+    within: Duration,
+    log: &Path,
     mut look: impl AsyncFnMut() -> Result<Look<T>, DemoError>,
 ) -> Result<T, DemoError> {
     let deadline = Instant::now() + within;
@@ -41,7 +55,7 @@ pub(crate) async fn until<T>(
             let (what, log) = (what.to_owned(), log.to_owned());
             return Err(DemoError::Late { what, within, seen, tail: tail(&log), log });
         }
-        sleep(LOOK_EVERY).await;
+        sleep(pause).await;
     }
 }
 

@@ -4,9 +4,10 @@
 //! What it never does: keep a connection; each question is a new one.
 
 use super::at;
+use crate::clock::now;
 use policies::{Epoch, Wall};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
@@ -28,12 +29,6 @@ pub(super) struct Served {
     pub(super) count: u64,
     /// When it said so.
     pub(super) at: Wall,
-}
-
-/// This computer's clock: that of the members, of the machines' power plane and of clients.
-pub(super) fn now() -> Wall {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Wall(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Asks an instance again and again until the answer is as wished; `seen` is what came last.

@@ -37,6 +37,7 @@ mod trial;
 pub use bench::bench;
 pub use fabric::Namespace;
 pub use lab::Lab;
+pub(crate) use seen::told;
 pub use soak::soak;
 pub use trial::{Trial, demo, test};
 

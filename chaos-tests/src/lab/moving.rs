@@ -3,10 +3,11 @@
 //! Why it exists: a trial, a bench and a soak let different things happen and judge the same. What it never does: let anything
 //! happen.
 
-use super::client::{Served, now};
+use super::client::Served;
 use super::lab::{COUNTS_AFTER_MIN, Lab};
 use super::ledger;
 use super::phases::seconds;
+use crate::clock::now;
 use crate::demo::DemoError;
 use policies::{Epoch, Millis, Wall};
 use std::fmt;

@@ -184,7 +184,7 @@ impl Lab {
 }
 
 /// What is told of nodes while something of them is waited for.
-pub(super) fn told(nodes: &[NodeLine]) -> String {
+pub(crate) fn told(nodes: &[NodeLine]) -> String {
     let line = |line: &NodeLine| format!("{} {} {}", line.name, line.state, line.verdict);
     nodes.iter().map(line).collect::<Vec<_>>().join(", ")
 }

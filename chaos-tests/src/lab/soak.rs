@@ -2,11 +2,11 @@
 //!
 //! Why it exists: what goes wrong once in thirty times is not seen in one. What it never does: go on after a lost or doubled write.
 
-use super::client::now;
 use super::lab::Lab;
 use super::moving::Moving;
 use super::phases::seconds;
 use super::trial::Trial;
+use crate::clock::now;
 use crate::demo::DemoError;
 use policies::Epoch;
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use openstack::Connector;
+use openstack::{Connector, NodeUuid, Peer, VolumeConnector};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -130,6 +130,15 @@ pub(crate) fn plain_client() -> reqwest::Client {
 }
 
 /// What Cinder is told of a node.
+/// The node that has [`connector`]`("n5")`, as Ironic knows it.
+pub(crate) const PEER: &str = "9dec6d8d-d678-4a82-bf92-9c664281f301";
+
+pub(crate) fn peer(node: &NodeUuid) -> Peer {
+    let (kind, connector_id) = ("iqn".to_owned(), connector("n5").initiator);
+    let uuid = "2e4e4e4e-0000-4000-8000-00000000c0de".parse().unwrap();
+    Peer::new(node, &[VolumeConnector { uuid, node_uuid: node.clone(), kind, connector_id }]).unwrap()
+}
+
 pub(crate) fn connector(name: &str) -> Connector {
     Connector {
         initiator: format!("iqn.2026-01.test:{name}"),

@@ -45,9 +45,16 @@ pub(super) async fn answer(State((script, seen, address)): State<Cloud>, request
     let (what, reply) = match (method.as_str(), path.as_str()) {
         // What Ironic forgets and notes beside the change itself.
         ("DELETE", path) if path.starts_with("/v1/nodes/") => return StatusCode::NO_CONTENT.into_response(),
+        ("POST", path) if path.starts_with("/v3/volumes/") => {
+            assert!(as_service, "Cinder would ask Nova");
+            seen.lock().unwrap().done.insert("disconnected".to_owned(), vec![]);
+            return StatusCode::ACCEPTED.into_response();
+        }
         ("PATCH", _) => return answered(&node(&seen.lock().unwrap())),
         ("DELETE", path) if path.starts_with("/v3/attachments/") => {
             assert!(as_service, "Cinder would ask Nova");
+            let is_first = seen.lock().unwrap().done.contains_key("disconnected");
+            assert!(is_first, "storage would go on serving the node, and nothing would show it");
             ("revoked", answered(&json!({ "attachments": [] })))
         }
         ("PUT", path) if path.starts_with("/v2.0/ports/") => {
@@ -121,6 +128,10 @@ async fn look(script: Script, seen: &Mutex<Seen>, path: &str, query: &str) -> Re
         }
         ["v1", "volume", "targets"] => {
             json!({ "targets": if has("attached") { vec![target()] } else { vec![] } })
+        }
+        ["v1", "volume", "connectors"] => {
+            let id = "2e4e4e4e-0000-4000-8000-00000000c0de";
+            json!({ "connectors": [{ "uuid": id, "node_uuid": NODE, "type": "iqn", "connector_id": "iqn.n1" }] })
         }
         ["v2.0", "ports"] => {
             json!({ "ports": if has("closed") { vec![] } else { vec![port(BOUND, NODE)] } })

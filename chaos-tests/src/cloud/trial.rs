@@ -1,0 +1,314 @@
+//! What can go wrong with a node of a cloud, or with the cloud itself, one by one, and what must come of it.
+//!
+//! Why it exists: `cloud test`. What it never does: look into the product; it asks the services, the BMCs, the storage and the API.
+//!
+//! After each the instance is in a newer epoch on another node of its pool, which alone has its port and volume; the old node can
+//! reach neither, is off if its power could be proven, and Ironic keeps it in maintenance.
+
+use super::machine::Life;
+use super::phases::Phases;
+use super::site::{START_DEADLINE, Site};
+use super::testbed::unexpected;
+use super::{Described, Pool};
+use crate::clock::now;
+use crate::demo::DemoError;
+use clap::ValueEnum;
+use openstack::FixedIp;
+use policies::{Accepted, Epoch, NodeId, Plan, PlanId, Wall, causes};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+use std::time::Instant;
+use supervisor::api::answers::FailoverLine;
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Trial {
+    /// A node started from virtual media hangs
+    Hang,
+    /// A node with a volume hangs
+    HangVolume,
+    /// It hangs, and its BMC answers nothing any more
+    BmcHangs,
+    /// It hangs, and its BMC refuses connections
+    BmcRefuses,
+    /// It hangs, and its BMC answers every request with an error
+    BmcFails,
+    /// A node with a volume hangs, and its BMC is frozen
+    BmcFrozen,
+    /// It hangs; Ironic is killed when it is switching the node off, and started again
+    IronicDiesFencing,
+    /// The same, when the spare is being given what it needs
+    IronicDiesMoving,
+    /// The same, when the spare is being deployed
+    IronicDiesDeploying,
+    /// It hangs while Keystone does not answer
+    KeystoneAway,
+    /// It hangs while Neutron does not answer
+    NeutronAway,
+    /// A node with a volume hangs while Cinder does not answer
+    CinderAway,
+    /// It hangs, and the leader dies when it has begun to fence
+    LeaderDiesFencing,
+    /// It hangs, and the leader dies when it has told Ironic to deploy
+    LeaderDiesDeploying,
+    /// It hangs, and the BMC of the spare dies when that is to be deployed
+    SpareFails,
+    /// A node of each kind hangs
+    TwoAtOnce,
+}
+
+impl fmt::Display for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.to_possible_value().as_ref().map_or("", |value| value.get_name()))
+    }
+}
+
+/// Runs these at a site that is up, a line for each; between them everything is made whole.
+///
+/// # Errors
+/// [`DemoError::DidNotHold`] if one of them did not hold; the site itself stops the rest.
+pub async fn test(
+    site: &mut Site,
+    trials: &[Trial],
+    dir: &Path,
+    tell: &dyn Fn(&str),
+) -> Result<(), DemoError> {
+    let (mut failed, began) = (0, Instant::now());
+    for trial in trials {
+        let started = Instant::now();
+        let done = trial.run(site).await;
+        let took = started.elapsed().as_secs_f64();
+        match done {
+            Ok(seen) => tell(&format!("PASS  {trial:<21} {took:>6.1} s  {seen}")),
+            Err(error) => {
+                failed += 1;
+                tell(&format!("FAIL  {trial:<21} {took:>6.1} s\n{}", causes(&error)));
+            }
+        }
+        site.repair().await?;
+        site.check()?;
+    }
+    tell(&format!(
+        "{} of {} held, in {:.0} s",
+        trials.len() - failed,
+        trials.len(),
+        began.elapsed().as_secs_f64()
+    ));
+    match failed {
+        0 => Ok(()),
+        failed => Err(DemoError::DidNotHold { failed, of: trials.len(), logs: dir.to_owned() }),
+    }
+}
+
+impl Trial {
+    /// Whose node it befalls.
+    fn pool(self) -> Pool {
+        match self {
+            Trial::HangVolume | Trial::BmcFrozen | Trial::CinderAway | Trial::SpareFails => Pool::Pxe,
+            Trial::Hang
+            | Trial::BmcHangs
+            | Trial::BmcRefuses
+            | Trial::BmcFails
+            | Trial::IronicDiesFencing
+            | Trial::IronicDiesMoving
+            | Trial::IronicDiesDeploying
+            | Trial::KeystoneAway
+            | Trial::NeutronAway
+            | Trial::LeaderDiesFencing
+            | Trial::LeaderDiesDeploying
+            | Trial::TwoAtOnce => Pool::Redfish,
+        }
+    }
+
+    async fn run(self, site: &mut Site) -> Result<String, DemoError> {
+        let moving = Moving::begin(site, self.pool()).await?;
+        if self == Trial::TwoAtOnce {
+            let other = Moving::begin(site, Pool::Pxe).await?;
+            site.machines.hang(&moving.from)?;
+            site.machines.hang(&other.from)?;
+            return Ok(format!("{}; {}", moving.end(site).await?, other.end(site).await?));
+        }
+        self.strike(site, &moving.from).await?;
+        moving.end(site).await
+    }
+
+    /// What befalls the node, and whoever has to deal with it.
+    async fn strike(self, site: &mut Site, node: &NodeId) -> Result<(), DemoError> {
+        match self {
+            Trial::Hang | Trial::HangVolume | Trial::TwoAtOnce => site.machines.hang(node),
+            Trial::BmcHangs => bmc(site, node, "hang").await,
+            Trial::BmcRefuses => bmc(site, node, "refuse").await,
+            Trial::BmcFails => bmc(site, node, "500").await,
+            Trial::BmcFrozen => bmc(site, node, "freeze").await,
+            Trial::IronicDiesFencing => ironic_dies(site, node, ": power off ").await,
+            Trial::IronicDiesMoving => ironic_dies(site, node, ": attach VIF ").await,
+            Trial::IronicDiesDeploying => ironic_dies(site, node, ": let ").await,
+            Trial::KeystoneAway => away(site, node, "keystone", ": close port ").await,
+            Trial::NeutronAway => away(site, node, "neutron", ": close port ").await,
+            Trial::CinderAway => away(site, node, "cinder-api", ": revoke ").await,
+            Trial::LeaderDiesFencing => leader_dies(site, node, ": power off ").await,
+            Trial::LeaderDiesDeploying => leader_dies(site, node, ": let ").await,
+            Trial::SpareFails => spare_fails(site, node).await,
+        }
+    }
+}
+
+async fn bmc(site: &Site, node: &NodeId, what: &str) -> Result<(), DemoError> {
+    site.bed.bmc(site.described(node)?, what).await?;
+    site.machines.hang(node)
+}
+
+/// Kills Ironic when an event says this, and starts it again.
+async fn ironic_dies(site: &Site, node: &NodeId, moment: &str) -> Result<(), DemoError> {
+    let events = site.events();
+    site.machines.hang(node)?;
+    site.told(events, moment).await?;
+    site.bed.service("ironic", "kill").await?;
+    site.bed.service("ironic", "start").await
+}
+
+/// Lets a service stand still until the failover waits for it, and has seen that it does.
+async fn away(site: &Site, node: &NodeId, service: &str, step: &str) -> Result<(), DemoError> {
+    let events = site.events();
+    site.bed.service(service, "freeze").await?;
+    let struck = async {
+        site.machines.hang(node)?;
+        site.told(events, step).await
+    };
+    let struck = struck.await;
+    site.bed.service(service, "thaw").await?;
+    struck
+}
+
+/// Kills the leader when an event says this, and starts it again.
+async fn leader_dies(site: &mut Site, node: &NodeId, moment: &str) -> Result<(), DemoError> {
+    let (leader, events) = (site.leader().await?, site.events());
+    site.machines.hang(node)?;
+    site.told(events, moment).await?;
+    site.cluster.kill(leader).await?;
+    site.leader().await?;
+    site.cluster.run(leader).await
+}
+
+/// The spare is given up, and another one takes over.
+async fn spare_fails(site: &Site, node: &NodeId) -> Result<(), DemoError> {
+    site.set(&["takeover.start_deadline=40s", "takeover.step_deadline=40s"]).await?;
+    let events = site.events();
+    site.machines.hang(node)?;
+    site.told(events, ": let ").await?;
+    let lines = site.failovers().await?;
+    let spare = lines.iter().filter(|line| !line.phase.is_over()).find_map(|line| line.spare.clone());
+    let spare = spare.ok_or_else(|| unexpected("no failover is under way".to_owned()))?;
+    site.bed.bmc(site.described(&spare)?, "freeze").await?;
+    let given_up = site.told(events, &format!("gives {spare} up")).await;
+    let start_deadline = format!("takeover.start_deadline={START_DEADLINE}");
+    site.set(&[&start_deadline, "takeover.step_deadline=2m"]).await?;
+    given_up
+}
+
+/// One instance on its way to another node: how it was before, and all that must hold after.
+struct Moving {
+    pool: Pool,
+    from: NodeId,
+    epoch: Epoch,
+    addresses: Vec<FixedIp>,
+    /// Failovers before.
+    known: BTreeSet<PlanId>,
+    began: Wall,
+}
+
+impl Moving {
+    async fn begin(site: &Site, pool: Pool) -> Result<Moving, DemoError> {
+        let (from, epoch) = site.placed(pool).await?;
+        let addresses = site.bed.port(&site.belongings(pool)?.port).await?.fixed_ips;
+        let known = site.failovers().await?.iter().map(|line| line.id).collect();
+        Ok(Moving { pool, from, epoch, addresses, known, began: now() })
+    }
+
+    /// Waits until it is elsewhere, and looks at everything.
+    async fn end(self, site: &Site) -> Result<String, DemoError> {
+        site.moved(self.pool, self.epoch).await?;
+        let (to, epoch) = site.placed(self.pool).await?;
+        let lines = site.failovers().await?;
+        let is_its = |line: &&FailoverLine| {
+            !self.known.contains(&line.id)
+                && line.instance.as_ref().is_some_and(|it| it.as_str() == self.pool.instance())
+        };
+        let newest = lines.iter().filter(is_its).map(|line| line.id).max();
+        let newest = newest.ok_or_else(|| unexpected("there was no failover".to_owned()))?;
+        let plan = site.failover(newest).await?;
+        let (old, new) = (site.described(&self.from)?, site.described(&to)?);
+        let mut wrong = self.wrong(site, old, new).await?;
+        wrong.extend(self.wrong_at(site, old, &plan).await?);
+        wrong.extend(twice(&site.machines.lives(), self.pool, &self.from, &plan));
+        if to == self.from || epoch <= self.epoch {
+            wrong.push(format!("it is on {to} in {epoch}, and was on {} in {}", self.from, self.epoch));
+        }
+        let phases = Phases::of(&plan, self.began, &site.logs()?);
+        let phases = phases.ok_or_else(|| unexpected(format!("failover {newest} lacks a stamp")))?;
+        if phases.calls == 0 || phases.calls > phases.calls_max() {
+            wrong.push(format!("it took {} calls, at most {}: {phases}", phases.calls, phases.calls_max()));
+        }
+        match wrong.as_slice() {
+            [] => Ok(format!("{} from {} to {to}: {phases}", self.pool.instance(), self.from)),
+            wrong => Err(unexpected(wrong.join("\n"))),
+        }
+    }
+
+    /// What is wrong with what the instance has.
+    async fn wrong(&self, site: &Site, old: &Described, new: &Described) -> Result<Vec<String>, DemoError> {
+        let (mut wrong, belongings) = (vec![], site.belongings(self.pool)?);
+        let port = site.bed.port(&belongings.port).await?;
+        if port.host_id.as_deref() != Some(new.uuid.as_str()) || port.status != "ACTIVE" {
+            wrong.push(format!("its port is {} at {:?}, not at {}", port.status, port.host_id, new.uuid));
+        }
+        if port.fixed_ips != self.addresses {
+            wrong.push(format!("its port had {:?} and has {:?}", self.addresses, port.fixed_ips));
+        }
+        if self.pool.has_volume() {
+            let holders = site.bed.holders(&belongings.volume).await?;
+            if holders != [new.uuid.to_string()] {
+                wrong.push(format!("its volume is attached for {holders:?}, not for {}", new.uuid));
+            }
+            for (node, may) in [(old, false), (new, true)] {
+                if site.bed.reaches(&node.initiator(), &belongings.volume).await != may {
+                    wrong.push(format!("{} can reach its volume: {}", node.name, !may));
+                }
+            }
+        }
+        Ok(wrong)
+    }
+
+    /// What is wrong with how the old node was left.
+    async fn wrong_at(&self, site: &Site, old: &Described, plan: &Plan) -> Result<Vec<String>, DemoError> {
+        let mut wrong = vec![];
+        let node = site.bed.node(&old.uuid).await?;
+        let reason = node.maintenance_reason.unwrap_or_default();
+        // Of a node whose BMC is dead, Ironic may have noticed that before.
+        let is_ours = reason.starts_with("fenced by ha-supervisord") || !is_power_proven(plan);
+        if !node.maintenance || !is_ours {
+            wrong.push(format!("{} is not in our maintenance: {} {reason:?}", old.name, node.maintenance));
+        }
+        if is_power_proven(plan) && site.bed.is_on(old).await? {
+            wrong.push(format!("{} is on, and was proven to be off", old.name));
+        }
+        Ok(wrong)
+    }
+}
+
+fn is_power_proven(plan: &Plan) -> bool {
+    match plan.proof.as_ref().map(|proof| proof.accepted()) {
+        Some(Accepted::PowerAndIsolation | Accepted::PowerAlone) => true,
+        Some(Accepted::IsolationAlone { .. } | Accepted::OperatorAndIsolation { .. }) | None => false,
+    }
+}
+
+/// Whether the instance ran on two nodes at once although the power of the first was proven to be off.
+fn twice(lives: &[Life], pool: Pool, old: &NodeId, plan: &Plan) -> Option<String> {
+    let its = |life: &&Life| life.instance == pool.instance();
+    let before = lives.iter().filter(its).rev().find(|life| life.node == *old)?;
+    let after = lives.iter().filter(its).find(|life| life.epoch > before.epoch)?;
+    let is_over = before.until.is_some_and(|until| until <= after.from);
+    (is_power_proven(plan) && !is_over).then(|| format!("it ran on {old} and on {} at once", after.node))
+}
