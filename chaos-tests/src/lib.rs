@@ -10,6 +10,7 @@ pub mod cargo;
 pub mod checkers;
 mod clock;
 pub mod cloud;
+pub mod command;
 pub mod demo;
 pub mod field;
 pub mod fuzzing;

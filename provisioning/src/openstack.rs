@@ -111,7 +111,9 @@ impl Openstack {
                     return Err(held.by_other(wish));
                 }
                 // First at the storage, for the attachment is all that is seen of it.
-                if let Some(peer) = self.peer(holder, deadline).await?.filter(|_| !held.own.is_empty()) {
+                if !held.own.is_empty()
+                    && let Some(peer) = self.peer(holder, deadline).await?
+                {
                     self.cloud.volumes().end_connection(&held.volume.id, &peer, permit, deadline).await?;
                 }
                 for attachment in &held.own {

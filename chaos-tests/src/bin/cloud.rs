@@ -3,14 +3,13 @@
 //! Why it exists: `make test-openstack` calls it. What it never does: hold logic; it reads its command line and calls
 //! `chaos_tests::cloud`.
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use chaos_tests::cloud::{self, Site, Trial};
+use chaos_tests::command::{self, say};
 use chaos_tests::demo::{Bmcs, Home};
 use clap::{Parser, Subcommand, ValueEnum};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Three members and the nodes of the OpenStack testbed, which has to run already: chaos-tests/openstack/start.
 #[derive(Debug, Parser)]
@@ -38,56 +37,31 @@ enum Verb {
     },
 }
 
-fn main() -> ExitCode {
-    match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        // If even standard error is gone, nobody is left to tell; the exit code still says it.
-        Err(error) => {
-            writeln!(std::io::stderr(), "cloud: {error:#}").map_or(ExitCode::from(2), |()| ExitCode::FAILURE)
-        }
-    }
-}
-
-fn say(line: &str) {
-    // Whoever has gone away need not be told.
-    writeln!(std::io::stdout(), "{line}").ok();
-}
-
 #[tokio::main]
-async fn run(cli: Cli) -> Result<()> {
-    let this = std::env::current_exe().context("find this program")?;
-    let usual = this.ancestors().nth(2).map(|target| target.join("cloud"));
-    let dir = cli.dir.or(usual);
-    let home = Home::prepare(dir.clone(), Bmcs::Own)?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("catch SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("catch SIGTERM")?;
-    let work = async {
+async fn main() -> ExitCode {
+    command::end("cloud", &run(&Cli::parse()).await)
+}
+
+async fn run(cli: &Cli) -> Result<()> {
+    let home = Home::prepare(cli.dir.as_deref(), "cloud", Bmcs::Own)?;
+    command::until_stopped(matches!(cli.verb, Verb::Up), async {
         let mut site = Site::build(&home, &|what| say(&format!("  {what}"))).await?;
         let done = match &cli.verb {
-            Verb::Up => stay(&site, &this).await,
+            Verb::Up => stay(&site, &home).await,
             Verb::Test { trials, all } => {
                 let trials = if *all { Trial::value_variants() } else { trials.as_slice() };
-                let logs = dir.as_deref().unwrap_or(Path::new("target/cloud"));
-                cloud::test(&mut site, trials, logs, &say).await.map_err(Into::into)
+                cloud::test(&mut site, trials, home.dir(), &say).await.map_err(Into::into)
             }
         };
         site.end().await?;
         done
-    };
-    // Dropping the work kills every process that it started.
-    tokio::select! {
-        done = work => done,
-        _ = interrupt.recv() => match cli.verb {
-            Verb::Up => Ok(()),
-            Verb::Test { .. } => bail!("stopped"),
-        },
-        _ = terminate.recv() => Ok(()),
-    }
+    })
+    .await
 }
 
 /// Says how to use it, and waits to be stopped.
-async fn stay(site: &Site, this: &Path) -> Result<()> {
-    let hactl = this.with_file_name("hactl");
+async fn stay(site: &Site, home: &Home) -> Result<()> {
+    let hactl = home.program("hactl");
     let hactl = format!("env HACTL_CONFIG={} {}", site.context().display(), hactl.display());
     say(&format!(
         "it is up. In another terminal:\n  {hactl} status\n  {hactl} instance list\n  {hactl} watch\nCtrl-C here ends it; the testbed goes on."

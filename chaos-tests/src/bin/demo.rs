@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<()> {
-    let home = Home::prepare(cli.dir.clone(), cli.bmc)?;
+    let home = Home::prepare(cli.dir.as_deref(), "demo", cli.bmc)?;
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     runtime.block_on(async {
         // Signals are caught before anything is started that they would have to end.

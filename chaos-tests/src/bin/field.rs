@@ -4,6 +4,7 @@
 //! `chaos_tests::field`.
 
 use anyhow::{Context, Result};
+use chaos_tests::command;
 use chaos_tests::demo::{Bmcs, Home};
 use chaos_tests::field::{Field, Scenario};
 use clap::{Parser, Subcommand};
@@ -53,25 +54,17 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        // If even standard error is gone, nobody is left to tell; the exit code still says it.
-        Err(error) => {
-            writeln!(std::io::stderr(), "field: {error:#}").map_or(ExitCode::from(2), |()| ExitCode::FAILURE)
-        }
-    }
+    command::end("field", &run(&Cli::parse()))
 }
 
-fn run(cli: Cli) -> Result<()> {
+fn run(cli: &Cli) -> Result<()> {
     if matches!(cli.verb, Verb::List) {
         return list();
     }
-    let this = std::env::current_exe().context("find this program")?;
-    let usual = this.ancestors().nth(2).map(|target| target.join("field"));
     // Before the runtime, whose threads have to be where this one is; and before the directory is emptied, in which a
     // killed run may have left mounts.
     let field = Field::open()?;
-    let home = Home::prepare(cli.dir.or(usual), Bmcs::Own)?;
+    let home = Home::prepare(cli.dir.as_deref(), "field", Bmcs::Own)?;
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).context("catch SIGINT")?;

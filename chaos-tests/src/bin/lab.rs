@@ -3,14 +3,13 @@
 //! Why it exists: `make lab`, `make lab-demo`, `make lab-test` and `make lab-down` call it. What it never does: hold logic; it
 //! reads its command line and calls `chaos_tests::lab`.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use chaos_tests::command::{self, say};
 use chaos_tests::demo::{Bmcs, Home};
 use chaos_tests::lab::{self, Lab, Namespace, Trial};
 use clap::{Parser, Subcommand, ValueEnum};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Four emulated machines (QEMU) with IPMI BMCs (ipmi_sim), iSCSI storage (tgt), a switch (Open vSwitch) and three members, in
 /// a network namespace of their own. Needs root.
@@ -60,73 +59,41 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        // If even standard error is gone, nobody is left to tell; the exit code still says it.
-        Err(error) => {
-            writeln!(std::io::stderr(), "lab: {error:#}").map_or(ExitCode::from(2), |()| ExitCode::FAILURE)
-        }
-    }
+    command::end("lab", &run(&Cli::parse()))
 }
 
-fn say(line: &str) {
-    // Whoever has gone away need not be told.
-    writeln!(std::io::stdout(), "{line}").ok();
-}
-
-fn run(cli: Cli) -> Result<()> {
+fn run(cli: &Cli) -> Result<()> {
     if matches!(cli.verb, Verb::Down) {
         say(if Namespace::end()? { "the lab is down" } else { "no lab is up" });
         return Ok(());
     }
-    let this = std::env::current_exe().context("find this program")?;
-    let usual = this.ancestors().nth(2).map(|target| target.join("lab"));
-    let dir = cli.dir.or(usual);
     // Before the runtime, whose threads have to be where this one is.
     let _namespace = Namespace::enter()?;
-    let home = Home::prepare(dir.clone(), Bmcs::IpmiSim)?;
+    let home = Home::prepare(cli.dir.as_deref(), "lab", Bmcs::IpmiSim)?;
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
-    runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt()).context("catch SIGINT")?;
-        let mut terminate = signal(SignalKind::terminate()).context("catch SIGTERM")?;
-        let work = async {
-            let mut lab = Lab::build(&home, &|what| say(&format!("  {what}"))).await?;
-            let done = match &cli.verb {
-                Verb::Up => stay(&lab, &this).await,
-                Verb::Demo => lab::demo(&mut lab, &say).await.map_err(Into::into),
-                Verb::Test { trials, all } => {
-                    let trials = if *all { Trial::value_variants() } else { trials.as_slice() };
-                    let logs = dir.as_deref().unwrap_or(Path::new("target/lab"));
-                    lab::test(&mut lab, trials, logs, &say).await.map_err(Into::into)
-                }
-                Verb::Bench { runs } => lab::bench(&lab, *runs, &say).await.map_err(Into::into),
-                Verb::Soak { failovers } => lab::soak(&mut lab, *failovers, &say).await.map_err(Into::into),
-                Verb::Down => Ok(()),
-            };
-            lab.end().await?;
-            done
+    runtime.block_on(command::until_stopped(matches!(cli.verb, Verb::Up), async {
+        let mut lab = Lab::build(&home, &|what| say(&format!("  {what}"))).await?;
+        let done = match &cli.verb {
+            Verb::Up => stay(&lab, &home).await,
+            Verb::Demo => lab::demo(&mut lab, &say).await.map_err(Into::into),
+            Verb::Test { trials, all } => {
+                let trials = if *all { Trial::value_variants() } else { trials.as_slice() };
+                lab::test(&mut lab, trials, home.dir(), &say).await.map_err(Into::into)
+            }
+            Verb::Bench { runs } => lab::bench(&lab, *runs, &say).await.map_err(Into::into),
+            Verb::Soak { failovers } => lab::soak(&mut lab, *failovers, &say).await.map_err(Into::into),
+            Verb::Down => Ok(()),
         };
-        // Dropping the work kills every process that it started.
-        tokio::select! {
-            done = work => done,
-            _ = interrupt.recv() => match cli.verb {
-                Verb::Up => Ok(()),
-                Verb::Demo | Verb::Test { .. } | Verb::Bench { .. } | Verb::Soak { .. } | Verb::Down => {
-                    bail!("stopped")
-                }
-            },
-            _ = terminate.recv() => Ok(()),
-        }
-    })
+        lab.end().await?;
+        done
+    }))
 }
 
 /// Says how to use it, and waits to be stopped.
-async fn stay(lab: &Lab, this: &Path) -> Result<()> {
-    let hactl = this.with_file_name("hactl");
+async fn stay(lab: &Lab, home: &Home) -> Result<()> {
+    let (hactl, rack, dir) = (home.program("hactl"), home.program("rack"), home.dir().join("rack"));
     let enter =
         format!("ip netns exec ha-lab env HACTL_CONFIG={} {}", lab.context().display(), hactl.display());
-    let rack = this.with_file_name("rack");
-    let dir = this.ancestors().nth(2).unwrap_or(Path::new("target")).join("lab/rack");
     say(&format!(
         "the lab is up. In another terminal, as root:\n  {enter} status\n  \
          ip netns exec ha-lab curl http://10.100.0.11/\n  ip netns exec ha-lab {} do --dir {} hang node-1\n  {enter} watch\n\

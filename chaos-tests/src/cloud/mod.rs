@@ -6,7 +6,7 @@
 //! than a client may. What is ours is the server on a node, which its BMC switches (`machine`): the testbed has none.
 //!
 //! ```text
-//! trial ── site ─┬─ demo::cluster                 inventory: what `hactl apply` is given (pure)
+//! trial ── site ─┬─ demo::watched                 inventory: what `hactl apply` is given (pure)
 //!                ├─ machine: what runs on nodes   phases: how long, and with how many calls (pure)
 //!                └─ testbed: services, BMCs, and what is true of a node, port and volume
 //! ```

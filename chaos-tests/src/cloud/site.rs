@@ -4,25 +4,22 @@
 
 use super::inventory::{CLOUD, inventory};
 use super::machine::Machines;
-use super::testbed::{ByHand, PASSWORD, PATIENCE, Testbed, unexpected};
+use super::testbed::{ByHand, PASSWORD, Testbed, unexpected};
 use super::{Belongings, Described, Pool};
 use crate::demo::cluster::Cluster;
 use crate::demo::error::system;
 use crate::demo::ground::Ground;
-use crate::demo::history::History;
-use crate::demo::process::{Process, Starter};
-use crate::demo::wait::{Look, until};
+use crate::demo::process::{Starter, end_all};
+use crate::demo::wait::Look;
+use crate::demo::watched::{PATIENCE, Watched, told, under_way};
 use crate::demo::{DemoError, Home};
 use futures::future::join_all;
-use policies::{
-    Action, Documents, Effect, Epoch, LogIndex, MemberId, NodeId, NodeState, Outcome, Plan, PlanId, Verdict,
-    causes,
-};
+use policies::{Action, Documents, Effect, Epoch, LogIndex, NodeId, NodeState, Outcome, Verdict, causes};
 use provisioning::{Backend, carry_out};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use supervisor::api::answers::{FailoverDetail, FailoverLine, InstanceDetail, NodeLine, Status};
+use supervisor::api::answers::NodeLine;
 use tokio::time::Instant;
 
 /// How long a spare may take to start, where no trial says otherwise.
@@ -35,9 +32,8 @@ pub struct Site {
     pub(super) bed: Testbed,
     pub(super) nodes: Vec<Described>,
     pub(super) belongings: BTreeMap<Pool, Belongings>,
-    pub(super) cluster: Cluster,
+    pub(super) members: Watched,
     pub(super) machines: Machines,
-    history: History,
 }
 
 impl Site {
@@ -61,24 +57,23 @@ impl Site {
         let seats = Ground::loopback()?.seats;
         let cluster =
             Cluster::start(home, &home.room("members")?, &starter, seats, Box::new(|_| Ok(()))).await?;
-        let history = History::follow(cluster.clients()?);
-        let (agent, members) = (home.program("ha-agent"), cluster.heartbeat_addresses());
+        let (agent, heartbeat) = (home.program("ha-agent"), cluster.heartbeat_addresses());
         let dir = home.room("servers")?;
-        let machines = Machines::start(&nodes, &belongings, &bed, &starter, &agent, &dir, &members);
-        let site = Site { bed, nodes, belongings, cluster, machines, history };
+        let machines = Machines::start(&nodes, &belongings, &bed, &starter, &agent, &dir, &heartbeat);
+        let members = Watched::new(cluster)?;
+        let site = Site { bed, nodes, belongings, members, machines };
         site.introduce(&home.dir().join("inventory.toml"), &text).await?;
         site.await_health().await?;
-        site.cluster.hactl(["arm", "--reason", "the site is up"]).await?;
+        site.members.cluster.hactl(["arm", "--reason", "the site is up"]).await?;
         Ok(site)
     }
 
     /// Tells the members what there is. The limits are those of services that all run on this computer, and a brake that holds
     /// after the third failover in ten minutes would end every test.
     async fn introduce(&self, file: &Path, inventory: &str) -> Result<(), DemoError> {
-        std::fs::write(file, inventory).map_err(system(format!("write {}", file.display())))?;
-        self.cluster.hactl(["apply", "-f", &file.to_string_lossy()]).await?;
+        self.members.apply(file, inventory).await?;
         let start_deadline = format!("takeover.start_deadline={START_DEADLINE}");
-        self.set(&[
+        let limits = [
             "detection.suspect_after=2s",
             // Ironic takes 6 to 12 s to switch off, and isolation alone is to be proof only of a node that cannot be.
             "fencing.level_deadline=30s",
@@ -88,28 +83,22 @@ impl Site {
             "brakes.fences_per_10min_max=1000",
             "brakes.hold_above_failed=1000",
             "brakes.hold_above_failed_per_domain=1000",
-        ])
-        .await
+        ];
+        self.members.set_policy(&limits, "services on one computer").await
     }
 
     // --- what is done ---
 
-    /// Changes the policy of both instances.
-    pub(super) async fn set(&self, changes: &[&str]) -> Result<(), DemoError> {
-        let words = ["policy", "set", "quick"].iter().chain(changes).chain(&["--reason", "a trial"]);
-        self.cluster.hactl(words.copied()).await.map(drop)
-    }
-
     /// Makes everything whole again, as an operator would: nodes that were fenced, or did not start, become spares.
     pub(super) async fn repair(&self) -> Result<(), DemoError> {
-        let lines = self.lines().await?;
+        let lines = self.members.nodes().await?;
         let spent = lines.iter().filter(|line| !matches!(line.state, NodeState::Active { .. }));
         let spent: Vec<&NodeId> = spent.map(|line| &line.name).collect();
         clear(&self.bed, self.nodes.iter().filter(|node| spent.contains(&&node.name))).await?;
         for line in &lines {
             let name = line.name.to_string();
             if matches!(line.state, NodeState::Quarantined { .. }) {
-                self.cluster.hactl(["node", "release", &name, "--reason", "repaired"]).await?;
+                self.members.cluster.hactl(["node", "release", &name, "--reason", "repaired"]).await?;
             }
         }
         self.await_health().await
@@ -117,12 +106,12 @@ impl Site {
 
     /// Makes sure that everything still runs that should.
     pub(super) fn check(&mut self) -> Result<(), DemoError> {
-        self.cluster.check()
+        self.members.cluster.check()
     }
 
     /// The file that tells `hactl` where the cluster is.
     pub fn context(&self) -> &Path {
-        self.cluster.context()
+        self.members.cluster.context()
     }
 
     /// Ends everything, in order. The testbed goes on.
@@ -130,14 +119,8 @@ impl Site {
     /// # Errors
     /// If something cannot be ended.
     pub async fn end(self) -> Result<(), DemoError> {
-        drop((self.history, self.machines));
-        let processes: Vec<Process> = self.cluster.into_processes().collect();
-        processes.iter().for_each(Process::ask_to_end);
-        let deadline = Instant::now() + END_MAX;
-        for process in processes {
-            process.ended(deadline).await?;
-        }
-        Ok(())
+        drop(self.machines);
+        end_all(self.members.into_processes().collect(), END_MAX).await
     }
 
     // --- what is seen ---
@@ -151,114 +134,51 @@ impl Site {
         self.belongings.get(&pool).ok_or_else(|| unexpected(format!("{} has nothing", pool.instance())))
     }
 
-    async fn lines(&self) -> Result<Vec<NodeLine>, DemoError> {
-        self.cluster.get("ask for the nodes", "/v1/nodes").await
-    }
-
-    /// Where the instance of a pool is, by the cluster.
-    pub(super) async fn placed(&self, pool: Pool) -> Result<(NodeId, Epoch), DemoError> {
-        let path = format!("/v1/instances/{}", pool.instance());
-        let detail: InstanceDetail = self.cluster.get("ask for an instance", &path).await?;
-        Ok((detail.record.node, detail.record.epoch))
-    }
-
-    pub(super) async fn failovers(&self) -> Result<Vec<FailoverLine>, DemoError> {
-        self.cluster.get("ask for the failovers", "/v1/failovers").await
-    }
-
-    pub(super) async fn failover(&self, id: PlanId) -> Result<Plan, DemoError> {
-        let path = format!("/v1/failovers/{id}");
-        self.cluster.get::<FailoverDetail>("ask for a failover", &path).await.map(|detail| detail.plan)
-    }
-
-    pub(super) async fn leader(&self) -> Result<MemberId, DemoError> {
-        self.look("a leader", async || {
-            let status = self.cluster.get::<Status>("ask for the status", "/v1/status").await;
-            Ok(match status {
-                Ok(status) => Look::There(status.answered_by),
-                Err(error) => Look::NotYet(causes(&error)),
-            })
-        })
-        .await
-    }
-
-    /// Waits until an event says this of what has happened since `after` events.
-    pub(super) async fn told(&self, after: usize, text: &str) -> Result<(), DemoError> {
-        let events = self.history.subscribe();
-        self.look(&format!("the event {text:?}"), async || {
-            match events.borrow().iter().skip(after).any(|event| event.text.contains(text)) {
-                true => Ok(Look::There(())),
-                false => Ok(Look::NotYet("no such event".to_owned())),
-            }
-        })
-        .await
-    }
-
-    /// Events so far.
-    pub(super) fn events(&self) -> usize {
-        self.history.subscribe().borrow().len()
-    }
-
     /// Waits until the instance of a pool is in a newer epoch and no failover is under way.
     pub(super) async fn moved(&self, pool: Pool, than: Epoch) -> Result<(), DemoError> {
-        self.look(&format!("{} to be elsewhere", pool.instance()), async || {
-            let (placed, lines) = match (self.placed(pool).await, self.failovers().await) {
-                (Ok(placed), Ok(lines)) => (placed, lines),
-                (Err(error), _) | (_, Err(error)) => return Ok(Look::NotYet(causes(&error))),
-            };
-            let (_, epoch) = placed;
-            Ok(match epoch > than && lines.iter().all(|line| line.phase.is_over()) {
-                true => Look::There(()),
-                false => Look::NotYet(described(&lines)),
+        self.members
+            .look(&format!("{} to be elsewhere", pool.instance()), async || {
+                let (placed, lines) =
+                    match (self.members.placed(pool.instance()).await, self.members.failovers().await) {
+                        (Ok(placed), Ok(lines)) => (placed, lines),
+                        (Err(error), _) | (_, Err(error)) => return Ok(Look::NotYet(causes(&error))),
+                    };
+                let (_, epoch) = placed;
+                Ok(match epoch > than && lines.iter().all(|line| line.phase.is_over()) {
+                    true => Look::There(()),
+                    false => Look::NotYet(under_way(&lines)),
+                })
             })
-        })
-        .await
+            .await
     }
 
     async fn await_health(&self) -> Result<(), DemoError> {
-        self.look("both instances to be healthy, all other nodes spares", async || {
-            let lines = match self.lines().await {
-                Ok(lines) => lines,
-                Err(error) => return Ok(Look::NotYet(causes(&error))),
-            };
-            let healthy = lines.iter().filter(|line| {
-                matches!(line.state, NodeState::Active { .. }) && line.verdict == Verdict::Healthy
-            });
-            let is_spare =
-                |line: &&NodeLine| line.state == NodeState::Spare && line.power.as_deref() == Some("off");
-            let spares = lines.iter().filter(is_spare).count();
-            Ok(match healthy.count() == Pool::ALL.len() && spares + Pool::ALL.len() == self.nodes.len() {
-                true => Look::There(()),
-                false => Look::NotYet(crate::lab::told(&lines)),
+        self.members
+            .look("both instances to be healthy, all other nodes spares", async || {
+                let lines = match self.members.nodes().await {
+                    Ok(lines) => lines,
+                    Err(error) => return Ok(Look::NotYet(causes(&error))),
+                };
+                let healthy = lines.iter().filter(|line| {
+                    matches!(line.state, NodeState::Active { .. }) && line.verdict == Verdict::Healthy
+                });
+                let is_spare =
+                    |line: &&NodeLine| line.state == NodeState::Spare && line.power.as_deref() == Some("off");
+                let spares = lines.iter().filter(is_spare).count();
+                Ok(match healthy.count() == Pool::ALL.len() && spares + Pool::ALL.len() == self.nodes.len() {
+                    true => Look::There(()),
+                    false => Look::NotYet(told(&lines)),
+                })
             })
-        })
-        .await
-    }
-
-    pub(super) async fn look<T>(
-        &self,
-        what: &str,
-        look: impl AsyncFnMut() -> Result<Look<T>, DemoError>,
-    ) -> Result<T, DemoError> {
-        until(what, PATIENCE, &self.cluster.newest_log(MemberId(1)), look).await
+            .await
     }
 
     /// Everything that the members have logged in all their lives.
     pub(super) fn logs(&self) -> Result<String, DemoError> {
         let read =
             |log: PathBuf| std::fs::read_to_string(&log).map_err(system(format!("read {}", log.display())));
-        self.cluster.all_logs().into_iter().map(read).collect()
+        self.members.cluster.all_logs().into_iter().map(read).collect()
     }
-}
-
-/// What is under way and what it waits for, for messages.
-fn described(lines: &[FailoverLine]) -> String {
-    let running = lines.iter().filter(|line| !line.phase.is_over());
-    let line = |line: &FailoverLine| {
-        let why: Vec<String> = line.stuck.iter().chain(&line.waiting).cloned().collect();
-        format!("failover {} is {}: {}", line.id, line.phase, why.join("; "))
-    };
-    running.map(line).collect::<Vec<_>>().join(", ")
 }
 
 /// Gives nodes back as they were in the beginning, all at once.

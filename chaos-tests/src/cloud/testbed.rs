@@ -8,6 +8,7 @@ use crate::demo::DemoError;
 use crate::demo::error::system;
 use crate::demo::process::answer;
 use crate::demo::wait::{Look, until_every};
+use crate::demo::watched::PATIENCE;
 use openstack::{
     CallError, Cloud, Node, NodeFilter, NodeUuid, Port, PortId, PowerState, PowerTarget, ProvisionState,
     ProvisionTarget, Settings, VolumeId,
@@ -19,8 +20,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// For what takes a moment or two minutes; generous, for machines are shared.
-pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 /// Pause between two questions to a service: they all share this computer.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(super) const PASSWORD: &str = "secret";

@@ -12,14 +12,13 @@ use super::testbed::unexpected;
 use super::{Described, Pool};
 use crate::clock::now;
 use crate::demo::DemoError;
+use crate::demo::tally::Tally;
 use clap::ValueEnum;
 use openstack::FixedIp;
-use policies::{Accepted, Epoch, NodeId, Plan, PlanId, Wall, causes};
+use policies::{Accepted, Epoch, NodeId, Plan, PlanId, Wall};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
-use std::time::Instant;
-use supervisor::api::answers::FailoverLine;
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -74,31 +73,13 @@ pub async fn test(
     dir: &Path,
     tell: &dyn Fn(&str),
 ) -> Result<(), DemoError> {
-    let (mut failed, began) = (0, Instant::now());
+    let mut tally = Tally::new(tell);
     for trial in trials {
-        let started = Instant::now();
-        let done = trial.run(site).await;
-        let took = started.elapsed().as_secs_f64();
-        match done {
-            Ok(seen) => tell(&format!("PASS  {trial:<21} {took:>6.1} s  {seen}")),
-            Err(error) => {
-                failed += 1;
-                tell(&format!("FAIL  {trial:<21} {took:>6.1} s\n{}", causes(&error)));
-            }
-        }
+        tally.run(trial, trial.run(site)).await;
         site.repair().await?;
         site.check()?;
     }
-    tell(&format!(
-        "{} of {} held, in {:.0} s",
-        trials.len() - failed,
-        trials.len(),
-        began.elapsed().as_secs_f64()
-    ));
-    match failed {
-        0 => Ok(()),
-        failed => Err(DemoError::DidNotHold { failed, of: trials.len(), logs: dir.to_owned() }),
-    }
+    tally.end(dir)
 }
 
 impl Trial {
@@ -161,20 +142,20 @@ async fn bmc(site: &Site, node: &NodeId, what: &str) -> Result<(), DemoError> {
 
 /// Kills Ironic when an event says this, and starts it again.
 async fn ironic_dies(site: &Site, node: &NodeId, moment: &str) -> Result<(), DemoError> {
-    let events = site.events();
+    let events = site.members.events();
     site.machines.hang(node)?;
-    site.told(events, moment).await?;
+    site.members.told(events, moment).await?;
     site.bed.service("ironic", "kill").await?;
     site.bed.service("ironic", "start").await
 }
 
 /// Lets a service stand still until the failover waits for it, and has seen that it does.
 async fn away(site: &Site, node: &NodeId, service: &str, step: &str) -> Result<(), DemoError> {
-    let events = site.events();
+    let events = site.members.events();
     site.bed.service(service, "freeze").await?;
     let struck = async {
         site.machines.hang(node)?;
-        site.told(events, step).await
+        site.members.told(events, step).await
     };
     let struck = struck.await;
     site.bed.service(service, "thaw").await?;
@@ -183,27 +164,26 @@ async fn away(site: &Site, node: &NodeId, service: &str, step: &str) -> Result<(
 
 /// Kills the leader when an event says this, and starts it again.
 async fn leader_dies(site: &mut Site, node: &NodeId, moment: &str) -> Result<(), DemoError> {
-    let (leader, events) = (site.leader().await?, site.events());
+    let (leader, events) = (site.members.leader().await?, site.members.events());
     site.machines.hang(node)?;
-    site.told(events, moment).await?;
-    site.cluster.kill(leader).await?;
-    site.leader().await?;
-    site.cluster.run(leader).await
+    site.members.leader_dies(leader, events, moment).await
 }
 
 /// The spare is given up, and another one takes over.
 async fn spare_fails(site: &Site, node: &NodeId) -> Result<(), DemoError> {
-    site.set(&["takeover.start_deadline=40s", "takeover.step_deadline=40s"]).await?;
-    let events = site.events();
+    site.members
+        .set_policy(&["takeover.start_deadline=40s", "takeover.step_deadline=40s"], "a trial")
+        .await?;
+    let events = site.members.events();
     site.machines.hang(node)?;
-    site.told(events, ": let ").await?;
-    let lines = site.failovers().await?;
+    site.members.told(events, ": let ").await?;
+    let lines = site.members.failovers().await?;
     let spare = lines.iter().filter(|line| !line.phase.is_over()).find_map(|line| line.spare.clone());
     let spare = spare.ok_or_else(|| unexpected("no failover is under way".to_owned()))?;
     site.bed.bmc(site.described(&spare)?, "freeze").await?;
-    let given_up = site.told(events, &format!("gives {spare} up")).await;
+    let given_up = site.members.told(events, &format!("gives {spare} up")).await;
     let start_deadline = format!("takeover.start_deadline={START_DEADLINE}");
-    site.set(&[&start_deadline, "takeover.step_deadline=2m"]).await?;
+    site.members.set_policy(&[&start_deadline, "takeover.step_deadline=2m"], "a trial").await?;
     given_up
 }
 
@@ -220,24 +200,20 @@ struct Moving {
 
 impl Moving {
     async fn begin(site: &Site, pool: Pool) -> Result<Moving, DemoError> {
-        let (from, epoch) = site.placed(pool).await?;
+        let (from, epoch) = site.members.placed(pool.instance()).await?;
         let addresses = site.bed.port(&site.belongings(pool)?.port).await?.fixed_ips;
-        let known = site.failovers().await?.iter().map(|line| line.id).collect();
+        let known = site.members.failovers().await?.iter().map(|line| line.id).collect();
         Ok(Moving { pool, from, epoch, addresses, known, began: now() })
     }
 
     /// Waits until it is elsewhere, and looks at everything.
     async fn end(self, site: &Site) -> Result<String, DemoError> {
         site.moved(self.pool, self.epoch).await?;
-        let (to, epoch) = site.placed(self.pool).await?;
-        let lines = site.failovers().await?;
-        let is_its = |line: &&FailoverLine| {
-            !self.known.contains(&line.id)
-                && line.instance.as_ref().is_some_and(|it| it.as_str() == self.pool.instance())
-        };
-        let newest = lines.iter().filter(is_its).map(|line| line.id).max();
-        let newest = newest.ok_or_else(|| unexpected("there was no failover".to_owned()))?;
-        let plan = site.failover(newest).await?;
+        let (to, epoch) = site.members.placed(self.pool.instance()).await?;
+        let plan = site.members.newest_failover(self.pool.instance()).await?;
+        if self.known.contains(&plan.id) {
+            return Err(unexpected("there was no failover".to_owned()));
+        }
         let (old, new) = (site.described(&self.from)?, site.described(&to)?);
         let mut wrong = self.wrong(site, old, new).await?;
         wrong.extend(self.wrong_at(site, old, &plan).await?);
@@ -246,7 +222,7 @@ impl Moving {
             wrong.push(format!("it is on {to} in {epoch}, and was on {} in {}", self.from, self.epoch));
         }
         let phases = Phases::of(&plan, self.began, &site.logs()?);
-        let phases = phases.ok_or_else(|| unexpected(format!("failover {newest} lacks a stamp")))?;
+        let phases = phases.ok_or_else(|| unexpected(format!("failover {} lacks a stamp", plan.id)))?;
         if phases.calls == 0 || phases.calls > phases.calls_max() {
             wrong.push(format!("it took {} calls, at most {}: {phases}", phases.calls, phases.calls_max()));
         }

@@ -46,12 +46,12 @@ pub struct Home {
 }
 
 impl Home {
-    /// Looks for the programs beside this one and empties the directory; `dir` is `demo` in cargo's target directory if
-    /// it is not given.
+    /// Looks for the programs beside this one and empties the directory: the given one, or that of the `usual` name in cargo's
+    /// target directory.
     ///
     /// # Errors
     /// [`DemoError`] if a program is missing, or the directory holds something else or is in use.
-    pub fn prepare(dir: Option<PathBuf>, bmcs: Bmcs) -> Result<Home, DemoError> {
+    pub fn prepare(dir: Option<&Path>, usual: &str, bmcs: Bmcs) -> Result<Home, DemoError> {
         let this = std::env::current_exe().map_err(system("find this program"))?;
         let programs = this.parent().unwrap_or(Path::new(".")).to_owned();
         for program in PROGRAMS {
@@ -63,15 +63,14 @@ impl Home {
         if bmcs == Bmcs::IpmiSim && !is_on_path("ipmi_sim") {
             return Err(DemoError::NoIpmiSim);
         }
-        let usual = || programs.parent().unwrap_or(&programs).join("demo");
-        let dir = dir.unwrap_or_else(usual);
+        let dir = dir.map_or_else(|| programs.parent().unwrap_or(&programs).join(usual), Path::to_owned);
         let dir = std::path::absolute(&dir).map_err(system(format!("find {}", dir.display())))?;
         let lock = claim(&dir)?;
         Ok(Home { dir, programs, bmcs, _lock: lock })
     }
 
     /// The directory.
-    pub(crate) fn dir(&self) -> &Path {
+    pub fn dir(&self) -> &Path {
         &self.dir
     }
 
@@ -81,7 +80,7 @@ impl Home {
     }
 
     /// One of the programs.
-    pub(crate) fn program(&self, name: &str) -> PathBuf {
+    pub fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)
     }
 

@@ -11,6 +11,8 @@
 //!                           │               └─ rack: nodes, BMCs, storage array, switch
 //!                           └─ findings ── verdict (pure), moments (pure), table (pure)
 //! ```
+//!
+//! `crate::field`, `crate::lab` and `crate::cloud` are built of the same parts; `watched` and `tally` are theirs.
 
 mod bench;
 mod bench_fence;
@@ -31,8 +33,10 @@ pub(crate) mod process;
 mod show;
 pub(crate) mod stage;
 pub(crate) mod table;
+pub(crate) mod tally;
 mod verdict;
 pub(crate) mod wait;
+pub(crate) mod watched;
 
 pub use bench::bench;
 pub use bench_fence::bench_fence;

@@ -123,6 +123,16 @@ impl Process {
     }
 }
 
+/// Ends programs in order: all are asked, and killed if they take longer than this.
+pub(crate) async fn end_all(processes: Vec<Process>, within: Duration) -> Result<(), DemoError> {
+    processes.iter().for_each(Process::ask_to_end);
+    let deadline = Instant::now() + within;
+    for process in processes {
+        process.ended(deadline).await?;
+    }
+    Ok(())
+}
+
 /// Runs a program for its answer.
 ///
 /// # Errors

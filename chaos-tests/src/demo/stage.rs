@@ -7,7 +7,7 @@ use super::cluster::Cluster;
 use super::error::system;
 use super::ground::Ground;
 use super::history::History;
-use super::process::{Around, Process, Starter, answer};
+use super::process::{Around, Process, Starter, answer, end_all};
 use super::wait::{Look, until};
 use super::{DemoError, Home};
 use crate::rack::client::Client as RackClient;
@@ -17,7 +17,6 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use supervisor::api::answers::NodeLine;
-use tokio::time::Instant;
 
 /// From the start of the rack to its first answer; with `ipmi_sim` six more programs start.
 const RACK_START_MAX: Duration = Duration::from_secs(20);
@@ -176,13 +175,7 @@ impl Stage {
     /// Ends everything: all are asked at once, and killed if they do not end.
     pub(crate) async fn end(self) -> Result<(), DemoError> {
         drop(self.history);
-        let processes: Vec<Process> = self.cluster.into_processes().chain([self.rack]).collect();
-        processes.iter().for_each(Process::ask_to_end);
-        let deadline = Instant::now() + END_MAX;
-        for process in processes {
-            process.ended(deadline).await?;
-        }
-        Ok(())
+        end_all(self.cluster.into_processes().chain([self.rack]).collect(), END_MAX).await
     }
 }
 

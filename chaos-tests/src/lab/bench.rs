@@ -74,7 +74,7 @@ async fn one(lab: &Lab, kind: Kind) -> Result<Run, DemoError> {
     let moving = Moving::begin(lab, 1).await?;
     lab.fault(moving.from, Fault::Hang).await?;
     let moved = moving.end(lab).await?;
-    let plan = lab.newest_failover(1).await?;
+    let plan = lab.members.newest_failover("web-1").await?;
     if plan.decision.start != wanted {
         let got = plan.decision.start;
         return Err(DemoError::Unexpected(format!("{moved}, by {got:?} and not by {wanted:?}")));

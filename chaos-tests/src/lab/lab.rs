@@ -4,15 +4,14 @@
 
 use super::fabric::{Card, Fabric};
 use super::guest::{self, Files, Guest};
-use super::seen::told;
 use super::storage::Storage;
 use super::{INSTANCES, MACHINES, VLAN_TENANT, at, documents};
 use crate::demo::cluster::Cluster;
 use crate::demo::error::system;
 use crate::demo::ground::Seat;
-use crate::demo::history::History;
-use crate::demo::process::{Process, Starter, answer};
-use crate::demo::wait::{Look, until};
+use crate::demo::process::{Starter, answer, end_all};
+use crate::demo::wait::Look;
+use crate::demo::watched::{Watched, told};
 use crate::demo::{DemoError, Home};
 use crate::rack::{Binaries, BmcKind, Description, Fault, MoodChange, Rack, RackSpec};
 use policies::{MemberId, NodeId, NodeState, causes};
@@ -20,10 +19,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use supervisor::api::answers::NodeLine;
-use tokio::time::Instant;
 
-/// How long anything is waited for. Far more than it takes: two machines that start at once on a busy computer take a minute.
-pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 /// How long a spare may take to start: as long.
 pub(super) const START_DEADLINE: &str = "5m";
 /// How long everything may take to end when it is asked to; then it is killed.
@@ -34,11 +30,10 @@ pub(super) const COUNTS_AFTER_MIN: u64 = 20;
 /// A lab that is up. Dropping it kills everything that it started.
 pub struct Lab {
     pub(super) dir: PathBuf,
-    pub(super) cluster: Cluster,
+    pub(super) members: Watched,
     pub(super) rack: Rack,
     pub(super) fabric: Fabric,
     pub(super) storage: Storage,
-    pub(super) history: History,
     _files: Files,
 }
 
@@ -62,7 +57,7 @@ impl Lab {
         tell("three members");
         let dir = home.room("members")?;
         let cluster = Cluster::start(home, &dir, &starter, seats(), Box::new(serve_boot)).await?;
-        let history = History::follow(cluster.clients()?);
+        let members = Watched::new(cluster)?;
         tell("four machines with their BMCs");
         let rack_dir = home.room("rack")?;
         let description = describe(&rack_dir)?;
@@ -71,13 +66,13 @@ impl Lab {
         let rack = Rack::start(description, &rack_dir, binaries).await;
         let rack = rack.map_err(|error| DemoError::Unexpected(causes(&error)))?;
         let inventory = documents::inventory(&machines, &storage.ca, &storage.token);
-        introduce(&cluster, &home.dir().join("inventory.toml"), &inventory).await?;
-        let first_script = first_script(&cluster).await?;
+        introduce(&members, &home.dir().join("inventory.toml"), &inventory).await?;
+        let first_script = first_script(&members).await?;
         let disks = home.room("disks")?;
         let agent = home.program("ha-agent");
         let files = Files::serve(&guest, &machines, &agent, &disks, first_script).await?;
         fabric.serve_dhcp(&starter, &guest.busybox(), &Files::url("start")).await?;
-        let lab = Lab { dir: home.dir().to_owned(), cluster, rack, fabric, storage, history, _files: files };
+        let lab = Lab { dir: home.dir().to_owned(), members, rack, fabric, storage, _files: files };
         tell("web-1 on node-1, web-2 on node-2: they start from the network");
         lab.begin().await?;
         Ok(lab)
@@ -94,7 +89,7 @@ impl Lab {
             self.served(number, |_| true).await?;
         }
         self.await_health().await?;
-        self.cluster.hactl(["arm", "--reason", "the lab is up"]).await.map(drop)
+        self.members.cluster.hactl(["arm", "--reason", "the lab is up"]).await.map(drop)
     }
 
     // --- what is done ---
@@ -112,7 +107,7 @@ impl Lab {
 
     /// Lets a spare wait hot, and returns which.
     pub(super) async fn warm(&self) -> Result<u8, DemoError> {
-        let spares = self.nodes().await?;
+        let spares = self.members.nodes().await?;
         let spare = spares.iter().find(|line| line.state == NodeState::Spare);
         let machine = spare.and_then(|line| number(&line.name));
         let machine = machine.ok_or_else(|| DemoError::Unexpected("there is no spare".to_owned()))?;
@@ -120,15 +115,16 @@ impl Lab {
         self.fault(machine, Fault::PowerOn).await?;
         self.waits_hot(machine).await?;
         // Members hear it earlier than that: it has now fetched what can be fetched beforehand.
-        self.look(&format!("node-{machine} to say that it waits"), async || {
-            let console = self.console(machine)?;
-            let said = console.get(before..).unwrap_or_default();
-            Ok(match said.contains("ha-agent: waits as a hot spare") {
-                true => Look::There(()),
-                false => Look::NotYet("it has not said so".to_owned()),
+        self.members
+            .look(&format!("node-{machine} to say that it waits"), async || {
+                let console = self.console(machine)?;
+                let said = console.get(before..).unwrap_or_default();
+                Ok(match said.contains("ha-agent: waits as a hot spare") {
+                    true => Look::There(()),
+                    false => Look::NotYet("it has not said so".to_owned()),
+                })
             })
-        })
-        .await?;
+            .await?;
         Ok(machine)
     }
 
@@ -141,12 +137,12 @@ impl Lab {
             }
             self.fault(number, Fault::Heal).await?;
         }
-        for line in self.nodes().await? {
+        for line in self.members.nodes().await? {
             let name = line.name.to_string();
             match line.state {
                 NodeState::Quarantined { .. } => {
                     self.rack.fault(&line.name, Fault::PowerOff).await;
-                    self.cluster.hactl(["node", "release", &name, "--reason", "repaired"]).await?;
+                    self.members.cluster.hactl(["node", "release", &name, "--reason", "repaired"]).await?;
                 }
                 NodeState::Spare => drop(self.rack.fault(&line.name, Fault::PowerOff).await),
                 NodeState::Active { .. }
@@ -155,19 +151,20 @@ impl Lab {
                 | NodeState::Cleaning { .. } => {}
             }
             if line.cordoned {
-                self.cluster.hactl(["node", "uncordon", &name]).await?;
+                self.members.cluster.hactl(["node", "uncordon", &name]).await?;
             }
         }
-        self.look("every node to be whole again", async || {
-            let nodes = self.nodes().await?;
-            let is_off = |line: &&NodeLine| line.power.as_deref() == Some("off");
-            let spares = nodes.iter().filter(|line| line.state == NodeState::Spare).filter(is_off);
-            Ok(match spares.count() {
-                spares if spares == usize::from(MACHINES - INSTANCES) => Look::There(()),
-                _ => Look::NotYet(told(&nodes)),
+        self.members
+            .look("every node to be whole again", async || {
+                let nodes = self.members.nodes().await?;
+                let is_off = |line: &&NodeLine| line.power.as_deref() == Some("off");
+                let spares = nodes.iter().filter(|line| line.state == NodeState::Spare).filter(is_off);
+                Ok(match spares.count() {
+                    spares if spares == usize::from(MACHINES - INSTANCES) => Look::There(()),
+                    _ => Look::NotYet(told(&nodes)),
+                })
             })
-        })
-        .await?;
+            .await?;
         self.await_health().await
     }
 
@@ -175,12 +172,12 @@ impl Lab {
     pub(super) fn check(&mut self) -> Result<(), DemoError> {
         self.fabric.check()?;
         self.storage.check()?;
-        self.cluster.check()
+        self.members.cluster.check()
     }
 
     /// The file that tells `hactl` where the cluster is.
     pub fn context(&self) -> &Path {
-        self.cluster.context()
+        self.members.cluster.context()
     }
 
     /// Ends everything, in order.
@@ -188,20 +185,9 @@ impl Lab {
     /// # Errors
     /// If something cannot be ended.
     pub async fn end(self) -> Result<(), DemoError> {
-        drop(self.history);
         self.rack.stop().await;
-        let processes: Vec<Process> = self
-            .cluster
-            .into_processes()
-            .chain(self.storage.into_processes())
-            .chain(self.fabric.into_processes())
-            .collect();
-        processes.iter().for_each(Process::ask_to_end);
-        let deadline = Instant::now() + END_MAX;
-        for process in processes {
-            process.ended(deadline).await?;
-        }
-        Ok(())
+        let processes = self.members.into_processes().chain(self.storage.into_processes());
+        end_all(processes.chain(self.fabric.into_processes()).collect(), END_MAX).await
     }
 }
 
@@ -260,14 +246,10 @@ fn describe(dir: &Path) -> Result<Description, DemoError> {
 
 /// Tells the cluster what there is. The limits are those of a computer on which four machines are emulated, and a brake that
 /// holds after the third failover in ten minutes would end every test.
-async fn introduce(cluster: &Cluster, file: &Path, inventory: &str) -> Result<(), DemoError> {
-    std::fs::write(file, inventory).map_err(system(format!("write {}", file.display())))?;
-    cluster.hactl(["apply", "-f", &file.to_string_lossy()]).await?;
+async fn introduce(members: &Watched, file: &Path, inventory: &str) -> Result<(), DemoError> {
+    members.apply(file, inventory).await?;
     let start_deadline = format!("takeover.start_deadline={START_DEADLINE}");
     let limits = [
-        "policy",
-        "set",
-        "quick",
         "detection.suspect_after=2s",
         "fencing.power_effect_max=5s",
         &start_deadline,
@@ -275,22 +257,20 @@ async fn introduce(cluster: &Cluster, file: &Path, inventory: &str) -> Result<()
         "brakes.fences_per_10min_max=1000",
         "brakes.hold_above_failed=1000",
         "brakes.hold_above_failed_per_domain=1000",
-        "--reason",
-        "a laboratory on one computer",
     ];
-    cluster.hactl(limits).await.map(drop)
+    members.set_policy(&limits, "a laboratory on one computer").await
 }
 
 /// What machines start with; the same whoever is asked, and so it is kept: no member may be needed for it.
-async fn first_script(cluster: &Cluster) -> Result<String, DemoError> {
+async fn first_script(members: &Watched) -> Result<String, DemoError> {
     let url = documents::first_script_url();
-    let log = cluster.newest_log(MemberId(1));
-    until("the boot service", PATIENCE, &log, async || {
-        let words = ["--silent", "--show-error", "--fail-with-body", &url];
-        Ok(match answer(Path::new("curl"), words, &[]).await {
-            Ok(script) => Look::There(script),
-            Err(error) => Look::NotYet(causes(&error)),
+    members
+        .look("the boot service", async || {
+            let words = ["--silent", "--show-error", "--fail-with-body", &url];
+            Ok(match answer(Path::new("curl"), words, &[]).await {
+                Ok(script) => Look::There(script),
+                Err(error) => Look::NotYet(causes(&error)),
+            })
         })
-    })
-    .await
+        .await
 }

@@ -15,7 +15,7 @@
 //! trial, bench, soak
 //!      └─ moving ─┬─ lab, seen ─┬─ fabric: namespace, Open vSwitch, DHCP
 //!                 │             ├─ storage: tgtd, ha-storage        guest: kernel, RAM disks, their server
-//!                 │             └─ demo::cluster, rack              documents: what `hactl apply` is given (pure)
+//!                 │             └─ demo::watched, rack              documents: what `hactl apply` is given (pure)
 //!                 └─ client: HTTP to the instances                  ledger: what stands on a volume (pure)
 //! ```
 
@@ -37,7 +37,6 @@ mod trial;
 pub use bench::bench;
 pub use fabric::Namespace;
 pub use lab::Lab;
-pub(crate) use seen::told;
 pub use soak::soak;
 pub use trial::{Trial, demo, test};
 

@@ -60,7 +60,7 @@ impl Moving {
         let first = lab.served(self.instance, |served| served.epoch > self.epoch).await?;
         let enough = first.count + COUNTS_AFTER_MIN;
         lab.served(self.instance, |served| served.count >= enough).await?;
-        lab.calm().await?;
+        lab.members.calm().await?;
         let (to, epoch) = lab.placed(self.instance).await?;
         let mut wrong = ledger::faults(&lab.ledger(self.instance)?);
         if first.count < self.count {

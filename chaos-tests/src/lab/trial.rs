@@ -12,6 +12,7 @@ use super::ledger;
 use super::moving::Moving;
 use crate::demo::DemoError;
 use crate::demo::process::Process;
+use crate::demo::tally::Tally;
 use crate::demo::wait::Look;
 use crate::field::control;
 use crate::rack::{Fault, MoodChange};
@@ -82,31 +83,13 @@ impl fmt::Display for Trial {
 /// # Errors
 /// [`DemoError::DidNotHold`] if one of them did not hold; the lab itself stops the rest.
 pub async fn test(lab: &mut Lab, trials: &[Trial], dir: &Path, tell: &dyn Fn(&str)) -> Result<(), DemoError> {
-    let (mut failed, began) = (0, Instant::now());
+    let mut tally = Tally::new(tell);
     for trial in trials {
-        let started = Instant::now();
-        let done = trial.run(lab).await;
-        let took = started.elapsed().as_secs_f64();
-        match done {
-            Ok(seen) => tell(&format!("PASS  {trial:<20} {took:>6.1} s  {seen}")),
-            Err(error) => {
-                failed += 1;
-                tell(&format!("FAIL  {trial:<20} {took:>6.1} s\n{}", causes(&error)));
-            }
-        }
+        tally.run(trial, trial.run(lab)).await;
         lab.repair().await?;
         lab.check()?;
     }
-    tell(&format!(
-        "{} of {} held, in {:.0} s",
-        trials.len() - failed,
-        trials.len(),
-        began.elapsed().as_secs_f64()
-    ));
-    match failed {
-        0 => Ok(()),
-        failed => Err(DemoError::DidNotHold { failed, of: trials.len(), logs: dir.to_owned() }),
-    }
+    tally.end(dir)
 }
 
 /// One failover, with its phases by the record of the cluster.
@@ -121,9 +104,9 @@ pub async fn demo(lab: &mut Lab, tell: &dyn Fn(&str)) -> Result<(), DemoError> {
     let began = Instant::now();
     let seen = Trial::Hang.run(lab).await?;
     tell(&format!("{seen}, after {:.1} s; hactl failover show says:", began.elapsed().as_secs_f64()));
-    let newest = lab.failovers().await?.iter().map(|line| line.id).max();
+    let newest = lab.members.failovers().await?.iter().map(|line| line.id).max();
     let newest = newest.ok_or_else(|| DemoError::Unexpected("there was no failover".to_owned()))?;
-    tell(lab.cluster.hactl(["failover", "show", &newest.to_string()]).await?.trim_end());
+    tell(lab.members.cluster.hactl(["failover", "show", &newest.to_string()]).await?.trim_end());
     Ok(())
 }
 
@@ -215,16 +198,17 @@ impl Trial {
 async fn bmc_dies(lab: &Lab) -> Result<String, DemoError> {
     let before = Moving::begin(lab, 1).await?;
     lab.mood(before.from, MoodChange::Dead).await?;
-    lab.look("the cluster to miss the BMC", async || {
-        let nodes = lab.nodes().await?;
-        let name = node(before.from)?;
-        let power = nodes.iter().find(|line| line.name == name).and_then(|line| line.power.clone());
-        Ok(match power.as_deref() {
-            Some("no answer") => Look::There(()),
-            other => Look::NotYet(format!("its power reads {other:?}")),
+    lab.members
+        .look("the cluster to miss the BMC", async || {
+            let nodes = lab.members.nodes().await?;
+            let name = node(before.from)?;
+            let power = nodes.iter().find(|line| line.name == name).and_then(|line| line.power.clone());
+            Ok(match power.as_deref() {
+                Some("no answer") => Look::There(()),
+                other => Look::NotYet(format!("its power reads {other:?}")),
+            })
         })
-    })
-    .await?;
+        .await?;
     let later = lab.served(1, |served| served.count >= before.count + COUNTS_AFTER_MIN).await?;
     let detail = lab.node(before.from).await?;
     let is_left_alone = matches!(detail.record.state, NodeState::Active { .. })
@@ -274,9 +258,9 @@ async fn drain(lab: &Lab) -> Result<String, DemoError> {
     let old = node(moving.from)?;
     let before = lab.console(moving.from)?.len();
     let name = old.to_string();
-    lab.cluster.hactl(["node", "drain", &name, "--reason", "a trial", "--yes", &name]).await?;
+    lab.members.cluster.hactl(["node", "drain", &name, "--reason", "a trial", "--yes", &name]).await?;
     let moved = moving.end(lab).await?;
-    let plan = lab.newest_failover(1).await?;
+    let plan = lab.members.newest_failover("web-1").await?;
     let asked = plan.intents.iter().find(|intent| matches!(intent.action, Action::ShutDown { .. }));
     let console = lab.console(moved.from)?;
     let said = console.get(before..).unwrap_or_default();
@@ -299,19 +283,20 @@ async fn drain(lab: &Lab) -> Result<String, DemoError> {
 async fn console(lab: &Lab) -> Result<String, DemoError> {
     let moving = Moving::begin(lab, 1).await?;
     let name = node(moving.from)?.to_string();
-    lab.look(&format!("the console of {name} to be listened to"), async || {
-        Ok(match lab.cluster.console(&name).await {
-            Ok(how) if how.starts_with("listened to") => Look::There(()),
-            Ok(how) => Look::NotYet(how),
-            Err(error) => Look::NotYet(causes(&error)),
+    lab.members
+        .look(&format!("the console of {name} to be listened to"), async || {
+            Ok(match lab.members.cluster.console(&name).await {
+                Ok(how) if how.starts_with("listened to") => Look::There(()),
+                Ok(how) => Look::NotYet(how),
+                Err(error) => Look::NotYet(causes(&error)),
+            })
         })
-    })
-    .await?;
-    set(lab, "fencing.diagnose_max=5s").await?;
+        .await?;
+    lab.members.set_policy(&["fencing.diagnose_max=5s"], "a trial").await?;
     lab.fault(moving.from, Fault::Panic { gasp: false }).await?;
     let moved = moving.end(lab).await?;
-    set(lab, "fencing.diagnose_max=0ms").await?;
-    let plan = lab.newest_failover(1).await?;
+    lab.members.set_policy(&["fencing.diagnose_max=0ms"], "a trial").await?;
+    let plan = lab.members.newest_failover("web-1").await?;
     let told: Vec<String> = plan.intents.iter().flat_map(diagnosed).collect();
     match told.iter().rev().find(|line| line.contains("Kernel panic")) {
         Some(line) => Ok(format!("{moved}; it said {line:?}")),
@@ -348,9 +333,9 @@ async fn hot(lab: &mut Lab, strike: Trial) -> Result<String, DemoError> {
 async fn hot_spare_hangs(lab: &Lab) -> Result<String, DemoError> {
     let spare = lab.warm().await?;
     let moving = Moving::begin(lab, 1).await?;
-    let events = lab.events();
+    let events = lab.members.events();
     lab.fault(moving.from, Fault::Hang).await?;
-    lab.told(events, &format!(": let node-{spare} boot ")).await?;
+    lab.members.told(events, &format!(": let node-{spare} boot ")).await?;
     lab.fault(spare, Fault::Hang).await?;
     let before = lab.console(spare)?.len();
     let moved = moving.end(lab).await?;
@@ -365,18 +350,18 @@ async fn hot_spare_hangs(lab: &Lab) -> Result<String, DemoError> {
 /// The first spare is given up and fenced, the second takes over. The first has a short time, for it will not use it.
 async fn spare_dies(lab: &Lab) -> Result<String, DemoError> {
     let moving = Moving::begin(lab, 1).await?;
-    set(lab, "takeover.start_deadline=20s").await?;
-    let events = lab.events();
+    lab.members.set_policy(&["takeover.start_deadline=20s"], "a trial").await?;
+    let events = lab.members.events();
     lab.fault(moving.from, Fault::Hang).await?;
-    lab.told(events, ": power on ").await?;
-    let running = lab.failovers().await?;
+    lab.members.told(events, ": power on ").await?;
+    let running = lab.members.failovers().await?;
     let spare = running.iter().find(|line| line.phase == Phase::Starting).and_then(|line| line.spare.clone());
     let spare = spare.ok_or_else(|| DemoError::Unexpected("no spare is starting".to_owned()))?;
     // It is on, or the BMC would switch it on later.
-    lab.told(events, &format!("{} done", Action::PowerOn { node: spare.clone() })).await?;
+    lab.members.told(events, &format!("{} done", Action::PowerOn { node: spare.clone() })).await?;
     lab.rack.fault(&spare, Fault::PowerLoss).await;
-    lab.told(events, &format!("gives {spare} up")).await?;
-    set(lab, &format!("takeover.start_deadline={START_DEADLINE}")).await?;
+    lab.members.told(events, &format!("gives {spare} up")).await?;
+    lab.members.set_policy(&[&format!("takeover.start_deadline={START_DEADLINE}")], "a trial").await?;
     let seen = moving.end(lab).await?;
     let (to, _) = lab.placed(1).await?;
     match node(to)? == spare {
@@ -385,19 +370,14 @@ async fn spare_dies(lab: &Lab) -> Result<String, DemoError> {
     }
 }
 
-/// Changes the policy of the instances.
-async fn set(lab: &Lab, change: &str) -> Result<(), DemoError> {
-    lab.cluster.hactl(["policy", "set", "quick", change, "--reason", "a trial"]).await.map(drop)
-}
-
 /// Lets the node hang; returns when the failover waits for an answer to such a step.
 async fn waits_for(lab: &Lab, machine: u8, step: &str) -> Result<(), DemoError> {
-    let events = lab.events();
+    let events = lab.members.events();
     lab.fault(machine, Fault::Hang).await?;
-    lab.told(events, &format!(": {step}")).await?;
+    lab.members.told(events, &format!(": {step}")).await?;
     // The proof of power is there, and still nothing goes to the spare.
     let off = Action::PowerOff { node: node(machine)?, level: 0 }.to_string();
-    lab.told(events, &format!("{off} done")).await?;
+    lab.members.told(events, &format!("{off} done")).await?;
     match ask(1).await {
         Err(_) => Ok(()),
         Ok(served) => {
@@ -408,16 +388,9 @@ async fn waits_for(lab: &Lab, machine: u8, step: &str) -> Result<(), DemoError> 
 
 /// Lets the node hang, kills the leader when an event says this, and starts it again.
 async fn leader_dies(lab: &mut Lab, machine: u8, moment: &str) -> Result<(), DemoError> {
-    let leader = lab.leader().await?;
-    let events = lab.events();
+    let (leader, events) = (lab.members.leader().await?, lab.members.events());
     lab.fault(machine, Fault::Hang).await?;
-    lab.told(events, moment).await?;
-    lab.cluster.kill(leader).await?;
-    let next = lab.leader().await?;
-    if next == leader {
-        return Err(DemoError::Unexpected(format!("{leader} leads, which was killed")));
-    }
-    lab.cluster.run(leader).await
+    lab.members.leader_dies(leader, events, moment).await
 }
 
 fn stop(process: &Process) -> Result<(), DemoError> {
