@@ -83,6 +83,10 @@ def instance(name):
     print(port['id'], volume['id'])
 
 
+# How a node gets a state further on its way to `available`; `error` is left by an undeployment that failed.
+FORWARD = {'enroll': 'manage', 'manageable': 'provide', 'error': 'deleted'}
+
+
 def nodes(n_redfish, n_ipmi, n_pxe):
     I = U['ironic'] + '/v1'
     H = {'X-Auth-Token': token('failover', 'service')[0], 'X-OpenStack-Ironic-API-Version': '1.99'}
@@ -113,8 +117,8 @@ def nodes(n_redfish, n_ipmi, n_pxe):
             st = j['provision_state']
             if st in ('available', 'active'):
                 pending.discard(name)
-            elif not j['reservation'] and st in ('enroll', 'manageable'):
-                call('PUT', f'{I}/nodes/{name}/states/provision', H, dict(target='manage' if st == 'enroll' else 'provide'), ok=(409,))
+            elif not j['reservation'] and st in FORWARD:
+                call('PUT', f'{I}/nodes/{name}/states/provision', H, dict(target=FORWARD[st]), ok=(409,))
         time.sleep(.5)
     if pending:
         raise SystemExit(f'not available in time: {sorted(pending)}')
