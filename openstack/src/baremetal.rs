@@ -27,6 +27,8 @@ pub use model::*;
 const PAGE_MAX: u32 = 500;
 /// Most objects that one list is read to. A cloud with more is not ours to watch, or does not end its list.
 const LISTED_MAX: usize = 50_000;
+/// Longest text about an entry that cannot be understood, in characters: it may quote the entry.
+const UNREAD_MAX: usize = 300;
 
 /// Ironic's calls.
 #[derive(Clone, Copy, Debug)]
@@ -446,37 +448,110 @@ impl<'a> Baremetal<'a> {
 
     // ---- lists
 
-    /// Reads a list to its end. Pages are asked for by the last id of the one before; the address in the answer's `next` is
-    /// not followed: behind a proxy it is often wrong, and it is not for an answer to say where our token goes.
-    async fn all<T: DeserializeOwned + Listed>(
+    /// Reads all that Ironic has, in five lists at the same time, whatever the number of nodes.
+    ///
+    /// # Errors
+    /// [`CallError`] if one of the lists could not be read.
+    pub async fn everything(&self, deadline: Instant) -> Result<Everything, CallError> {
+        let nodes = || {
+            let fields = [&NODE_FIELDS[..], &["instance_info"]].concat().join(",");
+            get(&["nodes"], "list nodes".to_owned()).query("fields", fields)
+        };
+        let detailed = |path: &[&str], what: &str| get(path, format!("list {what}")).query("detail", true);
+        let (nodes, ports, port_groups, targets, connectors) = tokio::try_join!(
+            self.list("nodes", nodes, deadline),
+            self.list("ports", || detailed(&["ports"], "bare-metal ports"), deadline),
+            self.list("portgroups", || detailed(&["portgroups"], "port groups"), deadline),
+            self.list("targets", || detailed(&["volume", "targets"], "volume targets"), deadline),
+            self.list("connectors", || detailed(&["volume", "connectors"], "volume connectors"), deadline),
+        )?;
+        let mut unread = vec![];
+        Ok(Everything {
+            nodes: understood("node", nodes, &mut unread),
+            ports: understood("bare-metal port", ports, &mut unread),
+            port_groups: understood("port group", port_groups, &mut unread),
+            targets: understood("volume target", targets, &mut unread),
+            connectors: understood("volume connector", connectors, &mut unread),
+            unread,
+        })
+    }
+
+    /// Reads a list of which everything has to be understood.
+    async fn all<T: DeserializeOwned>(
         &self,
         key: &str,
         ask: impl Fn() -> Ask,
         deadline: Instant,
     ) -> Result<Vec<T>, CallError> {
-        let mut found: Vec<T> = vec![];
+        let doing = ask().doing().to_owned();
+        let items = self.list(key, ask, deadline).await?;
+        serde_json::from_value(Value::Array(items))
+            .map_err(|error| CallError::Unclear { doing, why: error.to_string() })
+    }
+
+    /// Reads a list to its end. Pages are asked for by the last id of the one before; the address in the answer's `next` is
+    /// not followed: behind a proxy it is often wrong, and it is not for an answer to say where our token goes.
+    async fn list(
+        &self,
+        key: &str,
+        ask: impl Fn() -> Ask,
+        deadline: Instant,
+    ) -> Result<Vec<Value>, CallError> {
+        let (mut found, mut seen): (Vec<Value>, BTreeSet<String>) = (vec![], BTreeSet::new());
         loop {
             let mut ask = ask().query("limit", PAGE_MAX);
-            if let Some(last) = found.last() {
-                ask = ask.query("marker", last.uuid());
-            }
             let doing = ask.doing().to_owned();
             let unclear = |why: String| CallError::Unclear { doing: doing.clone(), why };
+            if let Some(last) = found.last() {
+                let marker = last.get("uuid").and_then(Value::as_str);
+                ask = ask.query(
+                    "marker",
+                    marker.ok_or_else(|| unclear("an entry of the list has no uuid".to_owned()))?,
+                );
+            }
             let mut page: BTreeMap<String, Value> = self.0.read(ask, deadline).await?;
             let has_more = page.get("next").is_some_and(Value::is_string);
-            let items =
-                page.remove(key).ok_or_else(|| unclear(format!("there are no {key} in the answer")))?;
-            let items: Vec<T> = serde_json::from_value(items).map_err(|error| unclear(error.to_string()))?;
-            let is_end = !has_more || items.is_empty();
-            found.extend(items);
-            if is_end {
+            let Some(Value::Array(items)) = page.remove(key) else {
+                return Err(unclear(format!("there are no {key} in the answer")));
+            };
+            let before = found.len();
+            // Where the list has changed between two pages, an entry may come twice.
+            let is_new = |item: &Value| {
+                item.get("uuid").and_then(Value::as_str).is_none_or(|uuid| seen.insert(uuid.to_owned()))
+            };
+            found.extend(items.into_iter().filter(is_new));
+            if !has_more {
                 return Ok(found);
+            }
+            if found.len() == before {
+                return Err(unclear("the list goes on and brings nothing new".to_owned()));
             }
             if found.len() > LISTED_MAX {
                 return Err(unclear(format!("the list has more than {LISTED_MAX} entries")));
             }
         }
     }
+}
+
+/// What of a list can be understood; of the rest it is told why not. One odd entry must not hide a thousand others.
+fn understood<T: DeserializeOwned>(
+    kind: &'static str,
+    items: Vec<Value>,
+    unread: &mut Vec<Unread>,
+) -> Vec<T> {
+    let mut found = Vec::with_capacity(items.len());
+    for item in items {
+        let text = |key: &str| item.get(key).and_then(Value::as_str).map(str::to_owned);
+        let (uuid, node) = (text("uuid"), text("node_uuid"));
+        match serde_json::from_value(item) {
+            Ok(item) => found.push(item),
+            Err(error) => {
+                let why = error.to_string().chars().take(UNREAD_MAX).collect();
+                unread.push(Unread { kind, uuid, node, why });
+            }
+        }
+    }
+    found
 }
 
 fn ask(method: Method, path: &[&str], doing: String) -> Ask {

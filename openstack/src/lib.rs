@@ -23,9 +23,9 @@ mod volume;
 
 pub use auth::{Credentials, Scope};
 pub use baremetal::{
-    Allocation, AllocationState, AllocationWish, Baremetal, BootDevice, ConfigDrive, LinkConnection, Node,
-    NodeFilter, NodePort, PortGroup, PowerState, PowerTarget, ProvisionState, ProvisionTarget, Validation,
-    VolumeConnector, VolumeTarget, VolumeTargetWish,
+    Allocation, AllocationState, AllocationWish, Baremetal, BootDevice, ConfigDrive, Everything,
+    InstanceInfo, LinkConnection, Node, NodeFilter, NodePort, PortGroup, PowerState, PowerTarget,
+    ProvisionState, ProvisionTarget, Unread, Validation, VolumeConnector, VolumeTarget, VolumeTargetWish,
 };
 pub use catalog::Service;
 pub use error::{CallError, Cause, No};
@@ -34,7 +34,7 @@ pub use ids::{
     AllocationName, AttachmentId, BadId, ConnectorUuid, NodeUuid, PortId, PortUuid, ProjectId, SnapshotId,
     TargetUuid, VolumeId,
 };
-pub use network::{FixedIp, Network, Port, PortChange, Revision};
+pub use network::{FixedIp, Network, Port, PortChange, Revision, SubPort, Trunk};
 pub use session::{Admission, Cloud, Settings};
 pub use version::Microversion;
 pub use volume::{

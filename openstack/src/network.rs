@@ -14,6 +14,11 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
+/// What is asked for in one page of a list; Neutron gives fewer if it is configured so (`pagination_max_limit`).
+const PAGE_MAX: u32 = 500;
+/// Most trunks that are read. A cloud with more is not ours to watch, or does not end its list.
+const LISTED_MAX: usize = 50_000;
+
 /// Neutron's calls.
 #[derive(Clone, Copy, Debug)]
 pub struct Network<'a>(&'a Cloud);
@@ -69,6 +74,27 @@ pub struct FixedIp {
     pub subnet_id: String,
     /// The address.
     pub ip_address: String,
+}
+
+/// Several networks on one port.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Trunk {
+    /// Its id.
+    pub id: String,
+    /// The port that is attached to a node, untagged: the parent.
+    pub port_id: PortId,
+    /// The others, each with its tag.
+    #[serde(default)]
+    pub sub_ports: Vec<SubPort>,
+}
+
+/// A network on a trunk.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct SubPort {
+    /// Its port.
+    pub port_id: PortId,
+    /// Its tag: for `vlan` the VLAN id.
+    pub segmentation_id: Option<u32>,
 }
 
 /// What is to be changed of a port; what is absent stays.
@@ -129,6 +155,41 @@ impl<'a> Network<'a> {
             Some(other) => {
                 let why = format!("port {} is in the answer, bound to {:?}", other.id, other.host_id);
                 Err(CallError::Unclear { doing, why })
+            }
+        }
+    }
+
+    /// Reads all trunks, page by page; none where Neutron has no trunks (the extension `trunk`).
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn trunks(&self, deadline: Instant) -> Result<Vec<Trunk>, CallError> {
+        #[derive(Deserialize)]
+        struct List {
+            trunks: Vec<Trunk>,
+        }
+        let doing = "list trunks".to_owned();
+        let mut found: Vec<Trunk> = vec![];
+        loop {
+            let mut ask = Ask::new(Service::Network, Method::GET, &["trunks"], doing.clone());
+            // In the order of their ids, or a trunk that is made meanwhile moves the pages.
+            ask = ask.query("limit", PAGE_MAX).query("sort_key", "id").query("sort_dir", "asc");
+            if let Some(last) = found.last() {
+                ask = ask.query("marker", &last.id);
+            }
+            let page = match self.0.read::<List>(ask, deadline).await {
+                Err(error) if error.is_absent() && found.is_empty() => return Ok(vec![]),
+                page => page?.trunks,
+            };
+            // A page that is cut shorter by the service's own limit costs one more call.
+            let is_end = page.is_empty();
+            found.extend(page);
+            if is_end {
+                return Ok(found);
+            }
+            if found.len() > LISTED_MAX {
+                let why = format!("the list has more than {LISTED_MAX} entries");
+                return Err(CallError::Unclear { doing, why });
             }
         }
     }

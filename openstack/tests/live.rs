@@ -278,7 +278,10 @@ async fn nodes_and_what_belongs_to_them_are_read() {
     let ports =
         bed.recorder.record("node_ports", "Its NICs.", &ids, baremetal.ports(Some(&uuid), within(60))).await;
     assert_eq!(ports.unwrap()[0].local_link_connection.port_id.as_deref(), Some("Ethernet4"));
-    assert!(baremetal.ports(None, within(60)).await.unwrap().len() >= 7);
+    let all = baremetal.everything(within(60)).await.unwrap();
+    assert!(all.ports.len() >= 7 && all.nodes.iter().all(|node| node.instance_info.is_some()));
+    assert_eq!(all.unread, []);
+    bed.cloud.network().trunks(within(60)).await.unwrap();
 
     let group =
         json!({ "node_uuid": uuid, "address": "52:54:00:bb:00:04", "mode": "802.3ad", "name": "bond-rf4" });

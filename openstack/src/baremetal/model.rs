@@ -1,8 +1,8 @@
 //! What Ironic tells of its objects, as far as a failover uses it, and what it is asked for.
 //!
 //! Why it exists: texts become types once. Words that we do not know stay readable: newer services have new ones.
-//! What it never does: hold a secret. `driver_info`, `instance_info` and the properties of volume targets, in which there may be
-//! some, are not read.
+//! What it never does: hold a secret. `driver_info` and the properties of volume targets, in which there may be some, are not
+//! read; of `instance_info` only what it names below.
 
 use super::*;
 
@@ -88,6 +88,23 @@ pub struct Node {
     /// What its users note of it.
     #[serde(default)]
     pub extra: BTreeMap<String, Value>,
+    /// What it was deployed with; absent where it was not asked for.
+    pub instance_info: Option<InstanceInfo>,
+}
+
+/// What a node was deployed with, as far as it tells deployments apart and is no secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct InstanceInfo {
+    /// Its image: an address or an id.
+    pub image_source: Option<String>,
+    /// Or the ISO that it starts from.
+    pub boot_iso: Option<String>,
+    /// Or the kernel, with its ramdisk.
+    pub kernel: Option<String>,
+    /// See `kernel`.
+    pub ramdisk: Option<String>,
+    /// The server's name, where Nova has deployed it.
+    pub display_name: Option<String>,
 }
 
 impl Node {
@@ -324,6 +341,31 @@ pub struct NodePort {
     pub physical_network: Option<String>,
     /// The group that it is part of.
     pub portgroup_uuid: Option<PortUuid>,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// What its users note of it.
+    #[serde(default)]
+    pub extra: BTreeMap<String, Value>,
+    /// What Ironic notes of it.
+    #[serde(default)]
+    pub internal_info: BTreeMap<String, Value>,
+}
+
+impl NodePort {
+    /// The Neutron port that is attached to it.
+    pub fn vif(&self) -> Option<&str> {
+        vif(&self.internal_info, &self.extra)
+    }
+
+    /// The client id of its InfiniBand port; a NIC of Ethernet has none (Ironic's installation guide, "bare-metal InfiniBand").
+    pub fn infiniband(&self) -> Option<&str> {
+        self.extra.get("client-id").and_then(Value::as_str)
+    }
+}
+
+/// Where Ironic notes an attached VIF, and where it did before it had an API for that (Ironic 7).
+fn vif<'a>(internal: &'a BTreeMap<String, Value>, extra: &'a BTreeMap<String, Value>) -> Option<&'a str> {
+    internal.get("tenant_vif_port_id").or_else(|| extra.get("vif_port_id")).and_then(Value::as_str)
 }
 
 /// A switch port.
@@ -350,6 +392,19 @@ pub struct PortGroup {
     pub mode: Option<String>,
     /// Its name.
     pub name: Option<String>,
+    /// What its users note of it.
+    #[serde(default)]
+    pub extra: BTreeMap<String, Value>,
+    /// What Ironic notes of it.
+    #[serde(default)]
+    pub internal_info: BTreeMap<String, Value>,
+}
+
+impl PortGroup {
+    /// The Neutron port that is attached to it.
+    pub fn vif(&self) -> Option<&str> {
+        vif(&self.internal_info, &self.extra)
+    }
 }
 
 /// A volume that a node is to have.
@@ -442,19 +497,32 @@ pub struct AllocationWish {
     pub extra: BTreeMap<String, Value>,
 }
 
-/// What a list is read by.
-pub(super) trait Listed {
-    fn uuid(&self) -> &str;
+/// All that Ironic has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Everything {
+    /// Its nodes, with what they were deployed with.
+    pub nodes: Vec<Node>,
+    /// Their NICs.
+    pub ports: Vec<NodePort>,
+    /// And groups of these.
+    pub port_groups: Vec<PortGroup>,
+    /// The volumes that they are to have.
+    pub targets: Vec<VolumeTarget>,
+    /// The names by which storage knows them.
+    pub connectors: Vec<VolumeConnector>,
+    /// What there is besides and cannot be understood.
+    pub unread: Vec<Unread>,
 }
 
-macro_rules! listed {
-    ($($type:ty),*) => {
-        $(impl Listed for $type {
-            fn uuid(&self) -> &str {
-                self.uuid.as_str()
-            }
-        })*
-    };
+/// An entry of a list that cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// `node`, `volume target`, ...
+    pub kind: &'static str,
+    /// Its id, if it has one.
+    pub uuid: Option<String>,
+    /// Whose it is, if it is a node's.
+    pub node: Option<String>,
+    /// What is wrong with it.
+    pub why: String,
 }
-
-listed!(Node, NodePort, PortGroup, VolumeTarget, VolumeConnector);
