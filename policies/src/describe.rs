@@ -296,7 +296,7 @@ impl ClusterState {
     }
 }
 
-fn check_node(node: &Node) -> Result<(), Rejected> {
+pub(crate) fn check_node(node: &Node) -> Result<(), Rejected> {
     let bad = |why: String| Err(Rejected::BadValue { what: format!("node/{}", node.name), why });
     let texts = node.domains.iter().chain(&node.labels).flat_map(|(key, value)| [key, value]);
     let texts = texts.chain(&node.probe.tcp).chain(&node.probe.icmp).chain(&node.initiator);

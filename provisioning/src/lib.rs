@@ -10,6 +10,7 @@ pub mod boot;
 mod carry_out;
 mod check;
 pub mod exec;
+pub mod inventory;
 pub mod ipxe;
 pub mod iscsi;
 pub mod openstack;
@@ -71,6 +72,17 @@ pub trait Provider: Send + Sync {
         check: &Check,
         deadline: Instant,
     ) -> impl Future<Output = Result<Finding, ProviderError>> + Send;
+
+    /// Reads what nodes there are and what they have. Changes nothing. For clouds; no other provider keeps a list of nodes.
+    ///
+    /// # Errors
+    /// [`ProviderError`] if there is no list, or it could not be read by the deadline.
+    fn census(
+        &self,
+        _deadline: Instant,
+    ) -> impl Future<Output = Result<inventory::Census, ProviderError>> + Send {
+        async { Err(no_census()) }
+    }
 
     /// The pause before it is read again, after so long a wait.
     fn pause(&self, waited: Duration) -> Duration {
@@ -215,6 +227,17 @@ impl Provider for Backend {
         }
     }
 
+    async fn census(&self, deadline: Instant) -> Result<inventory::Census, ProviderError> {
+        match self {
+            Backend::Openstack(cloud) => cloud.census(deadline).await,
+            Backend::Rack(_)
+            | Backend::Ovsdb(_)
+            | Backend::Boot(_)
+            | Backend::Exec(_)
+            | Backend::Iscsi(_) => Err(no_census()),
+        }
+    }
+
     fn pause(&self, waited: Duration) -> Duration {
         match self {
             Backend::Openstack(_) => ::openstack::pause(waited),
@@ -242,6 +265,11 @@ impl Provider for Backend {
             Backend::Openstack(cloud) => cloud.act(wish, permit, deadline).await,
         }
     }
+}
+
+/// For providers that are no clouds.
+fn no_census() -> ProviderError {
+    ProviderError::Configuration("it keeps no inventory of nodes: only a cloud does".to_owned())
 }
 
 /// For providers whose networks are VLANs.

@@ -6,6 +6,7 @@
 //! from anybody but that node, and deploys on no node that runs something else. Where a change takes several calls and one is refused,
 //! those before it were answered: no copy of them is on its way.
 
+use crate::inventory::Census;
 use crate::{ProviderError, State, Wish};
 use ::openstack::{
     Attachment, CallError, Cloud, ConfigDrive, No, Node, NodeUuid, Peer, Port, PortChange, PortId, PortUuid,
@@ -21,7 +22,7 @@ use tokio::time::Instant;
 /// In a port's `binding:profile`, while it is bound to nothing: the node that it was taken from.
 const FROM: &str = "ha_from";
 /// In a node's `extra`: what we told it to run.
-const MARK: &str = "ha_boots";
+pub(crate) const MARK: &str = "ha_boots";
 
 /// Client of one cloud.
 #[derive(Clone, Debug)]
@@ -164,6 +165,12 @@ impl Openstack {
             }
             Wish::PortOpen { .. } => Err(unable(wish)),
         }
+    }
+
+    pub(crate) async fn census(&self, deadline: Instant) -> Result<Census, ProviderError> {
+        let (baremetal, network) = (self.cloud.baremetal(), self.cloud.network());
+        let (everything, trunks) = tokio::join!(baremetal.everything(deadline), network.trunks(deadline));
+        Ok(Census { everything: everything?, trunks: trunks.map_err(|error| policies::causes(&error)) })
     }
 
     pub(crate) async fn check(&self, check: &Check, deadline: Instant) -> Result<Finding, ProviderError> {
