@@ -12,6 +12,8 @@ use policies::{
     Action, Check, ClusterState, Effect, Finding, Identity, LeaderEpoch, LogIndex, Millis, Node, Outcome,
     Permit, Power, ProviderId, Refusal, Seen,
 };
+use provisioning::Provider as _;
+use provisioning::inventory::Census;
 use raft_store::Store;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -171,6 +173,20 @@ impl<O: Outside> Executor<O> {
                 Err(refusal) => Finding::CannotTell(refusal.to_string()),
             };
             (check, finding)
+        }
+    }
+
+    /// Asks a cloud what nodes it has, and what they have. Needs no lease, for it changes nothing.
+    pub fn census(
+        &self,
+        state: &ClusterState,
+        cloud: &ProviderId,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Census, String>> + Send + use<O> {
+        let provider = self.provider(state, cloud);
+        async move {
+            let provider = provider.map_err(|refusal| refusal.to_string())?;
+            provider.census(deadline).await.map_err(|error| policies::causes(&error))
         }
     }
 

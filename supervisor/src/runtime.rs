@@ -18,9 +18,10 @@ use fencing::{Console, Look};
 use ha_agent::key::Key;
 use policies::watch::Limits;
 use policies::{
-    BootId, Command, Engine, Input, LogIndex, MemberId, Millis, NodeId, Output, Proposal, Refusal, Report,
-    View,
+    BootId, Command, Engine, Input, LogIndex, MemberId, Millis, NodeId, Output, Proposal, ProviderId,
+    Refusal, Report, View,
 };
+use provisioning::inventory::Census;
 use raft_store::{Store, StoreEvent, Tape};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -98,6 +99,8 @@ pub enum Question {
     Brain(oneshot::Sender<Engine>),
     /// The power of a node, looked at now at each of its fencing levels; nothing comes if there is no such node.
     Power(NodeId, oneshot::Sender<Vec<Result<Look, Refusal>>>),
+    /// What a cloud has, asked now and until then; or why it could not be read.
+    Census(ProviderId, Instant, oneshot::Sender<Result<Census, String>>),
     /// What the console of a node says; nothing comes if it is not listened to here.
     Console(NodeId, oneshot::Sender<Arc<Console>>),
 }
@@ -291,6 +294,13 @@ impl<O: Outside> Loop<O> {
                 if let Some(console) = self.consoles.of(&node) {
                     drop(answer.send(console));
                 }
+            }
+            Question::Census(cloud, deadline, answer) => {
+                let census = self.executor.census(self.engine.state(), &cloud, deadline);
+                self.work(async move {
+                    drop(answer.send(census.await));
+                    None
+                });
             }
             Question::Power(node, answer) => {
                 let Some(record) = self.engine.state().nodes.get(&node) else { return };

@@ -14,6 +14,7 @@ pub mod explain;
 pub mod facts;
 mod flight;
 mod gate;
+mod inventory;
 mod members;
 mod openapi;
 mod policy;
@@ -28,6 +29,7 @@ pub use boot::boot_router;
 pub(crate) use change::read_json;
 pub use change::{Applying, Draining, Limited, Reason, Switch};
 pub use console::{HOW as CONSOLE_HOW, Typing};
+pub use inventory::{DifferenceLine, FieldLine, How, ProviderInventory, RemarkLine};
 pub use members::{NewMember, Transfer};
 pub use openapi::description;
 pub use policy::{Became, Deleting, EffectivePolicy, OtherPolicy, Policing, PolicyVersion};
@@ -124,6 +126,7 @@ fn answered_by_leader() -> Router<ApiState> {
         .route("/v1/spares", get(spares::list))
         .route("/v1/providers", get(providers::list))
         .route("/v1/providers/{name}", delete(change::delete_provider))
+        .route("/v1/providers/{name}/inventory", get(inventory::compare))
         .route("/v1/failovers", get(read::failovers))
         .route("/v1/failovers/{id}", get(read::failover))
         .route("/v1/failovers/{id}/cancel", post(change::cancel))

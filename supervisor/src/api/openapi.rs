@@ -1,8 +1,8 @@
 //! The description of the API (OpenAPI 3.1), made from the handlers themselves.
 
 use super::{
-    answers, change, console, events, explain, flight, members, policy, power, problem, providers, read,
-    spares,
+    answers, change, console, events, explain, flight, inventory, members, policy, power, problem, providers,
+    read, spares,
 };
 use axum::Json;
 use utoipa::OpenApi;
@@ -23,6 +23,7 @@ use utoipa::OpenApi;
         read::instance,
         spares::list,
         providers::list,
+        inventory::compare,
         read::failovers,
         read::failover,
         read::explanation,

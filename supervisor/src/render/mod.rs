@@ -5,6 +5,7 @@
 
 mod beforehand;
 mod detail;
+mod inventory;
 mod list;
 mod live;
 mod replay;
@@ -17,6 +18,7 @@ pub use detail::{
     bundle, committed, context, described, effective_policy, event, explanation, failover, instance, node,
     policy, policy_history, power,
 };
+pub use inventory::{drift, import};
 pub use list::{contexts, failovers, instances, members, nodes, policies};
 pub use live::{Live, live};
 pub use replay::{Replayed, replayed};

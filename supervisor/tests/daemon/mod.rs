@@ -14,8 +14,10 @@ use supervisor::api::{self, ApiState};
 use supervisor::auth::Tokens;
 use supervisor::client::Client;
 use supervisor::config::{Config, Home};
+use supervisor::executor::Executor;
 use supervisor::init::{self, Addresses};
 use supervisor::metrics::Metrics;
+use supervisor::outside::Devices;
 use supervisor::runtime::Question;
 use supervisor::seal::Seal;
 use supervisor::{clock, tls};
@@ -77,6 +79,9 @@ impl Daemon {
         let (view_sender, view) = watch::channel(Arc::new(View::default()));
         let (ask, mut questions) = mpsc::channel::<Question>(1);
         let asked = store.clone();
+        let seal = Seal::load(&home.seal_key(), &config.cluster.id).unwrap();
+        let outside = Arc::new(Devices::new(seal.clone(), home.dir().join("programs")));
+        let executor = Executor::new(store.clone(), outside);
         tokio::spawn(async move {
             while let Some(question) = questions.recv().await {
                 let mut engine = Engine::new(MemberId(1), BootId(1), "default");
@@ -89,6 +94,10 @@ impl Daemon {
                         console.opened(jiff::Timestamp::UNIX_EPOCH);
                         console.add(b"Kernel panic - not syncing\r\n");
                         drop(answer.send(Arc::new(console)));
+                    }
+                    Question::Census(cloud, deadline, answer) => {
+                        let census = executor.census(engine.state(), &cloud, deadline);
+                        drop(answer.send(census.await));
                     }
                     Question::Power(node, answer) => {
                         let levels = engine.state().nodes[&node].node.fencing.len();
@@ -105,7 +114,7 @@ impl Daemon {
             flight: flight.clone(),
             view,
             ask,
-            seal: Seal::load(&home.seal_key(), &config.cluster.id).unwrap(),
+            seal,
             metrics: Metrics::new(&config.cluster.name, config.me()).unwrap(),
             tokens: Arc::new(Tokens::open(home.tokens()).unwrap()),
             config: Arc::clone(&config),

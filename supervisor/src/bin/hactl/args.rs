@@ -1,8 +1,10 @@
 //! The verbs of `hactl`, their arguments and their help.
 
 mod node;
+mod openstack;
 
 pub(crate) use node::{NodeDelete, NodeRelease, OnOff, PowerVerb};
+pub(crate) use openstack::OpenstackVerb;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use policies::{BootDevice, Mac};
@@ -14,13 +16,13 @@ pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  done; for `status`: nothing needs attention; for `policy replay`: no difference
   1  the answer is no: refused, not there, or (`status`) something needs attention, (`--wait`) stuck or cancelled,
-     or (`policy replay`) there is a difference
+     or (`policy replay`, `openstack drift`) there is a difference
   2  the command line or a file given to it is wrong; nothing was changed
   3  no member can be reached, or none can answer; nothing was changed
   4  the cluster has no quorum; nothing was changed
   5  the outcome is unknown, or (`--wait`) the time is over: look before you try again
   6  not admitted: no valid certificate or token, or its role does not allow this
-`policy plan` ends with 0 if nothing would change, 1 if something would, and 255 for any error.
+`policy plan` ends with 0 if nothing would change, 1 if something would, and 255 for any error, as `openstack drift` does.
 
 Environment: HACTL_CONFIG names the context file, HACTL_CLUSTER the context in it, NO_COLOR switches colours off.";
 
@@ -134,6 +136,9 @@ pub(crate) enum Verb {
     /// Back ends that hold volumes, switch ports or boot sources.
     #[command(subcommand)]
     Provider(ProviderVerb),
+    /// What an OpenStack cloud has, against what is described.
+    #[command(subcommand)]
+    Openstack(OpenstackVerb),
     /// Failovers, under way and finished.
     #[command(subcommand)]
     Failover(FailoverVerb),

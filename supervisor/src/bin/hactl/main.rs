@@ -10,6 +10,7 @@ mod console;
 mod contexts;
 mod feed;
 mod live;
+mod openstack;
 mod output;
 mod policy;
 mod replay;

@@ -150,6 +150,7 @@ impl Session {
             Verb::Instance(verb) => self.instance(verb).await,
             Verb::Spare(verb) => self.spare(verb).await,
             Verb::Provider(verb) => self.provider(verb).await,
+            Verb::Openstack(verb) => self.openstack(verb).await,
             Verb::Failover(verb) => self.failover(verb).await,
             Verb::Explain { name, watch } => {
                 let path = match name.split_once('/') {

@@ -75,6 +75,11 @@ const VERBS: &[(&str, Prints)] = &[
     ("node release", Answer("post", "/v1/nodes/{name}/release")),
     ("node show", Answer("get", "/v1/nodes/{name}")),
     ("node uncordon", Answer("post", "/v1/nodes/{name}/cordon")),
+    ("openstack drift", Answer("get", "/v1/providers/{name}/inventory")),
+    (
+        "openstack import",
+        Own("`ProviderInventory`; with `--apply`, `Described`; with `--document`, TOML for `hactl apply`"),
+    ),
     ("policy delete", Answer("delete", "/v1/policies/{name}")),
     ("policy edit", Answer("put", "/v1/policies/{name}")),
     ("policy effective", Answer("get", "/v1/instances/{name}/policy")),
