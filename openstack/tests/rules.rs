@@ -312,6 +312,8 @@ fn no_answer_makes_it_panic() {
             let ends = [
                 cloud.baremetal().node(&node, soon).await.map(drop),
                 cloud.baremetal().nodes(&NodeFilter::default(), soon).await.map(drop),
+                cloud.baremetal().everything(soon).await.map(drop),
+                cloud.network().trunks(soon).await.map(drop),
                 cloud.baremetal().vifs(&node, soon).await.map(drop),
                 cloud.baremetal().validate(&node, soon).await.map(drop),
                 cloud.network().port(&port, soon).await.map(drop),

@@ -14,6 +14,7 @@ mod consoles;
 pub mod context;
 pub mod daemon;
 pub mod document;
+mod drift;
 pub mod executor;
 pub mod files;
 pub mod flight;

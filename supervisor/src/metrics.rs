@@ -6,7 +6,9 @@
 //! Counters and histograms are told what happened; gauges that describe the cluster are computed from the committed
 //! state when somebody asks, so they cannot go stale.
 
-use policies::{Action, ClusterState, Command, Coverage, MemberId, Millis, Outcome, PlanId, Proposal, Step};
+use policies::{
+    Action, ClusterState, Command, Coverage, MemberId, Millis, Outcome, PlanId, Proposal, ProviderId, Step,
+};
 use prometheus::core::Collector;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -41,6 +43,7 @@ pub struct Metrics {
     commit_seconds: HistogramVec,
     flight_records: IntCounterVec,
     flight_bytes: IntGauge,
+    drift: IntGaugeVec,
     api_requests: IntCounterVec,
     api_seconds: HistogramVec,
 }
@@ -99,6 +102,8 @@ impl Metrics {
         let build = add(&r, IntGaugeVec::new(build, &["version", "cluster", "member"]))?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), cluster, &me.0.to_string()]).set(1);
         let (flight_records, flight_bytes) = flight_metrics(&r)?;
+        let drift = "Objects that are other at their cloud than described, or gone, when it was last looked at; told by the leader, and not while the cloud cannot be read.";
+        let drift = Opts::new("ha_provider_drift", drift);
         Ok(Metrics {
             heartbeats: counters(
                 "ha_heartbeats_total",
@@ -147,6 +152,7 @@ impl Metrics {
             )?,
             flight_records,
             flight_bytes,
+            drift: add(&r, IntGaugeVec::new(drift, &["provider"]))?,
             api_requests: counters(
                 "ha_api_requests_total",
                 "API requests answered.",
@@ -254,6 +260,15 @@ impl Metrics {
         let (kept, lost) = (tape.kept.load(Relaxed), tape.lost.load(Relaxed));
         reach(&self.flight_records, [("kept", kept), ("lost", lost)]);
         self.flight_bytes.set(i64::try_from(tape.bytes.load(Relaxed)).unwrap_or(i64::MAX));
+    }
+
+    /// What is known of each cloud; nothing of the others.
+    pub fn drift<'a>(&self, known: impl IntoIterator<Item = (&'a ProviderId, usize)>) {
+        self.drift.reset();
+        for (provider, drifted) in known {
+            let gauge = self.drift.with_label_values(&[provider.as_str()]);
+            gauge.set(i64::try_from(drifted).unwrap_or(i64::MAX));
+        }
     }
 
     /// A request was answered. `route` is the pattern, not the path, so that names do not become labels.
@@ -503,6 +518,8 @@ mod tests {
         metrics.heartbeats([("accepted", 1)]);
         metrics.answers([("sent", 1)]);
         metrics.flight(&TapeState::default());
+        metrics.drift([(&"gone".parse().unwrap(), 7)]);
+        metrics.drift([(&"cloud".parse().unwrap(), 2)]);
         metrics.proposed("applied", Duration::from_millis(1));
         metrics.answered("GET", "/v1/status", 200, Duration::from_millis(2));
         metrics.failovers.with_label_values(&["done"]).inc();

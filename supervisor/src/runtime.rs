@@ -5,6 +5,7 @@
 //! panic in one of them ends the process, for half a supervisor is worse than none.
 
 use crate::consoles::Consoles;
+use crate::drift::{self, News, Rounds};
 use crate::executor::Executor;
 use crate::flight::Recorder;
 use crate::ingest::{self, Counters, Ears, IngestError};
@@ -61,6 +62,8 @@ enum Finding {
     Asked(NodeId, probe::Answer),
     /// A node without an agent answered.
     Answered(NodeId),
+    /// How many objects are other at a cloud than described, or why nobody knows.
+    Surveyed(ProviderId, Result<usize, String>),
 }
 
 /// What a member is made of.
@@ -125,6 +128,7 @@ struct Loop<O: Outside> {
     recorder: Recorder,
     consoles: Consoles<O::Power>,
     listened: Instant,
+    rounds: Rounds,
     /// Whose kernel could not be asked, and why.
     unasked: BTreeMap<NodeId, String>,
 }
@@ -164,6 +168,7 @@ impl<O: Outside> Runtime<O> {
             recorder,
             consoles: Consoles::default(),
             listened: viewed,
+            rounds: Rounds::default(),
             unasked: BTreeMap::new(),
         };
         let mut tick = interval(TICK);
@@ -213,6 +218,16 @@ impl<O: Outside> Loop<O> {
                 let answers = answer.answers();
                 self.notice(&node, answer);
                 self.feed(Input::Asked { node, answers });
+            }
+            Finding::Surveyed(cloud, seen) => {
+                match self.rounds.ended(&cloud, seen, Instant::now()) {
+                    Some(News::Drift(text)) => self.note(text),
+                    Some(News::Unread(why)) => {
+                        tracing::warn!(%cloud, why, "a cloud cannot be compared with what is described");
+                    }
+                    None => {}
+                }
+                self.metrics.drift(self.rounds.drifted());
             }
             Finding::Answered(node) => {
                 if let Some(change) = self.poll.answered(&node, clock::mono()) {
@@ -266,6 +281,7 @@ impl<O: Outside> Loop<O> {
         if self.listened.elapsed() >= LISTEN_EVERY {
             self.listened = Instant::now();
             self.listen();
+            self.look_at_clouds();
         }
         if self.viewed.elapsed() >= VIEW_EVERY {
             self.viewed = Instant::now();
@@ -284,6 +300,33 @@ impl<O: Outside> Loop<O> {
         let leads = self.engine.leads().is_some();
         self.consoles
             .tend(self.engine.state(), leads, |node| self.outside.power(self.engine.state(), node, 0));
+    }
+
+    fn look_at_clouds(&mut self) {
+        let (now, leads) = (Instant::now(), self.engine.leads().is_some());
+        if !leads {
+            self.metrics.drift([]);
+        }
+        for cloud in self.rounds.due(self.engine.state(), leads, now) {
+            let census = self.executor.census(self.engine.state(), &cloud, now + drift::LOOK_MAX);
+            let store = self.store.clone();
+            self.work(async move {
+                let seen = drift::compare(&store, &cloud, census).await;
+                Some(Finding::Surveyed(cloud, seen))
+            });
+        }
+    }
+
+    /// Writes something into the history that nothing is decided by.
+    fn note(&mut self, text: String) {
+        let (store, by) = (self.store.clone(), format!("member/{}", self.me));
+        let proposal = Proposal { at: clock::wall(), by, command: Command::Note { text: text.clone() } };
+        self.work(async move {
+            if let Err(error) = store.propose(proposal).await {
+                tracing::warn!(%error, text, "could not be written into the history");
+            }
+            None
+        });
     }
 
     /// Whoever asked may have gone away.
