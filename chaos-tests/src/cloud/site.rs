@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use supervisor::api::answers::NodeLine;
+use supervisor::api::{How, ProviderInventory};
 use tokio::time::Instant;
 
 /// How long a spare may take to start, where no trial says otherwise.
@@ -64,6 +65,7 @@ impl Site {
         let site = Site { bed, nodes, belongings, members, machines };
         site.introduce(&home.dir().join("inventory.toml"), &text).await?;
         site.await_health().await?;
+        site.take_over().await?;
         site.members.cluster.hactl(["arm", "--reason", "the site is up"]).await?;
         Ok(site)
     }
@@ -87,6 +89,22 @@ impl Site {
         self.members.set_policy(&limits, "services on one computer").await
     }
 
+    /// Takes over what the cloud tells of nodes and instances and nobody has written down: hardware, owners.
+    async fn take_over(&self) -> Result<(), DemoError> {
+        let path = format!("/v1/providers/{CLOUD}/inventory?spares=none");
+        let found: ProviderInventory = self.members.cluster.get("compare the cloud", &path).await?;
+        let known = found.differences.iter().filter(|line| line.how != How::New);
+        let changes = known.flat_map(|line| ["--change", &line.object]);
+        let import = ["openstack", "import", CLOUD, "--apply"];
+        self.members.cluster.hactl(import.into_iter().chain(changes)).await?;
+        self.agrees().await
+    }
+
+    /// That nothing is other at the cloud than described: `drift` ends with 1 if something is.
+    async fn agrees(&self) -> Result<(), DemoError> {
+        self.members.cluster.hactl(["openstack", "drift", CLOUD]).await.map(drop)
+    }
+
     // --- what is done ---
 
     /// Makes everything whole again, as an operator would: nodes that were fenced, or did not start, become spares.
@@ -101,7 +119,8 @@ impl Site {
                 self.members.cluster.hactl(["node", "release", &name, "--reason", "repaired"]).await?;
             }
         }
-        self.await_health().await
+        self.await_health().await?;
+        self.agrees().await
     }
 
     /// Makes sure that everything still runs that should.
