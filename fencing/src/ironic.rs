@@ -6,7 +6,7 @@
 //! One of these is made for each effect: what Ironic was told in it decides what a reading is worth.
 
 use crate::power::{Act, Bmc, DriverError, Look, PowerDriver, Weight};
-use openstack::{CallError, Cloud, No, Node, NodeUuid, PowerState, PowerTarget};
+use openstack::{CallError, Cloud, FENCED_BY, No, Node, NodeUuid, PowerState, PowerTarget};
 use policies::{Identity, Permit, Power};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -95,7 +95,7 @@ impl Ironic {
     async fn keep_out(&self, permit: &dyn Permit, deadline: Instant) -> Result<(), DriverError> {
         let mut node = self.read(deadline).await?;
         if !node.maintenance {
-            let reason = format!("fenced by ha-supervisord, token {}", permit.token());
+            let reason = format!("{FENCED_BY}, token {}", permit.token());
             let set = self.cloud.baremetal().set_maintenance(&self.node, &reason, permit, deadline).await;
             set.map_err(unsent)?;
             node = self.read(deadline).await?;

@@ -41,3 +41,6 @@ pub use volume::{
     Attachment, AttachmentState, Connector, IscsiTarget, Peer, Snapshot, SnapshotState, Volume, VolumeState,
     Volumes,
 };
+
+/// How the reason of a maintenance begins that a fence of ours has set, before the token of that fence.
+pub const FENCED_BY: &str = "fenced by ha-supervisord";

@@ -191,11 +191,16 @@ impl ClusterState {
                 let NodeState::Cleaning { .. } = record.state else {
                     return Err(wrong_state(record, "being cleaned"));
                 };
+                if record.cleaner().is_some() && !record.cleans().next_back().is_some_and(Intent::is_done) {
+                    return Err(wrong_state(record, "cleaned by its cloud"));
+                }
                 record.state = NodeState::Spare;
                 record.verdict = Verdict::Unknown;
                 record.withheld = None;
                 story.tell(&[node_key(node)], format!("{node} is a spare again"));
             }
+            Step::CutAgain { node } => self.cut_again(story, leader, node)?,
+            Step::Clean { node } => self.clean(story, leader, node)?,
             Step::Discover { node, found } => self.discover(story, node, found)?,
         }
         Ok(())
@@ -447,7 +452,21 @@ impl ClusterState {
         let took = at.since(intent.at);
         let end = intent.trouble().map_or_else(|| "done".to_owned(), |trouble| format!("failed: {trouble}"));
         story.tell(&keys, format!("{what}{} {end} ({token}, {took})", intent.action));
-        Ok(())
+        match intent.action.clone() {
+            Action::Clean { node, .. } => self.cleaning_ended(story, &node),
+            Action::ShutDown { .. }
+            | Action::Diagnose { .. }
+            | Action::PowerOff { .. }
+            | Action::Revoke { .. }
+            | Action::ClosePort { .. }
+            | Action::Snapshot { .. }
+            | Action::Attach { .. }
+            | Action::OpenPort { .. }
+            | Action::AttachVif { .. }
+            | Action::SetBoot { .. }
+            | Action::PowerOn { .. }
+            | Action::Interrupt { .. } => Ok(()),
+        }
     }
 
     /// The intent with this token, what it is about, and how its history begins.
@@ -494,7 +513,7 @@ impl ClusterState {
         let keys = plan_keys(plan);
         story.tell(&keys, format!("failover {id}: {from} can touch nothing any more: {proof}"));
         let record = self.node_mut(&from)?;
-        record.state = NodeState::Quarantined { plan: id, proof };
+        record.state = NodeState::Quarantined { plan: id, proof, unclean: None };
         record.fence_order = None;
         record.confirmed_off = None;
         record.withheld = None;

@@ -350,7 +350,17 @@ pub enum Step {
         /// Which node.
         node: Option<NodeId>,
     },
-    /// A released node has drained: it is a spare again.
+    /// A quarantined node is on, and about to be switched off. Its log index is the token of the effect.
+    CutAgain {
+        /// Which.
+        node: NodeId,
+    },
+    /// The cloud that owns a released node is about to clean it. Its log index is the token of the effect.
+    Clean {
+        /// Which.
+        node: NodeId,
+    },
+    /// A released node has drained, and was cleaned if it is a cloud's: it is a spare again.
     Cleaned {
         /// Which.
         node: NodeId,

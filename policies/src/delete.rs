@@ -59,7 +59,10 @@ impl ClusterState {
                 });
             }
             NodeState::Cleaning { .. } => {
-                return in_use("an older command may still hit it; it can go once it is a spare".to_owned());
+                return in_use(
+                    "it is being cleaned, or an older command may still hit it; it can go once it is a spare"
+                        .to_owned(),
+                );
             }
             NodeState::Reserved { plan } | NodeState::Fencing { plan } => {
                 return Err(Rejected::PlanExists { what: node_key(name), plan: *plan });
@@ -94,7 +97,7 @@ impl ClusterState {
             NodeState::Active { .. } => {
                 record.cordoned = true;
                 record.verdict = Verdict::Unknown;
-                record.state = NodeState::Cleaning { plan: None, order };
+                record.state = NodeState::Cleaning { plan: None, order, proof: None };
                 format!(
                     "{node} is cordoned: what runs there goes on with the volumes of {name}; `hactl node uncordon {node}` \
                      once it is off and has them no more"

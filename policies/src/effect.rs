@@ -119,6 +119,13 @@ pub enum Action {
         /// The node.
         node: NodeId,
     },
+    /// Have the cloud that owns the node take away what it was given and erase it, and see it free.
+    Clean {
+        /// The node.
+        node: NodeId,
+        /// The cloud.
+        provider: ProviderId,
+    },
     /// Send the node's kernel a diagnostic interrupt (NMI, IPMI 2.0 §28.3), on which it dumps and dies. Sent once, and no
     /// part of a proof.
     Interrupt {
@@ -147,6 +154,7 @@ impl Action {
             | Action::AttachVif { node, .. }
             | Action::SetBoot { node, .. }
             | Action::PowerOn { node }
+            | Action::Clean { node, .. }
             | Action::Interrupt { node } => node,
         }
     }
@@ -160,6 +168,7 @@ impl Action {
             | Action::PowerOff { .. }
             | Action::Revoke { .. }
             | Action::ClosePort { .. }
+            | Action::Clean { .. }
             | Action::Interrupt { .. } => Bearing::Takes,
             Action::Attach { .. }
             | Action::OpenPort { .. }
@@ -183,6 +192,7 @@ impl Action {
             | Action::Attach { .. }
             | Action::OpenPort { .. }
             | Action::AttachVif { .. }
+            | Action::Clean { .. }
             | Action::SetBoot { .. } => matches!(seen, Seen::ReadBack(_)),
         }
     }
@@ -225,6 +235,7 @@ impl fmt::Display for Action {
             Action::AttachVif { node, port, vif, .. } => write!(f, "attach VIF {vif} to {port} of {node}"),
             Action::SetBoot { node, instance, epoch, .. } => write!(f, "let {node} boot {instance} {epoch}"),
             Action::PowerOn { node } => write!(f, "power on {node}"),
+            Action::Clean { node, provider } => write!(f, "clean {node} by {provider}"),
             Action::Interrupt { node } => write!(f, "interrupt {node} (NMI)"),
         }
     }
@@ -366,6 +377,13 @@ pub enum Doubt {
         /// The last reading.
         last: String,
     },
+    /// The device accepted the command and said later that it had failed. How far it came nobody knows.
+    Failed {
+        /// How long we looked.
+        waited: Millis,
+        /// What it says.
+        last: String,
+    },
     /// The leadership that was to do it has ended, and no other does it again.
     LeadershipEnded,
 }
@@ -375,6 +393,7 @@ impl fmt::Display for Doubt {
         match self {
             Doubt::NoAnswer { waited } => write!(f, "no answer in {waited}"),
             Doubt::NotSeen { waited, last } => write!(f, "accepted, but after {waited} still reads {last}"),
+            Doubt::Failed { waited, last } => write!(f, "accepted, and failed after {waited}: {last}"),
             Doubt::LeadershipEnded => {
                 write!(f, "the leader changed before its end was recorded; it may have been done")
             }

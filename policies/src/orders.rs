@@ -5,6 +5,7 @@
 
 use crate::apply::{Story, enter, instance_key, node_key, not_there, plan_keys, wrong_state};
 use crate::command::{Command, Hand, Rejected};
+use crate::effect::Action;
 use crate::plan::{Intent, Phase, Plan, Verdict};
 use crate::state::*;
 use crate::waiting::Waiting;
@@ -15,6 +16,12 @@ use crate::words::*;
 const BY_HAND_KEPT_MAX: usize = 20;
 
 impl NodeRecord {
+    /// Notes what is about to be done by an order.
+    pub(crate) fn note_by_hand(&mut self, by_hand: ByHand) {
+        self.by_hand.push(by_hand);
+        self.by_hand.drain(..self.by_hand.len().saturating_sub(BY_HAND_KEPT_MAX));
+    }
+
     /// Whether this may be done to the node by hand, no failover being about it. What carries an instance is switched only
     /// in maintenance, which keeps the cluster's hands off; what was fenced is never switched on, but by its release.
     pub(crate) fn allows(&self, hand: Hand) -> Result<(), Rejected> {
@@ -201,10 +208,11 @@ impl ClusterState {
                     return Err(Rejected::InUse { what, why });
                 }
                 let record = self.node_mut(node)?;
-                let NodeState::Quarantined { plan, .. } = record.state else {
+                let NodeState::Quarantined { plan, proof, .. } = &record.state else {
                     return Err(wrong_state(record, "quarantined"));
                 };
-                record.state = NodeState::Cleaning { plan: Some(plan), order: order(reason) };
+                let (plan, proof) = (Some(*plan), Some(proof.clone()));
+                record.state = NodeState::Cleaning { plan, order: order(reason), proof };
                 story.tell(&[node_key(node)], format!("{by} released {node}: {reason}"));
             }
             Command::ByHand { node, hand, reason } => self.by_hand(story, by, node, *hand, reason)?,
@@ -220,6 +228,40 @@ impl ClusterState {
             | Command::TookOver { .. }
             | Command::Lead { .. } => {}
         }
+        Ok(())
+    }
+
+    /// A fenced node is on: the cluster switches it off, by one level after the other.
+    pub(crate) fn cut_again(
+        &mut self,
+        story: &mut Story,
+        leader: LeaderEpoch,
+        node: &NodeId,
+    ) -> Result<(), Rejected> {
+        if let Some(plan) = self.plan_of_node(node) {
+            return Err(Rejected::PlanExists { what: node_key(node), plan: plan.id });
+        }
+        let record = self.node_mut(node)?;
+        let NodeState::Quarantined { .. } = record.state else {
+            return Err(wrong_state(record, "quarantined"));
+        };
+        let open = record.by_hand.iter().find(|by_hand| by_hand.intent.end.is_none());
+        if let Some(ByHand { intent, .. }) = open {
+            return Err(Rejected::AlreadyIntended { action: intent.action.to_string(), token: intent.token });
+        }
+        let is_off = |by_hand: &&ByHand| matches!(by_hand.intent.action, Action::PowerOff { .. });
+        let tries = record.by_hand.iter().filter(is_off).count();
+        let Some(level) = tries.checked_rem(record.node.fencing.len()) else {
+            return Err(wrong_state(record, "with a fencing device"));
+        };
+        let (token, at, reason) = (story.index, story.at, "it is quarantined, and its power is on");
+        let action = Action::PowerOff { node: node.clone(), level };
+        story.tell(
+            &[node_key(node)],
+            format!("{node} is quarantined, and its power is on: {action} ({token})"),
+        );
+        let order = Order::new("the cluster", reason, at);
+        record.note_by_hand(ByHand { order, intent: Intent { token, leader, at, action, end: None } });
         Ok(())
     }
 
@@ -251,8 +293,7 @@ impl ClusterState {
         let text = format!("{by} ordered to {action} by hand: {reason} ({token})");
         story.tell(&[node_key(node)], text);
         let intent = Intent { token, leader, at, action, end: None };
-        record.by_hand.push(ByHand { order: Order::new(by, reason, at), intent });
-        record.by_hand.drain(..record.by_hand.len().saturating_sub(BY_HAND_KEPT_MAX));
+        record.note_by_hand(ByHand { order: Order::new(by, reason, at), intent });
         Ok(())
     }
 

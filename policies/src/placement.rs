@@ -9,7 +9,7 @@ use crate::observation::Power;
 use crate::plan::{Start, Verdict};
 use crate::policy::Spares;
 use crate::provider::{Provider, ProviderKind};
-use crate::readiness::{Finding, Trouble, ports_out};
+use crate::readiness::{Finding, Trouble, ports_out, taken};
 use crate::state::{ClusterState, NodeRecord, NodeState};
 use crate::words::*;
 use std::borrow::Cow;
@@ -42,6 +42,8 @@ pub(crate) struct Candidate<'a> {
     mismatch: Option<String>,
     /// Ports that certainly do not work, by their place.
     ports_out: Vec<(usize, Finding)>,
+    /// What its cloud says of it, if that is not ours to take.
+    taken: Option<Finding>,
     /// The back ends, each of which knows nodes by something else.
     providers: &'a BTreeMap<ProviderId, Provider>,
     /// The moment of the choice, for what counts only for a time.
@@ -74,6 +76,7 @@ pub(crate) fn candidates<'a>(
         capabilities: record.capabilities(),
         mismatch: record.mismatch(),
         ports_out: ports_out(&record.node, trouble),
+        taken: taken(&record.node, trouble),
         providers: &state.providers,
         now,
     };
@@ -86,7 +89,7 @@ pub(crate) fn candidates<'a>(
 type Need = fn(&Instance, &Spares, &Candidate) -> Option<String>;
 
 /// Every need, in the order in which a misfit is reported.
-const NEEDS: [Need; 15] = [
+const NEEDS: [Need; 16] = [
     cordoned,
     maintenance,
     not_ordered,
@@ -96,6 +99,7 @@ const NEEDS: [Need; 15] = [
     is_off,
     ports,
     ports_work,
+    is_free,
     initiator,
     boot_mac,
     labels,
@@ -186,6 +190,10 @@ fn ports_work(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<Stri
     };
     let (at, finding) = spare.ports_out.iter().find(counts)?;
     spare.record.node.ports.get(*at).map(|port| format!("port {}: {finding}", port.port))
+}
+
+fn is_free(_: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {
+    spare.taken.as_ref().map(|finding| format!("its cloud has not got it free: {finding}"))
 }
 
 fn initiator(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<String> {

@@ -222,7 +222,8 @@ impl Plan {
             | Action::OpenPort { .. }
             | Action::AttachVif { .. }
             | Action::SetBoot { .. } => Phase::Moving,
-            Action::PowerOn { .. } => Phase::Starting,
+            // No failover cleans; what does it comes after one is over.
+            Action::PowerOn { .. } | Action::Clean { .. } => Phase::Starting,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What to do next: a function of the committed state and the leader's memory. Says why, wherever it does nothing.
 //! Never acts, never remembers: a new leader that calls it goes on where the old one stopped.
 
+mod aftermath;
 mod evidence;
 
 use crate::brake::{Standing, at_a_time};
@@ -24,6 +25,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The pause between tries of a step grows up to this many times `retry_after`. Lower: more entries in the log for a
 /// dead device. Higher: a repaired device is noticed later.
 const PAUSE_GROWTH_MAX: u64 = 30;
+/// Deployments of one spare before the next one is taken, if there is one. Lower: a cloud's service that restarts in the middle
+/// costs a spare. Higher: longer without the instance.
+const DEPLOY_TRIES_MAX: usize = 2;
 
 /// The least time that a new leader gives a shutdown that another one asked for: two looks at a BMC. Lower: one that has
 /// just ended is not seen. Higher: the fence of a node that hangs waits longer.
@@ -101,17 +105,10 @@ impl<'a> Desk<'a> {
         let node = &record.node.name;
         let subject = Subject::Node(node.clone());
         match &record.state {
-            NodeState::Quarantined { proof, .. } if self.still_beats(node, proof) => {
-                wishes.wait(subject.clone(), Waiting::QuarantinedButAlive { node: node.clone() });
+            NodeState::Quarantined { proof, unclean, .. } => {
+                self.quarantined(record, proof, unclean.as_deref(), wishes);
             }
-            NodeState::Quarantined { .. } => wishes.wait(subject.clone(), Waiting::Quarantined),
-            NodeState::Cleaning { .. } => {
-                let planned = self.undrained(|_, intent| intent.action.node() == node);
-                match planned.or_else(|| self.undrained_by_hand(record, |_| true)) {
-                    Some(older) => wishes.wait(subject.clone(), older),
-                    None => wishes.lead(self.leader, Step::Cleaned { node: node.clone() }),
-                }
-            }
+            NodeState::Cleaning { .. } => self.clean(record, wishes),
             NodeState::Spare if matches!(record.verdict, Verdict::Failed(_)) => {
                 wishes.wait(subject.clone(), Waiting::NothingToMove);
             }
@@ -158,7 +155,12 @@ impl<'a> Desk<'a> {
                 if let Some((_, policy)) = self.state.policy_of_node(&record.node.name)
                     && !self.memory.in_flight.contains_key(&token)
                 {
-                    let limit = policy.policy.fencing.level_deadline;
+                    let is_long = matches!(action, Action::Clean { .. });
+                    let limit = if is_long {
+                        aftermath::CLEAN_WATCH_MAX
+                    } else {
+                        policy.policy.fencing.level_deadline
+                    };
                     wishes.effects.push((Effect { token, plan: None, action }, limit));
                 }
             } else {
@@ -166,15 +168,6 @@ impl<'a> Desk<'a> {
                 wishes.lead(self.leader, Step::Resolve { token, outcome });
             }
         }
-    }
-
-    /// True if a fenced node is heard although it would have fallen silent by now.
-    fn still_beats(&self, node: &NodeId, proof: &FenceProof) -> bool {
-        let policy = self.state.policy_of_node(node);
-        let silence = policy.map_or(Millis(0), |(_, record)| record.policy.detection.suspect_after);
-        let settles = Millis(silence.0.saturating_mul(2));
-        self.sights.heard_in(node).is_some()
-            && !proof.rests_on().any(|token| self.memory.ended_within(token, settles, self.now))
     }
 
     /// An instance without a running plan: must it move?
@@ -373,9 +366,19 @@ impl<'a> Desk<'a> {
             let why = Waiting::FirstHeartbeat { node: spare.node.name.clone(), epoch: plan.epoch };
             wishes.wait(Subject::Plan(plan.id), why);
         }
-        if self.starting_cold(plan, policy) >= policy.takeover.start_deadline {
+        if self.starting_cold(plan, policy) >= policy.takeover.start_deadline || self.cannot_deploy(plan) {
             self.give_up(plan, wishes);
         }
+    }
+
+    /// True once a cloud has failed to deploy the spare, and failed or refused to do it again: time would not help.
+    fn cannot_deploy(&self, plan: &Plan) -> bool {
+        let Some(boot) = self.state.boot_action(plan) else { return false };
+        let mut failed =
+            plan.intents.iter().filter(|intent| intent.action == boot && intent.trouble().is_some());
+        let has_failed =
+            |intent: &Intent| matches!(intent.end, Some((Outcome::Unknown(Doubt::Failed { .. }), _)));
+        failed.clone().count() >= DEPLOY_TRIES_MAX && failed.any(has_failed)
     }
 
     /// For how long the spare has been starting cold. A hot one has all that time if it comes to that, the drain of the command
@@ -582,7 +585,11 @@ impl<'a> Desk<'a> {
 /// The pause before the next try of a step: longer after each, for a device that is dead for days must not fill the log.
 fn pause(plan: &Plan, action: &Action, policy: &Policy) -> Millis {
     let tries = plan.intents.iter().filter(|intent| intent.action == *action).count() as u64;
-    Millis(policy.fencing.retry_after.0.saturating_mul(tries.min(PAUSE_GROWTH_MAX)))
+    grown(policy.fencing.retry_after, tries)
+}
+
+fn grown(pause: Millis, tries: u64) -> Millis {
+    Millis(pause.0.saturating_mul(tries.min(PAUSE_GROWTH_MAX)))
 }
 
 /// The next power-off to try: one level at a time, the next level after each failure, round and round.

@@ -7,7 +7,7 @@
 use crate::inventory::{Boot, Instance, Node, SwitchPort, Volume};
 use crate::planner::Subject;
 use crate::provider::ProviderKind;
-use crate::state::{ClusterState, InstanceRecord};
+use crate::state::{ClusterState, InstanceRecord, NodeState};
 use crate::waiting::Waiting;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,17 @@ pub enum Check {
     Boot(Boot),
     /// The storage can make snapshots of this volume, where the policy wants them. Nothing fails without.
     Snapshot(Volume),
+    /// The cloud has this node free: nobody else has it, or could not get it back.
+    Free(CloudNode),
+}
+
+/// A node, as its cloud knows it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CloudNode {
+    /// The cloud.
+    pub provider: ProviderId,
+    /// Its UUID there.
+    pub node: String,
 }
 
 impl Check {
@@ -57,6 +68,7 @@ impl Check {
             Check::Port(port) => &port.provider,
             Check::Volume(volume) | Check::Snapshot(volume) => &volume.provider,
             Check::Boot(boot) => &boot.provider,
+            Check::Free(node) => &node.provider,
         }
     }
 
@@ -79,6 +91,7 @@ impl fmt::Display for Check {
             Check::Snapshot(Volume { provider, volume }) => {
                 write!(f, "snapshots of volume {volume} at {provider}")
             }
+            Check::Free(CloudNode { provider, node }) => write!(f, "node {node} at {provider}"),
         }
     }
 }
@@ -142,7 +155,8 @@ impl Checked {
     fn is_lack(&self) -> bool {
         match (&self.finding, &*self.check) {
             (Finding::Fine, _) | (_, Check::Snapshot(_)) | (Finding::Faulty(_), Check::Port(_)) => false,
-            (Finding::Absent(_), _) | (Finding::Faulty(_), Check::Volume(_) | Check::Boot(_)) => true,
+            (Finding::Absent(_), _)
+            | (Finding::Faulty(_), Check::Volume(_) | Check::Boot(_) | Check::Free(_)) => true,
             (Finding::CannotTell(_), _) => self.lasting > CANNOT_TELL_MAX,
         }
     }
@@ -174,10 +188,25 @@ fn ports(node: &Node) -> impl Iterator<Item = Check> {
     node.ports.iter().cloned().map(Check::Port)
 }
 
+/// That the clouds to which a spare belongs have given it to nobody.
+fn free(node: &Node) -> impl Iterator<Item = Check> {
+    node.fencing.iter().filter_map(|device| {
+        let provider = device.cloud()?;
+        let node = device.node_at(provider)?.to_owned();
+        Some(Check::Free(CloudNode { provider: provider.clone(), node }))
+    })
+}
+
+/// Why a spare is not ours to take: somebody else has it, and would be fenced should it not start for us.
+pub(crate) fn taken(node: &Node, trouble: Trouble) -> Option<Finding> {
+    let is_out = |finding: &Finding| matches!(finding, Finding::Absent(_) | Finding::Faulty(_));
+    free(node).find_map(|check| trouble(&check).map(|checked| checked.finding).filter(is_out))
+}
+
 /// What keeps a spare out, and what nobody has been able to tell of it for too long.
 fn lacks_of_spare(node: &Node, trouble: Trouble) -> Option<Waiting> {
     let is_lack = |checked: &Checked| checked.is_lack() || matches!(checked.finding, Finding::Faulty(_));
-    not_ready(ports(node), trouble, is_lack)
+    not_ready(ports(node).chain(free(node)), trouble, is_lack)
 }
 
 fn not_ready(
@@ -242,6 +271,9 @@ impl Checks {
         };
         for (name, record) in &state.nodes {
             ports(&record.node).for_each(|check| want(check, Subject::Node(name.clone())));
+            if matches!(record.state, NodeState::Spare | NodeState::Reserved { .. }) {
+                free(&record.node).for_each(|check| want(check, Subject::Node(name.clone())));
+            }
         }
         for (name, record) in &state.instances {
             let checks = needs(&record.instance).chain(likes(state, record));
@@ -273,9 +305,9 @@ impl Checks {
         self.reasons = None;
     }
 
-    /// What is known of a node's ports is news of its past, for it has been repaired: they are due at once.
+    /// What is known of a node is news of its past, for it has been repaired: it is asked for at once.
     pub(crate) fn ask_again(&mut self, node: &Node, now: Mono) {
-        for check in ports(node) {
+        for check in ports(node).chain(free(node)) {
             let Some(queue) = self.queues.get_mut(check.provider()) else { continue };
             if let Some(due) = queue.due.iter().find(|(_, other)| **other == check).cloned() {
                 queue.due.remove(&due);

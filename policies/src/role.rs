@@ -227,7 +227,9 @@ pub(crate) mod tests {
         assert_eq!(role(&state, "n1"), "boots web in e1 from disk");
         assert_eq!(role(&state, "s1"), "must not run: s1 is spare");
         let order = Order::new("alice", "moved", Wall(2));
-        for cut in [NodeState::Fencing { plan: PlanId(7) }, NodeState::Cleaning { plan: None, order }] {
+        for cut in
+            [NodeState::Fencing { plan: PlanId(7) }, NodeState::Cleaning { plan: None, order, proof: None }]
+        {
             state.nodes.get_mut(&n1).unwrap().state = cut;
             assert!(role(&state, "n1").starts_with("must not run: n1 is being"), "{}", role(&state, "n1"));
         }

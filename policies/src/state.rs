@@ -131,7 +131,7 @@ pub struct NodeRecord {
     pub fence_order: Option<Order>,
     /// An operator's word that it is off; used up by the fence that is under way.
     pub confirmed_off: Option<Order>,
-    /// What operators did to it by hand, oldest first; the newest of it.
+    /// What operators did to it by hand, and how it was cleaned because they released it, oldest first; the newest of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub by_hand: Vec<ByHand>,
     /// The hardware that its agent found last; `None`: no agent has told yet.
@@ -210,14 +210,20 @@ pub enum NodeState {
         plan: PlanId,
         /// Why we believe it can touch nothing.
         proof: FenceProof,
+        /// Why it could not be cleaned when it was released.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unclean: Option<String>,
     },
-    /// Released by an operator; becomes a spare once older commands have drained.
+    /// Released by an operator; becomes a spare once older commands have drained and its cloud has cleaned it.
     Cleaning {
         /// The plan that had fenced it; absent if it was not fenced, but its instance deleted.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         plan: Option<PlanId>,
         /// The release, or the deletion of its instance.
         order: Order,
+        /// Why we believe that it can touch nothing; it goes back to quarantine with it if it cannot be cleaned.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        proof: Option<FenceProof>,
     },
 }
 

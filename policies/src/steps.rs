@@ -191,10 +191,22 @@ impl ClusterState {
             return false;
         };
         let is_it = |by_hand: &&ByHand| by_hand.intent.token == effect.token && by_hand.intent.end.is_none();
-        let hands = [Hand::PowerOn, Hand::PowerOff, Hand::Interrupt];
-        let allows = hands.into_iter().find(|hand| hand.action(node) == effect.action);
-        record.by_hand.iter().any(|by_hand| is_it(&by_hand))
-            && allows.is_some_and(|hand| record.allows(hand).is_ok())
+        let is_allowed = match &effect.action {
+            Action::PowerOn { .. } => record.allows(Hand::PowerOn).is_ok(),
+            Action::PowerOff { .. } => record.allows(Hand::PowerOff).is_ok(),
+            Action::Interrupt { .. } => record.allows(Hand::Interrupt).is_ok(),
+            Action::Clean { .. } => record.cleaner().as_ref() == Some(&effect.action),
+            Action::ShutDown { .. }
+            | Action::Diagnose { .. }
+            | Action::Revoke { .. }
+            | Action::ClosePort { .. }
+            | Action::Snapshot { .. }
+            | Action::Attach { .. }
+            | Action::OpenPort { .. }
+            | Action::AttachVif { .. }
+            | Action::SetBoot { .. } => false,
+        };
+        is_allowed && record.by_hand.iter().any(|by_hand| is_it(&by_hand))
     }
 
     /// The actions of the plan's present phase.

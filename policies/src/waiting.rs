@@ -202,6 +202,16 @@ pub enum Waiting {
     NothingToMove,
     /// The node is fenced and must not run; it comes back through `hactl node release`.
     Quarantined,
+    /// The node was released, and its cloud could not clean it.
+    Unclean {
+        /// What the cloud says.
+        why: String,
+    },
+    /// The node is quarantined, and yet its power is on: somebody switched it on, or its BMC answers again.
+    QuarantinedButOn {
+        /// Which.
+        node: NodeId,
+    },
     /// The node is quarantined, and yet something beats under its name.
     QuarantinedButAlive {
         /// The node.
@@ -341,6 +351,15 @@ impl fmt::Display for Waiting {
             Waiting::NothingToMove => write!(f, "it carries no instance: nothing to move"),
             Waiting::Quarantined => {
                 write!(f, "quarantined: fenced and not yet released (`hactl node release`)")
+            }
+            Waiting::Unclean { why } => {
+                write!(
+                    f,
+                    "quarantined: it could not be cleaned ({why}); see to it, then `hactl node release` again"
+                )
+            }
+            Waiting::QuarantinedButOn { node } => {
+                write!(f, "{node} is quarantined and must not run, but its power is on: it is switched off")
             }
             Waiting::QuarantinedButAlive { node } => {
                 write!(

@@ -47,14 +47,15 @@ impl Boot {
                 let role: BootRole = self.ask(&doing, &format!("/boot/node/{node}"), deadline).await?;
                 let holds = matches!(&role, BootRole::Boots(Booting { instance, epoch, name, .. })
                     if (instance, epoch, name) == (wanted, current, image));
-                Ok(State { holds, reading: role.to_string() })
+                Ok(State::new(holds, role.to_string()))
             }
             Wish::Revoked { .. }
             | Wish::Attached { .. }
             | Wish::Snapshot { .. }
             | Wish::PortClosed { .. }
             | Wish::PortOpen { .. }
-            | Wish::VifAttached { .. } => {
+            | Wish::VifAttached { .. }
+            | Wish::Cleaned { .. } => {
                 Err(ProviderError::Configuration(format!("a boot service cannot {wish}")))
             }
         }
@@ -69,7 +70,7 @@ impl Boot {
                 let Serves {} = self.ask(&format!("look for {check}"), "/boot", deadline).await?;
                 Ok(Finding::Fine)
             }
-            Check::Port(_) | Check::Volume(_) | Check::Snapshot(_) => {
+            Check::Port(_) | Check::Volume(_) | Check::Snapshot(_) | Check::Free(_) => {
                 Ok(Finding::CannotTell(format!("a boot service knows nothing of {check}")))
             }
         }

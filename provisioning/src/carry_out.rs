@@ -4,7 +4,7 @@
 //! Why it exists: every provider shares it, so none can take an acknowledgement for a proof.
 //! What it never does: it sends the change more than once; doing it again is the planner's decision.
 
-use crate::{Provider, ProviderError, Wish, no_answer, waited};
+use crate::{Provider, ProviderError, Stage, State, Wish, no_answer, waited};
 use policies::{Doubt, Effect, Outcome, Permit, Seen};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -34,7 +34,8 @@ pub async fn carry_out(
         Err(refusal) => return Outcome::Refused(refusal),
     };
     match provider.look(&wish, deadline).await {
-        Ok(state) if state.holds => return Outcome::Done(Seen::ReadBack(state.reading)),
+        Ok(state) if state.stage == Stage::There => return Outcome::Done(Seen::ReadBack(state.reading)),
+        // What has failed before is tried again.
         Ok(_) => {}
         // Only reading was tried, so nothing can have changed.
         Err(error) => return Outcome::Refused(error.into_refusal()),
@@ -64,8 +65,12 @@ async fn see(
     let mut last = None;
     loop {
         match provider.look(wish, deadline).await {
-            Ok(state) if state.holds => return Outcome::Done(Seen::ReadBack(state.reading)),
-            Ok(state) => last = Some(state.reading),
+            Ok(State { stage: Stage::There, reading }) => return Outcome::Done(Seen::ReadBack(reading)),
+            // Without its word that it took the command, it may speak of an earlier one.
+            Ok(State { stage: Stage::Failed, reading }) if accepted => {
+                return Outcome::Unknown(Doubt::Failed { waited: waited(sent), last: reading });
+            }
+            Ok(State { stage: Stage::NotYet | Stage::Failed, reading }) => last = Some(reading),
             // A reading that failed says nothing; the next one may succeed.
             Err(_) => {}
         }

@@ -152,7 +152,7 @@ impl Exec {
         let doing = format!("look whether to {wish}");
         let question = Question::Look { wish: wanted(wish)? };
         let Looked { holds, reading } = self.ask(&doing, question, &Always, deadline).await?;
-        Ok(State { holds, reading })
+        Ok(State::new(holds, reading))
     }
 
     pub(crate) async fn check(&self, check: &Check, deadline: Instant) -> Result<Finding, ProviderError> {
@@ -246,7 +246,7 @@ fn wanted(wish: &Wish) -> Result<Wanted<'_>, ProviderError> {
         Wish::Attached { volume, holder, index: _ } => Wanted::Attached { volume, initiator: holder },
         Wish::Snapshot { volume, name, keep } => Wanted::Snapshot { volume, name: *name, keep: *keep },
         Wish::PortClosed { port, holder: _ } => Wanted::PortClosed { port },
-        Wish::VifAttached { .. } => return Err(crate::no_vif(wish)),
+        Wish::VifAttached { .. } | Wish::Cleaned { .. } => return Err(crate::clouds_only(wish)),
         Wish::PortOpen { port, vlan, tagged, mac } => {
             Wanted::PortOpen { port, vlan: *vlan, tagged, mac: mac.as_deref() }
         }

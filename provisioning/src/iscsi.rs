@@ -52,7 +52,7 @@ impl Iscsi {
     pub(crate) async fn check(&self, check: &Check, deadline: Instant) -> Result<Finding, ProviderError> {
         match check {
             Check::Volume(_) | Check::Snapshot(_) => self.0.check(check, deadline).await,
-            Check::Port(_) | Check::Boot(_) => {
+            Check::Port(_) | Check::Boot(_) | Check::Free(_) => {
                 Ok(Finding::CannotTell(format!("a storage host knows nothing of {check}")))
             }
         }
@@ -73,9 +73,11 @@ impl Iscsi {
 fn of_a_volume(wish: &Wish) -> Result<(), ProviderError> {
     match wish {
         Wish::Revoked { .. } | Wish::Attached { .. } | Wish::Snapshot { .. } => Ok(()),
-        Wish::PortClosed { .. } | Wish::PortOpen { .. } | Wish::VifAttached { .. } | Wish::Boots { .. } => {
-            Err(ProviderError::Configuration(format!("a storage host cannot {wish}")))
-        }
+        Wish::PortClosed { .. }
+        | Wish::PortOpen { .. }
+        | Wish::VifAttached { .. }
+        | Wish::Cleaned { .. }
+        | Wish::Boots { .. } => Err(ProviderError::Configuration(format!("a storage host cannot {wish}"))),
     }
 }
 

@@ -107,10 +107,33 @@ pub trait Provider: Send + Sync {
 /// What a back end read of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// True if it is as wished.
-    pub holds: bool,
+    /// How near it is to what is wished.
+    pub stage: Stage,
     /// The reading, in the provider's words, for people.
     pub reading: String,
+}
+
+/// How near an object is to what is wished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It is as wished.
+    There,
+    /// Not yet, or it was not asked for.
+    NotYet,
+    /// What was asked for last has failed, and nothing more comes of it by itself.
+    Failed,
+}
+
+impl State {
+    /// One that is as wished, or is not yet.
+    pub fn new(holds: bool, reading: String) -> State {
+        State { stage: if holds { Stage::There } else { Stage::NotYet }, reading }
+    }
+
+    /// One at which the provider has failed.
+    pub fn failed(reading: String) -> State {
+        State { stage: Stage::Failed, reading }
+    }
 }
 
 /// What a library said.
@@ -272,8 +295,8 @@ fn no_census() -> ProviderError {
     ProviderError::Configuration("it keeps no inventory of nodes: only a cloud does".to_owned())
 }
 
-/// For providers whose networks are VLANs.
-fn no_vif(wish: &Wish) -> ProviderError {
+/// For what no other provider can.
+fn clouds_only(wish: &Wish) -> ProviderError {
     ProviderError::Configuration(format!("only a cloud can {wish}"))
 }
 

@@ -19,6 +19,8 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use tokio::time::Instant;
 
+mod clean;
+
 /// In a port's `binding:profile`, while it is bound to nothing: the node that it was taken from.
 const FROM: &str = "ha_from";
 /// In a node's `extra`: what we told it to run.
@@ -55,20 +57,20 @@ impl Openstack {
                 // Cinder lets Ironic attach it again, whoever has it by then.
                 let is_forgotten = !held.volume.multiattach
                     || self.target(&held.volume.id, holder, deadline).await?.is_none();
-                Ok(State { holds: is_free && is_at_rest && is_forgotten, reading: held.reading() })
+                Ok(State::new(is_free && is_at_rest && is_forgotten, held.reading()))
             }
             Wish::Attached { volume, holder, .. } => {
                 let held = self.held(volume.as_str(), holder, deadline).await?;
                 let is_only = held.volume.multiattach || held.others.is_empty();
                 let is_noted = self.target(&held.volume.id, holder, deadline).await?.is_some();
                 let noted = if is_noted { "noted at the node" } else { "not noted at the node" };
-                Ok(State { holds: is_only && is_noted, reading: format!("{}; {noted}", held.reading()) })
+                Ok(State::new(is_only && is_noted, format!("{}; {noted}", held.reading())))
             }
             Wish::Snapshot { volume, name, .. } => {
                 let snapshots = self.snapshots(volume.as_str(), deadline).await?;
                 let is_made = snapshots.get(name).is_some_and(|it| it.status == SnapshotState::Available);
                 let names: Vec<String> = snapshots.keys().map(ToString::to_string).collect();
-                Ok(State { holds: is_made, reading: names.join(", ") })
+                Ok(State::new(is_made, names.join(", ")))
             }
             Wish::PortClosed { holder, .. } => {
                 let bound = self.bound(holder.as_deref(), deadline).await?;
@@ -79,7 +81,7 @@ impl Openstack {
                         format!("bound to the node: {}", ids.join(", "))
                     }
                 };
-                Ok(State { holds: bound.is_empty(), reading })
+                Ok(State::new(bound.is_empty(), reading))
             }
             Wish::VifAttached { vif, holder, .. } => {
                 let (node, vif) = (id::<NodeUuid>(holder)?, id::<PortId>(vif)?);
@@ -87,14 +89,19 @@ impl Openstack {
                 let vifs = self.cloud.baremetal().vifs(&node, deadline).await?;
                 let is_there = host(&port) == Some(node.as_str()) && vifs.contains(&vif);
                 let place = host(&port).unwrap_or("nothing");
-                Ok(State { holds: is_there, reading: format!("bound to {place}, {}", port.status) })
+                Ok(State::new(is_there, format!("bound to {place}, {}", port.status)))
             }
             Wish::Boots { holder, instance, epoch, .. } => {
                 let node = self.node(holder.as_deref(), deadline).await?;
                 let is_ours = marked(&node) == Some(mark(instance, *epoch).as_str());
-                let is_active = node.provision_state == ProvisionState::Active && node.reservation.is_none();
-                Ok(State { holds: is_ours && is_active, reading: told(&node) })
+                Ok(match (is_ours && node.reservation.is_none(), &node.provision_state) {
+                    (true, ProvisionState::DeployFailed) => State::failed(told(&node)),
+                    (is_settled, state) => {
+                        State::new(is_settled && *state == ProvisionState::Active, told(&node))
+                    }
+                })
             }
+            Wish::Cleaned { holder } => self.is_clean(holder, deadline).await,
             Wish::PortOpen { .. } => Err(unable(wish)),
         }
     }
@@ -163,6 +170,7 @@ impl Openstack {
                 let order = Order { node, instance, image, epoch: *epoch };
                 self.deploy(wish, &target, &order, permit, deadline).await
             }
+            Wish::Cleaned { holder } => self.clean(wish, holder, permit, deadline).await,
             Wish::PortOpen { .. } => Err(unable(wish)),
         }
     }
@@ -194,6 +202,11 @@ impl Openstack {
                     false => Finding::Absent(format!("Ironic has no port or port group {nic}")),
                 })
             }
+            Check::Free(free) => Ok(match self.cloud.baremetal().node(&id(&free.node)?, deadline).await {
+                Ok(node) => clean::in_use(&node).map_or(Finding::Fine, Finding::Faulty),
+                Err(error) if error.is_absent() => Finding::Absent(policies::causes(&error)),
+                Err(error) => return Err(error.into()),
+            }),
             Check::Boot(boot) => Ok(match self.deployments.contains_key(&boot.image) {
                 true => Finding::Fine,
                 false => Finding::Absent(format!("no deployment is called {}", boot.image)),

@@ -123,7 +123,7 @@ impl Ovsdb {
         let (port, is_applied) = wire.read_port(&doing, name).await?;
         let links = wire.read_links(&doing, &port.links).await?;
         let holds = port.is(&wanted) && is_applied;
-        Ok(State { holds, reading: port.reading(&links, is_applied) })
+        Ok(State::new(holds, port.reading(&links, is_applied)))
     }
 
     /// A port without a link may only have a node that is off, so that is no fault.
@@ -131,7 +131,7 @@ impl Ovsdb {
         let doing = format!("look for {check}");
         let port = match check {
             Check::Port(port) => &port.port,
-            Check::Volume(_) | Check::Boot(_) | Check::Snapshot(_) => {
+            Check::Volume(_) | Check::Boot(_) | Check::Snapshot(_) | Check::Free(_) => {
                 return Err(ProviderError::Configuration(format!("{doing}: a switch has ports only")));
             }
         };
@@ -186,7 +186,7 @@ impl Ovsdb {
             Wish::PortOpen { port, vlan, tagged, mac: _ } => {
                 Ok((port, Setting { tag: *vlan, trunks: tagged.clone(), protected: false }))
             }
-            Wish::VifAttached { .. } => Err(crate::no_vif(wish)),
+            Wish::VifAttached { .. } | Wish::Cleaned { .. } => Err(crate::clouds_only(wish)),
             Wish::Revoked { .. } | Wish::Attached { .. } | Wish::Snapshot { .. } | Wish::Boots { .. } => {
                 Err(ProviderError::Configuration(format!("a switch cannot {wish}")))
             }

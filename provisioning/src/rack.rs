@@ -237,30 +237,30 @@ impl Rack {
         match wish {
             Wish::Revoked { holder, .. } => {
                 let state: VolumeState = self.read(&doing, path, deadline).await?;
-                Ok(State { holds: is_revoked(&state, holder), reading: read_volume(&state) })
+                Ok(State::new(is_revoked(&state, holder), read_volume(&state)))
             }
             Wish::Attached { holder, .. } => {
                 let state: VolumeState = self.read(&doing, path, deadline).await?;
-                Ok(State { holds: is_attached(&state, holder), reading: read_volume(&state) })
+                Ok(State::new(is_attached(&state, holder), read_volume(&state)))
             }
             Wish::Snapshot { name, .. } => {
                 let state: SnapshotState = self.read(&doing, path, deadline).await?;
-                Ok(State { holds: state.snapshots.contains(name), reading: read_snapshots(&state) })
+                Ok(State::new(state.snapshots.contains(name), read_snapshots(&state)))
             }
             Wish::PortClosed { .. } => {
                 let state: PortState = self.read(&doing, path, deadline).await?;
-                Ok(State { holds: state.setting == PortSetting::Closed, reading: read_port(&state) })
+                Ok(State::new(state.setting == PortSetting::Closed, read_port(&state)))
             }
             Wish::PortOpen { vlan, tagged, mac, .. } => {
                 let state: PortState = self.read(&doing, path, deadline).await?;
                 let wished = PortSetting::Open { vlan: *vlan, tagged: tagged.clone(), mac: mac.clone() };
-                Ok(State { holds: state.setting == wished, reading: read_port(&state) })
+                Ok(State::new(state.setting == wished, read_port(&state)))
             }
-            Wish::VifAttached { .. } => Err(crate::no_vif(wish)),
+            Wish::VifAttached { .. } | Wish::Cleaned { .. } => Err(crate::clouds_only(wish)),
             Wish::Boots { instance, image, epoch, .. } => {
                 let state: BootState = self.read(&doing, path, deadline).await?;
                 let wished = Assignment { instance: instance.clone(), image: image.clone(), epoch: *epoch };
-                Ok(State { holds: state.assignment.as_ref() == Some(&wished), reading: read_boot(&state) })
+                Ok(State::new(state.assignment.as_ref() == Some(&wished), read_boot(&state)))
             }
         }
     }
@@ -268,6 +268,7 @@ impl Rack {
     pub(crate) async fn check(&self, check: &Check, deadline: Instant) -> Result<Finding, ProviderError> {
         let doing = format!("look for {check}");
         let read = match check {
+            Check::Free(_) => return Ok(Finding::CannotTell(format!("a rack knows nothing of {check}"))),
             Check::Port(port) => {
                 self.find(&doing, ["ports", &port.port], deadline).await?.map(|port| link_found(&port))
             }
@@ -424,6 +425,7 @@ fn place(wish: &Wish) -> [&str; 2] {
             ["ports", port]
         }
         Wish::Boots { node, .. } => ["boot", node.as_str()],
+        Wish::Cleaned { holder } => ["nodes", holder],
     }
 }
 
@@ -444,7 +446,9 @@ fn encode(wish: &Wish, token: LogIndex) -> Result<Vec<u8>, serde_json::Error> {
             let setting = PortSetting::Open { vlan: *vlan, tagged: tagged.clone(), mac: mac.clone() };
             serde_json::to_vec(&PortChange { setting, token })
         }
-        Wish::VifAttached { .. } => Err(serde::ser::Error::custom(crate::no_vif(wish))),
+        Wish::VifAttached { .. } | Wish::Cleaned { .. } => {
+            Err(serde::ser::Error::custom(crate::clouds_only(wish)))
+        }
         Wish::Boots { instance, image, epoch, .. } => {
             let assignment = Assignment { instance: instance.clone(), image: image.clone(), epoch: *epoch };
             serde_json::to_vec(&BootChange { assignment, token })

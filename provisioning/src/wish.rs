@@ -76,6 +76,11 @@ pub enum Wish {
         /// The placement for which it is valid.
         epoch: Epoch,
     },
+    /// The node has nothing, was erased, and is free.
+    Cleaned {
+        /// The node, by the name that the provider knows.
+        holder: String,
+    },
 }
 
 impl Wish {
@@ -118,6 +123,7 @@ impl Wish {
                 image: image.clone(),
                 epoch: *epoch,
             }),
+            Action::Clean { node, .. } => Ok(Wish::Cleaned { holder: holder(node)? }),
             Action::ShutDown { .. }
             | Action::Diagnose { .. }
             | Action::PowerOff { .. }
@@ -138,6 +144,7 @@ impl fmt::Display for Wish {
             Wish::PortOpen { port, vlan, tagged, .. } => {
                 write!(f, "open port {port} into vlan {}", vlans(*vlan, tagged))
             }
+            Wish::Cleaned { holder } => write!(f, "clean {holder}"),
             Wish::Boots { node, instance, epoch, .. } => write!(f, "let {node} boot {instance} {epoch}"),
         }
     }

@@ -16,11 +16,11 @@ mod device;
 
 use device::{Device, Face, Script, cloud};
 use policies::{
-    Action, Boot, Check, CloudAccess, CloudInterface, CloudUser, Deployment, Doubt, Effect, Epoch, Finding,
-    LogIndex, NodeId, Outcome, Permit, PlanId, ProviderId, ProviderKind, Refusal, Sealed, Seen, SnapshotName,
-    SwitchPort, Volume, VolumeId,
+    Action, Boot, Check, CloudAccess, CloudInterface, CloudNode, CloudUser, Deployment, Doubt, Effect, Epoch,
+    Finding, LogIndex, NodeId, Outcome, Permit, PlanId, ProviderId, ProviderKind, Refusal, Sealed, Seen,
+    SnapshotName, SwitchPort, Volume, VolumeId,
 };
-use provisioning::{Backend, Provider, Wish, carry_out, check};
+use provisioning::{Backend, Provider, Stage, Wish, carry_out, check};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -82,9 +82,10 @@ fn cases() -> Vec<(Face, Action)> {
 }
 
 /// The name by which the device knows the node.
-fn known_as(face: Face) -> &'static str {
+fn known_as(face: Face, action: &Action) -> &'static str {
     match face {
         Face::Rack | Face::Ovsdb | Face::Exec | Face::Iscsi => INITIATOR,
+        Face::Cloud if matches!(action, Action::Clean { .. }) => cloud::FENCED,
         Face::Cloud => cloud::NODE,
     }
 }
@@ -100,13 +101,11 @@ fn cloud_kind(url: &str) -> ProviderKind {
 
 fn cloud_actions() -> Vec<Action> {
     let (port, vif) = (cloud::NIC.to_owned(), cloud::LOOSE.to_owned());
-    let (node, provider) = ("n1".parse().unwrap(), "cloud".parse().unwrap());
-    one_of_each(
-        "cloud",
-        [cloud::HELD, cloud::FREE],
-        cloud::NIC,
-        Action::AttachVif { node, provider, port, vif },
-    )
+    let (node, provider): (NodeId, ProviderId) = ("n1".parse().unwrap(), "cloud".parse().unwrap());
+    let open = Action::AttachVif { node: node.clone(), provider: provider.clone(), port, vif };
+    let mut actions = one_of_each("cloud", [cloud::HELD, cloud::FREE], cloud::NIC, open);
+    actions.push(Action::Clean { node, provider });
+    actions
 }
 
 /// Where no program is.
@@ -179,7 +178,7 @@ fn backend(device: &Device) -> Backend {
 }
 
 async fn run(device: &Device, action: &Action, token: u64, permit: &dyn Permit, time: Duration) -> Outcome {
-    let (effect, known_as) = (effect(action, token), known_as(device.face()));
+    let (effect, known_as) = (effect(action, token), known_as(device.face(), action));
     carry_out(&backend(device), &effect, Some(known_as), permit, Instant::now() + time).await
 }
 
@@ -201,9 +200,9 @@ async fn acting_twice_is_acting_once() {
 async fn looking_changes_nothing() {
     for (face, action) in cases() {
         let device = Device::start(face, Script::Obey).await;
-        let wish = Wish::new(&action, Some(known_as(face))).unwrap();
+        let wish = Wish::new(&action, Some(known_as(face, &action))).unwrap();
         let state = backend(&device).look(&wish, Instant::now() + PATIENCE).await.unwrap();
-        assert!(!state.holds, "{action}");
+        assert!(state.stage != Stage::There, "{action}");
         assert_eq!(device.changes(), 0, "{action}");
     }
 }
@@ -331,7 +330,7 @@ async fn a_volume_that_another_holds_is_neither_kept_nor_attached() {
 #[tokio::test]
 async fn a_cloud_takes_nothing_from_anybody_but_the_node() {
     let device = Device::start(Face::Cloud, Script::HeldByOther).await;
-    let [_, _, attach, vif, snapshot, _] = cloud_actions().try_into().unwrap();
+    let [_, _, attach, vif, snapshot, _, _] = cloud_actions().try_into().unwrap();
     for action in [attach, vif, snapshot] {
         let outcome = run(&device, &action, 7, &Always, PATIENCE).await;
         let Outcome::Refused(Refusal::HeldByOther(who)) = &outcome else { panic!("{action}: {outcome:?}") };
@@ -360,17 +359,21 @@ async fn nobody_gets_a_port_that_ironic_still_notes_for_a_locked_node() {
 #[tokio::test]
 async fn a_cloud_says_what_it_has() {
     let provider = || "cloud".parse::<ProviderId>().unwrap();
+    let free = |node: &str| Check::Free(CloudNode { provider: provider(), node: node.to_owned() });
     let checks = [
         Check::Port(SwitchPort { provider: provider(), port: cloud::NIC.to_owned() }),
         Check::Volume(Volume { provider: provider(), volume: cloud::HELD.parse().unwrap() }),
+        free(cloud::NODE),
         Check::Boot(Boot { provider: provider(), image: "golden".to_owned() }),
     ];
     let device = Device::start(Face::Cloud, Script::Obey).await;
     for asked in &checks {
         assert_eq!(found(&device, asked, PATIENCE).await, Finding::Fine, "{asked}");
     }
+    let used = found(&device, &free(cloud::FENCED), PATIENCE).await;
+    assert_eq!(used, Finding::Faulty("it is Active, in maintenance".to_owned()));
     let device = Device::start(Face::Cloud, Script::HasNothing).await;
-    for asked in &checks[..2] {
+    for asked in &checks[..3] {
         let finding = found(&device, asked, PATIENCE).await;
         assert!(matches!(finding, Finding::Absent(_)), "{asked}: {finding:?}");
     }

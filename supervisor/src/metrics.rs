@@ -7,7 +7,8 @@
 //! state when somebody asks, so they cannot go stale.
 
 use policies::{
-    Action, ClusterState, Command, Coverage, MemberId, Millis, Outcome, PlanId, Proposal, ProviderId, Step,
+    Action, ClusterState, Command, Coverage, MemberId, Millis, NodeState, Outcome, PlanId, Proposal,
+    ProviderId, Step,
 };
 use prometheus::core::Collector;
 use prometheus::{
@@ -39,6 +40,7 @@ pub struct Metrics {
     effects: IntCounterVec,
     effect_seconds: HistogramVec,
     failovers: IntCounterVec,
+    cut_again: IntCounterVec,
     phase_seconds: HistogramVec,
     commit_seconds: HistogramVec,
     flight_records: IntCounterVec,
@@ -137,6 +139,11 @@ impl Metrics {
                 &["action"],
                 &SLOW,
             )?,
+            cut_again: counters(
+                "ha_quarantine_power_off_total",
+                "Quarantined nodes that were found to be on, and are switched off again.",
+                &["node"],
+            )?,
             failovers: counters("ha_failover_total", "Failovers that ended, or got stuck.", &["result"])?,
             phase_seconds: seconds(
                 "ha_failover_phase_duration_seconds",
@@ -218,12 +225,14 @@ impl Metrics {
                 self.ended(state, *plan, "replaced");
             }
             Step::Finish { plan, .. } => self.ended(state, *plan, "done"),
+            Step::CutAgain { node } => self.cut_again.with_label_values(&[node.as_str()]).inc(),
             Step::Stick { why: Some(_), .. } => self.failovers.with_label_values(&["stuck"]).inc(),
             Step::Stick { why: None, .. }
             | Step::Intend { .. }
             | Step::Resolve { .. }
             | Step::Place { .. }
             | Step::Lapse { .. }
+            | Step::Clean { .. }
             | Step::Cleaned { .. }
             | Step::Discover { .. } => {}
         }
@@ -371,8 +380,11 @@ fn describe_nodes(r: &Registry, state: &ClusterState) -> Result<(), MetricsError
         gauges("ha_node_state", "1 for the state that the node is in.", &["node", "state"])?;
     let verdicts =
         gauges("ha_node_verdict", "1 for the cluster's belief about the node.", &["node", "verdict"])?;
-    let waiting =
-        gauges("ha_node_withheld", "1 if a failed node is not acted on, and why.", &["node", "reason"])?;
+    let waiting = gauges(
+        "ha_node_withheld",
+        "1 if a failed node is not acted on, or a released one could not be cleaned, and why.",
+        &["node", "reason"],
+    )?;
     let counts = gauges("ha_nodes", "Nodes by state.", &["state"])?;
     let maintenance = gauges("ha_node_maintenance", "1 if the node is in maintenance.", &["node"])?;
     let mismatch =
@@ -391,6 +403,9 @@ fn describe_nodes(r: &Registry, state: &ClusterState) -> Result<(), MetricsError
         }
         if record.maintenance.is_some() {
             maintenance.with_label_values(&[name]).set(1);
+        }
+        if let NodeState::Quarantined { unclean: Some(_), .. } = record.state {
+            waiting.with_label_values(&[name, "unclean"]).set(1);
         }
         if record.mismatch().is_some() {
             mismatch.with_label_values(&[name]).set(1);
@@ -523,6 +538,7 @@ mod tests {
         metrics.proposed("applied", Duration::from_millis(1));
         metrics.answered("GET", "/v1/status", 200, Duration::from_millis(2));
         metrics.failovers.with_label_values(&["done"]).inc();
+        metrics.cut_again.with_label_values(&["n1"]).inc();
         metrics.phase_seconds.with_label_values(&["fencing"]).observe(1.0);
         text(&metrics, &state)
     }

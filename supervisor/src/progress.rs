@@ -104,7 +104,10 @@ pub fn release(detail: &NodeDetail) -> Progress {
         NodeState::Reserved { .. } | NodeState::Active { .. } => {
             Done(vec![format!("{name} is {}", detail.record.state)])
         }
-        NodeState::Fencing { .. } | NodeState::Quarantined { .. } => {
+        NodeState::Quarantined { unclean: Some(why), .. } => {
+            Ended(vec![], format!("{name} could not be cleaned: {why}"))
+        }
+        NodeState::Fencing { .. } | NodeState::Quarantined { unclean: None, .. } => {
             Ended(vec![], format!("{name} is {} again", detail.record.state))
         }
     }
@@ -195,7 +198,7 @@ fn under_way(last: &FailoverDetail, lines: Vec<String>) -> Progress {
 
 /// Why the node waits. That it is quarantined is no reason to wait with a fence, and with a release it is the past.
 fn reasons(detail: &NodeDetail) -> Vec<String> {
-    let counts = |waiting: &&Waiting| !matches!(waiting, Waiting::Quarantined);
+    let counts = |waiting: &&Waiting| !matches!(waiting, Waiting::Quarantined | Waiting::Unclean { .. });
     detail.view.waiting.iter().filter(counts).map(ToString::to_string).collect()
 }
 
@@ -310,7 +313,7 @@ mod tests {
         // Released, it is cleaned and then a spare.
         let mut node = story.facts().node(&name("n1")).unwrap();
         assert_eq!(release(&node), Ended(vec![], "n1 is being fenced by f9 again".into()));
-        node.record.state = NodeState::Cleaning { plan: Some(PlanId(9)), order };
+        node.record.state = NodeState::Cleaning { plan: Some(PlanId(9)), order, proof: None };
         assert_eq!(release(&node), UnderWay(vec!["n1 is being cleaned".into()]));
         node.record.state = NodeState::Spare;
         assert_eq!(release(&node), Done(vec!["n1 is a spare".into()]));

@@ -23,8 +23,6 @@ use supervisor::api::answers::NodeLine;
 use supervisor::api::{How, ProviderInventory};
 use tokio::time::Instant;
 
-/// How long a spare may take to start, where no trial says otherwise.
-pub(super) const START_DEADLINE: &str = "5m";
 /// How long everything may take to end when it is asked to; then it is killed.
 const END_MAX: Duration = Duration::from_secs(10);
 
@@ -74,29 +72,34 @@ impl Site {
     /// after the third failover in ten minutes would end every test.
     async fn introduce(&self, file: &Path, inventory: &str) -> Result<(), DemoError> {
         self.members.apply(file, inventory).await?;
-        let start_deadline = format!("takeover.start_deadline={START_DEADLINE}");
         let limits = [
             "detection.suspect_after=2s",
             // Ironic takes 6 to 12 s to switch off, and isolation alone is to be proof only of a node that cannot be.
             "fencing.level_deadline=30s",
             "fencing.isolation_alone=30s",
             "takeover.step_deadline=2m",
-            &start_deadline,
+            "takeover.start_deadline=5m",
             "brakes.fences_per_10min_max=1000",
             "brakes.hold_above_failed=1000",
             "brakes.hold_above_failed_per_domain=1000",
         ];
+        // What is released carries nothing: this policy says how long it drains.
+        let drains =
+            ["fencing.level_deadline=15s", "fencing.power_effect_max=15s", "fencing.provider_effect_max=5s"];
+        let words = ["policy", "set", "cautious"].into_iter().chain(drains).chain(["--reason", "a trial"]);
+        self.members.cluster.hactl(words).await?;
         self.members.set_policy(&limits, "services on one computer").await
     }
 
     /// Takes over what the cloud tells of nodes and instances and nobody has written down: hardware, owners.
     async fn take_over(&self) -> Result<(), DemoError> {
-        let path = format!("/v1/providers/{CLOUD}/inventory?spares=none");
-        let found: ProviderInventory = self.members.cluster.get("compare the cloud", &path).await?;
+        let import = ["openstack", "import", CLOUD];
+        let said = self.members.cluster.hactl(import.into_iter().chain(["-o", "json"])).await?;
+        let found = serde_json::from_str::<ProviderInventory>(&said);
+        let found = found.map_err(|error| unexpected(format!("{error}: {said}")))?;
         let known = found.differences.iter().filter(|line| line.how != How::New);
         let changes = known.flat_map(|line| ["--change", &line.object]);
-        let import = ["openstack", "import", CLOUD, "--apply"];
-        self.members.cluster.hactl(import.into_iter().chain(changes)).await?;
+        self.members.cluster.hactl(import.into_iter().chain(["--apply"]).chain(changes)).await?;
         self.agrees().await
     }
 
@@ -107,19 +110,26 @@ impl Site {
 
     // --- what is done ---
 
-    /// Makes everything whole again, as an operator would: nodes that were fenced, or did not start, become spares.
+    /// Makes everything whole again, as an operator would: BMCs are mended, upon which the cluster switches off what they left on;
+    /// fenced nodes are released, upon which Ironic cleans them and they become spares.
     pub(super) async fn repair(&self) -> Result<(), DemoError> {
+        self.members.calm().await?;
         let lines = self.members.nodes().await?;
-        let spent = lines.iter().filter(|line| !matches!(line.state, NodeState::Active { .. }));
-        let spent: Vec<&NodeId> = spent.map(|line| &line.name).collect();
-        clear(&self.bed, self.nodes.iter().filter(|node| spent.contains(&&node.name))).await?;
-        for line in &lines {
-            let name = line.name.to_string();
-            if matches!(line.state, NodeState::Quarantined { .. }) {
-                self.members.cluster.hactl(["node", "release", &name, "--reason", "repaired"]).await?;
-            }
+        let fenced = lines.iter().filter(|line| matches!(line.state, NodeState::Quarantined { .. }));
+        for name in fenced.map(|line| &line.name) {
+            self.bed.mend(self.described(name)?).await?;
+            let words = ["node", "release", name.as_str(), "--reason", "repaired", "--wait"];
+            self.members.cluster.hactl(words).await?;
         }
         self.await_health().await?;
+        let mut wrong = vec![];
+        for pool in Pool::ALL {
+            let (node, _) = self.members.placed(pool.instance()).await?;
+            wrong.extend(self.away_from(pool, self.described(&node)?).await?);
+        }
+        if !wrong.is_empty() {
+            return Err(unexpected(format!("after the cleaning: {}", wrong.join("; "))));
+        }
         self.agrees().await
     }
 
@@ -169,6 +179,25 @@ impl Site {
                 })
             })
             .await
+    }
+
+    /// What an instance should have on its node and has not.
+    pub(super) async fn away_from(&self, pool: Pool, node: &Described) -> Result<Vec<String>, DemoError> {
+        let (mut wrong, belongings) = (vec![], self.belongings(pool)?);
+        let port = self.bed.port(&belongings.port).await?;
+        if port.host_id.as_deref() != Some(node.uuid.as_str()) || port.status != "ACTIVE" {
+            wrong.push(format!("its port is {} at {:?}, not at {}", port.status, port.host_id, node.uuid));
+        }
+        if pool.has_volume() {
+            let holders = self.bed.holders(&belongings.volume).await?;
+            if holders != [node.uuid.to_string()] {
+                wrong.push(format!("its volume is attached for {holders:?}, not for {}", node.uuid));
+            }
+            if !self.bed.reaches(&node.initiator(), &belongings.volume).await {
+                wrong.push(format!("{} cannot reach its volume", node.name));
+            }
+        }
+        Ok(wrong)
     }
 
     async fn await_health(&self) -> Result<(), DemoError> {

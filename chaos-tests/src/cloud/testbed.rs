@@ -10,8 +10,8 @@ use crate::demo::process::answer;
 use crate::demo::wait::{Look, until_every};
 use crate::demo::watched::PATIENCE;
 use openstack::{
-    CallError, Cloud, Node, NodeFilter, NodeUuid, Port, PortId, PowerState, PowerTarget, ProvisionState,
-    ProvisionTarget, Settings, VolumeId,
+    CallError, Cloud, FENCED_BY, Node, NodeFilter, NodeUuid, Port, PortId, PowerState, PowerTarget,
+    ProvisionState, ProvisionTarget, Settings, VolumeId,
 };
 use policies::{CloudAccess, CloudInterface, CloudUser, LogIndex, Permit, Refusal, causes};
 use serde_json::Value;
@@ -215,6 +215,17 @@ impl Testbed {
     }
 
     // ---- what a person does
+
+    /// Mends a node's BMC, ends what Ironic has begun because of it (a maintenance of ours stays), and waits until Ironic has it off.
+    pub(super) async fn mend(&self, node: &Described) -> Result<(), DemoError> {
+        self.bmc(node, if node.pool == Pool::Redfish { "up" } else { "thaw" }).await?;
+        let read = self.until(&node.uuid, "to be let go", |_| true).await?;
+        if read.maintenance && read.maintenance_reason.is_none_or(|reason| !reason.starts_with(FENCED_BY)) {
+            let ended = self.cloud.baremetal().clear_maintenance(&node.uuid, &ByHand, soon()).await;
+            ended.map_err(cloud("mend a node"))?;
+        }
+        self.until(&node.uuid, "to be off", |node| node.power_state == Some(PowerState::Off)).await.map(drop)
+    }
 
     /// Gives a node back as it was in the beginning: well, off, available, with nothing.
     pub(super) async fn clear(&self, node: &Described) -> Result<(), DemoError> {

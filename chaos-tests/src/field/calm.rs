@@ -106,7 +106,9 @@ impl Story {
                 port,
                 change: PortChange { setting: PortSetting::Open { vlan, tagged, mac }, token },
             },
-            Action::AttachVif { .. } => return Seen::ReadBack("the rack has no cloud".to_owned()),
+            Action::AttachVif { .. } | Action::Clean { .. } => {
+                return Seen::ReadBack("the rack has no cloud".to_owned());
+            }
             Action::SetBoot { node, instance, image, epoch, .. } => {
                 let assignment = Assignment { instance, image, epoch };
                 Change::Boot { node, change: BootChange { assignment, token } }

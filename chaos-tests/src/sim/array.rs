@@ -174,6 +174,7 @@ impl Inner {
             Check::Port(port) => self.machines.keys().any(|node| node.as_str() == port.port),
             Check::Volume(volume) | Check::Snapshot(volume) => self.array.rights.contains_key(&volume.volume),
             Check::Boot(boot) => boot.image == IMAGE,
+            Check::Free(_) => false,
         };
         if is_there { Finding::Fine } else { Finding::Absent(format!("there is no {check}")) }
     }

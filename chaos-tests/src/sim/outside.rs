@@ -331,9 +331,7 @@ impl provisioning::Provider for SimOutside {
             }
             inner.after(delay, move |inner| {
                 let holds = inner.array.holds(&deed);
-                drop(
-                    answer.send(State { holds, reading: if holds { "as wished" } else { "not yet" }.into() }),
-                );
+                drop(answer.send(State::new(holds, if holds { "as wished" } else { "not yet" }.into())));
             });
         });
         match timeout_at(deadline, answered).await {
@@ -353,7 +351,7 @@ impl provisioning::Provider for SimOutside {
             }
             let device = match check {
                 Check::Volume(_) | Check::Snapshot(_) => 0,
-                Check::Port(_) => 1,
+                Check::Port(_) | Check::Free(_) => 1,
                 Check::Boot(_) => 2,
             };
             let delay = match inner.array.manners[device] {

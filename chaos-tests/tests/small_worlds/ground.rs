@@ -76,6 +76,7 @@ impl Ground {
             | Action::Revoke { .. }
             | Action::ClosePort { .. }
             | Action::AttachVif { .. }
+            | Action::Clean { .. }
             | Action::SetBoot { .. } => {}
         }
     }
@@ -114,7 +115,10 @@ impl Ground {
                 (naive || closed || !rules.revokes(), read)
             }
             Action::OpenPort { vlan, .. } => (self.open[network_number(*vlan)] & bit != 0, read),
-            Action::Snapshot { .. } | Action::AttachVif { .. } | Action::SetBoot { .. } => (true, read),
+            Action::Snapshot { .. }
+            | Action::AttachVif { .. }
+            | Action::Clean { .. }
+            | Action::SetBoot { .. } => (true, read),
         };
         shown.then_some(Outcome::Done(seen))
     }

@@ -93,6 +93,9 @@ impl Engine {
     fn remember(&mut self, now: Mono, index: LogIndex, step: &Step, outputs: &mut Vec<Output>) {
         match step {
             Step::Begin(_) | Step::Replace { .. } => self.entered(now, PlanId(index.0)),
+            Step::Clean { .. } | Step::CutAgain { .. } => {
+                self.memory.intents.insert(index, (now, None));
+            }
             Step::Intend { plan, .. } => {
                 self.memory.intents.insert(index, (now, None));
                 self.entered(now, *plan);
@@ -123,6 +126,7 @@ impl Engine {
                 self.memory.discovered.insert(node.clone(), now);
             }
             Step::Cleaned { node } => {
+                self.memory.checks.describe(&self.state, now);
                 if let Some(record) = self.state.nodes.get(node) {
                     self.memory.checks.ask_again(&record.node, now);
                 }

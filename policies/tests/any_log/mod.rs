@@ -45,6 +45,8 @@ pub enum Want {
     Place { plan: Pick, tried: u64 },
     Finish(Pick),
     Stick(Pick, bool),
+    Clean(Pick),
+    CutAgain(Pick),
     Cleaned(Pick),
     Discover(Pick, u8),
     OldLeader(Pick),
@@ -72,7 +74,7 @@ impl Want {
     pub fn read([kind, a, b, c, d, e]: Choice) -> Want {
         let (pa, pb, pc) = (Pick(a), Pick(b), Pick(c));
         let (on, rarely) = (b.is_multiple_of(2), d.is_multiple_of(10));
-        match kind % 59 {
+        match kind % 61 {
             0 | 1 => Want::Arm(a.is_multiple_of(2)),
             2 => Want::Cordon(pa, on),
             3 => Want::Maintain(pa, on),
@@ -102,6 +104,8 @@ impl Want {
             55 => Want::Apply(pa, b),
             56 => Want::Label(pa, b),
             57 => Want::ByHand(pa, b % 3),
+            58 => Want::Clean(pa),
+            59 => Want::CutAgain(pa),
             _ => Want::ResolveByHand(pa, c % 8),
         }
     }
@@ -371,6 +375,8 @@ pub fn command(state: &ClusterState, want: &Want) -> Command {
         Want::Place { plan: at, tried } => lead(Step::Place { plan: plan(at), tried: Millis(*tried) }),
         Want::Finish(at) => lead(Step::Finish { plan: plan(at), seen: "a heartbeat".to_owned() }),
         Want::Stick(at, on) => lead(Step::Stick { plan: plan(at), why: on.then(reason) }),
+        Want::Clean(at) => lead(Step::Clean { node: node(at) }),
+        Want::CutAgain(at) => lead(Step::CutAgain { node: node(at) }),
         Want::Cleaned(at) => lead(Step::Cleaned { node: node(at) }),
         Want::Discover(at, cpus) => {
             let found = Capabilities { cpus: Some(u32::from(*cpus)), ..Capabilities::default() };
@@ -490,6 +496,7 @@ fn proof_comes_first(state: &ClusterState) -> Result<(), String> {
             | Action::PowerOff { .. }
             | Action::Revoke { .. }
             | Action::ClosePort { .. }
+            | Action::Clean { .. }
             | Action::Interrupt { .. } => false,
             Action::Snapshot { .. }
             | Action::Attach { .. }

@@ -126,6 +126,7 @@ impl Machine {
             | Action::Attach { .. }
             | Action::OpenPort { .. }
             | Action::AttachVif { .. }
+            | Action::Clean { .. }
             | Action::SetBoot { .. } => false,
         };
         match (by_power, self.bmc) {
@@ -163,6 +164,7 @@ impl Machine {
             | Action::Attach { .. }
             | Action::OpenPort { .. }
             | Action::AttachVif { .. }
+            | Action::Clean { .. }
             | Action::SetBoot { .. } => {}
         }
         None
@@ -200,6 +202,7 @@ impl Ending {
             Action::Diagnose { .. } => 300,
             Action::PowerOff { .. } => 200,
             Action::PowerOn { .. } | Action::Interrupt { .. } => 100,
+            Action::Clean { .. } => 20_000,
             Action::Revoke { .. }
             | Action::ClosePort { .. }
             | Action::Snapshot { .. }
@@ -227,6 +230,7 @@ impl Ending {
             | Action::Attach { .. }
             | Action::OpenPort { .. }
             | Action::AttachVif { .. }
+            | Action::Clean { .. }
             | Action::SetBoot { .. } => Seen::ReadBack("as wished".to_owned()),
         };
         match self.after.filter(|after| *after <= limit.0) {

@@ -371,6 +371,10 @@ fn read_ending(text: &str) -> Result<Ending, String> {
             let doubt = Doubt::NotSeen { waited: Millis(4000), last: (*reading).to_owned() };
             Ok(Ending { after: Some(4000), outcome: Some(Outcome::Unknown(doubt)) })
         }
+        ["fails", rest @ ..] => {
+            let doubt = Doubt::Failed { waited: Millis(4000), last: rest.join(" ") };
+            Ok(Ending { after: Some(4000), outcome: Some(Outcome::Unknown(doubt)) })
+        }
         ["refused", kind, rest @ ..] => {
             let text = rest.join(" ");
             refused(match *kind {

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex};
 
 /// The node that is taken from and given to.
 pub(crate) const NODE: &str = "11111111-1111-4111-8111-111111111111";
+/// One that we have fenced.
+pub(crate) const FENCED: &str = "12121212-1212-4212-8212-121212121212";
 /// Another one.
 pub(crate) const OTHER: &str = "99999999-9999-4999-8999-999999999999";
 /// The volume that the node has, and one that nobody has.
@@ -64,6 +66,9 @@ pub(super) async fn answer(State((script, seen, address)): State<Cloud>, request
         ("POST", "/v1/volume/targets") => ("attached", answered(&target())),
         ("POST", path) if path.ends_with("/vifs") => ("vif", StatusCode::NO_CONTENT.into_response()),
         ("POST", "/v3/snapshots") => ("snapshot", answered(&json!({ "snapshot": snapshot() }))),
+        ("PUT", path) if path.ends_with("/states/provision") && path.contains(FENCED) => {
+            ("cleaned", StatusCode::ACCEPTED.into_response())
+        }
         ("PUT", path) if path.ends_with("/states/provision") => {
             ("boots", StatusCode::ACCEPTED.into_response())
         }
@@ -157,6 +162,16 @@ async fn look(script: Script, seen: &Mutex<Seen>, path: &str, query: &str) -> Re
         ["v1", "nodes", of] if *of == OTHER => {
             let mut node = node(&seen);
             (node["uuid"], node["reservation"]) = (json!(OTHER), json!("conductor-1"));
+            node
+        }
+        ["v1", "nodes", of] if *of == FENCED => {
+            let mut node = node(&seen);
+            let is_clean = has("cleaned");
+            node["uuid"] = json!(FENCED);
+            node["provision_state"] = json!(if is_clean { "available" } else { "active" });
+            node["maintenance"] = json!(!is_clean);
+            node["maintenance_reason"] = json!("fenced by ha-supervisord, token i3");
+            node["power_state"] = json!("power off");
             node
         }
         ["v1", "nodes", _] => node(&seen),

@@ -68,7 +68,7 @@ impl Facts<'_> {
     pub fn node(&self, name: &NodeId) -> Option<NodeDetail> {
         let mut record = self.state.nodes.get(name)?.clone();
         seal::hide_node(Arc::make_mut(&mut record.node));
-        let ports = record.node.ports.clone();
+        let (ports, fencing) = (record.node.ports.clone(), record.node.fencing.clone());
         Some(NodeDetail {
             record,
             view: self.view.nodes.get(name).cloned().unwrap_or_default(),
@@ -76,6 +76,9 @@ impl Facts<'_> {
             policy: self.state.policy_of_node(name).map(|(name, _)| name.clone()),
             checks: self.checked(|check| match check {
                 Check::Port(port) => ports.contains(port),
+                Check::Free(free) => {
+                    fencing.iter().any(|device| device.node_at(&free.provider) == Some(&free.node))
+                }
                 Check::Volume(_) | Check::Boot(_) | Check::Snapshot(_) => false,
             }),
             now: self.now,
@@ -131,7 +134,7 @@ impl Facts<'_> {
             because: self.state.selection(name).map(|selection| selection.because),
             failovers: its.map(|plan| self.failover_line(plan)).collect(),
             checks: self.checked(|check| match check {
-                Check::Port(_) => false,
+                Check::Port(_) | Check::Free(_) => false,
                 Check::Volume(volume) | Check::Snapshot(volume) => record.instance.volumes.contains(volume),
                 Check::Boot(boot) => record.instance.boot.as_ref() == Some(boot),
             }),

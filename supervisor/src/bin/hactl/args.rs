@@ -322,7 +322,7 @@ pub(crate) enum NodeVerb {
         #[command(flatten)]
         wait: Wait,
     },
-    /// Let a quarantined node become a spare again.
+    /// Let a quarantined node become a spare again. A cloud's node is cleaned by the cloud before: its disks are erased
     #[command(
         after_help = "Example:\n  hactl node release node-3 --reason 'disk replaced, memory tested' --wait"
     )]

@@ -1,0 +1,218 @@
+//! A fenced node given back to its cloud: what it was given is taken away, and Ironic erases it.
+//!
+//! Why it exists: Ironic cleans only a node out of maintenance, and what it has noted of a volume it would detach, whoever has that by
+//! then. What it never does: undeploy a node that somebody uses, or end a maintenance that somebody else has begun.
+
+use super::*;
+use ::openstack::{FENCED_BY, PowerState};
+
+/// Ironic's own word for the maintenance that a failed cleaning begins (`ironic/common/faults.py`).
+const CLEAN_FAILURE: &str = "clean failure";
+
+impl Openstack {
+    /// Whether the node is free, as after a cleaning.
+    pub(super) async fn is_clean(&self, holder: &str, deadline: Instant) -> Result<State, ProviderError> {
+        let node = self.node(Some(holder), deadline).await?;
+        let reading = told(&node);
+        Ok(match (&node.provision_state, node.is_settled()) {
+            (ProvisionState::Available, true) => {
+                State::new(!node.maintenance && node.instance_uuid.is_none(), reading)
+            }
+            (ProvisionState::CleanFailed | ProvisionState::Error, true) => State::failed(reading),
+            _ => State::new(false, reading),
+        })
+    }
+
+    /// Begins it, or goes on with it; what is under way already is left alone.
+    pub(super) async fn clean(
+        &self,
+        wish: &Wish,
+        holder: &str,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<(), ProviderError> {
+        let (node, baremetal) = (self.node(Some(holder), deadline).await?, self.cloud.baremetal());
+        if let Some(why) = hindrance(&node) {
+            return Err(ProviderError::Refused { doing: wish.to_string(), why });
+        }
+        // In maintenance what runs on the node to erase it would not be listened to.
+        if node.maintenance {
+            baremetal.clear_maintenance(&node.uuid, permit, deadline).await?;
+        }
+        let targets: &[ProvisionTarget] = match node.provision_state {
+            ProvisionState::Active
+            | ProvisionState::Error
+            | ProvisionState::DeployWait
+            | ProvisionState::DeployFailed => {
+                self.forget_volumes(&node, permit, deadline).await?;
+                &[ProvisionTarget::Deleted]
+            }
+            ProvisionState::Manageable => &[ProvisionTarget::Provide],
+            ProvisionState::CleanFailed => &[ProvisionTarget::Manage, ProvisionTarget::Provide],
+            ProvisionState::Available
+            | ProvisionState::Deleting
+            | ProvisionState::Cleaning
+            | ProvisionState::CleanWait
+            | ProvisionState::Enroll
+            | ProvisionState::Verifying
+            | ProvisionState::Deploying
+            | ProvisionState::Other(_) => &[],
+        };
+        for target in targets {
+            baremetal.set_provision(&node.uuid, target, permit, deadline).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets Ironic forget the node's volumes, which are its successor's; it does so only while the node is off.
+    async fn forget_volumes(
+        &self,
+        node: &Node,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<(), ProviderError> {
+        let baremetal = self.cloud.baremetal();
+        if node.power_state != Some(PowerState::Off) {
+            return Ok(());
+        }
+        for target in baremetal.volume_targets(Some(&node.uuid), deadline).await? {
+            baremetal.delete_volume_target(&target.uuid, permit, deadline).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Why the node is not free to be deployed.
+pub(super) fn in_use(node: &Node) -> Option<String> {
+    let claimed = node.instance_uuid.as_ref();
+    match (&node.provision_state, node.maintenance, claimed) {
+        (ProvisionState::Available, false, None) if !node.retired => None,
+        (ProvisionState::Available, false, None) => Some("it is retired".to_owned()),
+        (ProvisionState::Available, false, Some(by)) => Some(format!("it is claimed (instance_uuid {by})")),
+        (ProvisionState::Available, true, _) => {
+            let why = node.maintenance_reason.as_deref().unwrap_or("no reason given");
+            Some(format!("it is in maintenance: {why}"))
+        }
+        (_, _, _) => Some(format!("it is {}", told(node))),
+    }
+}
+
+/// Why the node must not be cleaned, or cannot be.
+fn hindrance(node: &Node) -> Option<Refusal> {
+    let reason = node.maintenance_reason.as_deref().unwrap_or("no reason given");
+    let is_ours = node.maintenance && reason.starts_with(FENCED_BY);
+    let has_failed = node.fault.as_deref() == Some(CLEAN_FAILURE);
+    let refused = |why: String| Some(Refusal::DeviceRefused(why));
+    match &node.provision_state {
+        _ if node.maintenance && !is_ours && !has_failed => {
+            refused(format!("it is in maintenance, and not by us: {reason}"))
+        }
+        _ if node.protected => refused("it is protected in Ironic".to_owned()),
+        ProvisionState::Available => node.instance_uuid.as_ref().map(|instance| {
+            Refusal::HeldByOther(format!("whoever claimed it in Ironic (instance_uuid {instance})"))
+        }),
+        // A node that we have fenced is off. One that is on and that nobody has in maintenance somebody uses.
+        ProvisionState::Active | ProvisionState::DeployWait
+            if !is_ours && node.power_state != Some(PowerState::Off) =>
+        {
+            refused(
+                "it is on, and in no maintenance of ours: `hactl node power off` first, if nobody uses it"
+                    .to_owned(),
+            )
+        }
+        ProvisionState::Enroll
+        | ProvisionState::Verifying
+        | ProvisionState::Deploying
+        | ProvisionState::Other(_) => refused(format!("it is {}", told(node))),
+        ProvisionState::Active
+        | ProvisionState::DeployWait
+        | ProvisionState::DeployFailed
+        | ProvisionState::Error
+        | ProvisionState::Manageable
+        | ProvisionState::CleanFailed
+        | ProvisionState::Deleting
+        | ProvisionState::Cleaning
+        | ProvisionState::CleanWait => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node with these entries beside what all have.
+    fn node(entries: &Value) -> Node {
+        let mut all = json!({ "uuid": "11111111-1111-4111-8111-111111111111", "driver": "redfish",
+            "provision_state": "active", "power_state": "power off", "maintenance": false });
+        for (key, value) in entries.as_object().unwrap() {
+            all[key] = value.clone();
+        }
+        serde_json::from_value(all).unwrap()
+    }
+
+    #[test]
+    fn a_spare_is_free_if_nobody_has_it_in_ironic() {
+        for (entries, why) in [
+            (json!({ "provision_state": "available" }), None),
+            (
+                json!({ "provision_state": "available", "instance_uuid": "a7" }),
+                Some("it is claimed (instance_uuid a7)"),
+            ),
+            (json!({ "provision_state": "available", "retired": true }), Some("it is retired")),
+            (
+                json!({ "provision_state": "available", "maintenance": true, "maintenance_reason": "fans" }),
+                Some("it is in maintenance: fans"),
+            ),
+            (json!({ "extra": { "ha_boots": "web e2" } }), Some("it is Active, told to run web e2")),
+        ] {
+            assert_eq!(in_use(&node(&entries)).as_deref(), why, "{entries}");
+        }
+    }
+
+    #[test]
+    fn only_what_we_have_fenced_and_nobody_uses_is_cleaned() {
+        let ours = json!("fenced by ha-supervisord, token i3");
+        for entries in [
+            json!({ "maintenance": true, "maintenance_reason": ours }),
+            // An earlier try has ended our maintenance, or the fence was isolation alone.
+            json!({}),
+            json!({ "maintenance": true, "maintenance_reason": ours, "power_state": "power on" }),
+            json!({ "maintenance": true, "maintenance_reason": "x", "fault": "clean failure",
+                "provision_state": "clean failed" }),
+            json!({ "provision_state": "available" }),
+            json!({ "provision_state": "cleaning", "reservation": "conductor-1" }),
+        ] {
+            assert_eq!(hindrance(&node(&entries)), None, "{entries}");
+        }
+        for (entries, why) in [
+            (
+                json!({ "maintenance": true, "maintenance_reason": "new DIMMs" }),
+                "the device refused: it is in maintenance, and not by us: new DIMMs",
+            ),
+            (
+                json!({ "maintenance": true, "fault": "power failure" }),
+                "the device refused: it is in maintenance, and not by us: no reason given",
+            ),
+            (json!({ "protected": true }), "the device refused: it is protected in Ironic"),
+            (
+                json!({ "power_state": "power on" }),
+                "the device refused: it is on, and in no maintenance of ours: `hactl node power off` first, if nobody uses it",
+            ),
+            (
+                json!({ "power_state": null }),
+                "the device refused: it is on, and in no maintenance of ours: `hactl node power off` first, if nobody uses it",
+            ),
+            (
+                json!({ "provision_state": "available", "instance_uuid": "a7" }),
+                "held by whoever claimed it in Ironic (instance_uuid a7)",
+            ),
+            (json!({ "provision_state": "rescue" }), "the device refused: it is Other(\"rescue\")"),
+        ] {
+            assert_eq!(
+                hindrance(&node(&entries)).map(|why| why.to_string()),
+                Some(why.to_owned()),
+                "{entries}"
+            );
+        }
+    }
+}
