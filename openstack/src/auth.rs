@@ -25,10 +25,8 @@ const LIFE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 pub enum Credentials {
     /// A user with a password.
     Password {
-        /// Name of the user.
-        user: String,
-        /// Id of the user's domain; `default` in most clouds.
-        domain: String,
+        /// The user.
+        user: Reference,
         /// The password.
         password: Zeroizing<String>,
         /// What the token is for.
@@ -41,18 +39,61 @@ pub enum Credentials {
         /// Its secret.
         secret: Zeroizing<String>,
     },
+    /// Another token, for a new one with another scope.
+    Token {
+        /// The token.
+        token: Zeroizing<String>,
+        /// What the new one is for.
+        scope: Scope,
+    },
+}
+
+/// A user or a project.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// By its id.
+    Id(String),
+    /// By its name, which its domain knows.
+    Name {
+        /// Its name.
+        name: String,
+        /// Its domain.
+        domain: Domain,
+    },
+}
+
+/// A domain: where names of users and projects are known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Domain {
+    /// By its id; `default` is that of the first one of most clouds.
+    Id(String),
+    /// By its name.
+    Name(String),
+}
+
+impl Domain {
+    fn json(&self) -> Value {
+        match self {
+            Domain::Id(id) => json!({ "id": id }),
+            Domain::Name(name) => json!({ "name": name }),
+        }
+    }
+}
+
+impl Reference {
+    fn json(&self) -> Value {
+        match self {
+            Reference::Id(id) => json!({ "id": id }),
+            Reference::Name { name, domain } => json!({ "name": name, "domain": domain.json() }),
+        }
+    }
 }
 
 /// What a token is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// A project, by its name and its domain's id.
-    Project {
-        /// Its name.
-        name: String,
-        /// Its domain's id.
-        domain: String,
-    },
+    /// A project.
+    Project(Reference),
     /// The whole system (role `admin` there). Ironic and Cinder take it, Neutron does not.
     System,
 }
@@ -60,10 +101,11 @@ pub enum Scope {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Credentials::Password { user, domain, password: _, scope } => {
-                write!(f, "Password({user} of {domain}, {scope:?})")
+            Credentials::Password { user, password: _, scope } => {
+                write!(f, "Password({user:?}, {scope:?})")
             }
             Credentials::Application { id, secret: _ } => write!(f, "Application({id})"),
+            Credentials::Token { token: _, scope } => write!(f, "Token({scope:?})"),
         }
     }
 }
@@ -72,23 +114,35 @@ impl Credentials {
     /// The body of `POST /v3/auth/tokens`.
     pub(crate) fn body(&self) -> Zeroizing<Vec<u8>> {
         let body = match self {
-            Credentials::Password { user, domain, password, scope } => json!({ "auth": {
-                "identity": { "methods": ["password"], "password": { "user": {
-                    "name": user, "domain": { "id": domain }, "password": password.as_str(),
-                } } },
-                "scope": match scope {
-                    Scope::Project { name, domain } => json!({ "project": { "name": name, "domain": { "id": domain } } }),
-                    Scope::System => json!({ "system": { "all": true } }),
-                },
-            } }),
+            Credentials::Password { user, password, scope } => {
+                let mut user = user.json();
+                if let Some(user) = user.as_object_mut() {
+                    user.insert("password".to_owned(), json!(password.as_str()));
+                }
+                let identity = json!({ "methods": ["password"], "password": { "user": user } });
+                json!({ "auth": { "identity": identity, "scope": scope.json() } })
+            }
             Credentials::Application { id, secret } => json!({ "auth": { "identity": {
                 "methods": ["application_credential"],
                 "application_credential": { "id": id, "secret": secret.as_str() },
             } } }),
+            Credentials::Token { token, scope } => json!({ "auth": {
+                "identity": { "methods": ["token"], "token": { "id": token.as_str() } },
+                "scope": scope.json(),
+            } }),
         };
         let bytes = Zeroizing::new(body.to_string().into_bytes());
         wipe(body);
         bytes
+    }
+}
+
+impl Scope {
+    fn json(&self) -> Value {
+        match self {
+            Scope::Project(project) => json!({ "project": project.json() }),
+            Scope::System => json!({ "system": { "all": true } }),
+        }
     }
 }
 
@@ -191,11 +245,13 @@ mod tests {
     #[test]
     fn secrets_are_shown_by_nothing() {
         let secret = || Zeroizing::new("open sesame".to_owned());
-        let scope = Scope::Project { name: "service".to_owned(), domain: "default".to_owned() };
-        let (user, domain) = ("failover".to_owned(), "default".to_owned());
-        let password = Credentials::Password { user, domain, password: secret(), scope };
+        let scope = || Scope::Project(Reference::Id("b0b".to_owned()));
+        let domain = Domain::Name("Default".to_owned());
+        let user = Reference::Name { name: "failover".to_owned(), domain };
+        let password = Credentials::Password { user, password: secret(), scope: scope() };
         let application = Credentials::Application { id: "abc".to_owned(), secret: secret() };
-        for credentials in [password, application] {
+        let token = Credentials::Token { token: secret(), scope: scope() };
+        for credentials in [password, application, token] {
             assert!(!format!("{credentials:?}").contains("sesame"));
             assert!(String::from_utf8_lossy(&credentials.body()).contains("open sesame"));
         }

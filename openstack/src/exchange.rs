@@ -61,7 +61,29 @@ pub(crate) async fn exchange(
     deadline: Instant,
 ) -> Result<Answer, Failed> {
     let asked = Instant::now();
-    let end = answer(doing, request, deadline).await;
+    told(doing, asked, answer(doing, request, deadline).await)
+}
+
+/// The same for a question about somebody else's secret, which an error may repeat (Keystone's `TokenNotFound` does): of a no only the
+/// status is kept.
+pub(crate) async fn exchange_about_secret(
+    doing: &str,
+    request: RequestBuilder,
+    deadline: Instant,
+) -> Result<Answer, Failed> {
+    let asked = Instant::now();
+    let end = answer(doing, request, deadline).await.map_err(|mut failed| {
+        if let (Some(status), CallError::Refused { why, .. } | CallError::Unclear { why, .. }) =
+            (failed.status, &mut failed.error)
+        {
+            *why = status.to_string();
+        }
+        failed
+    });
+    told(doing, asked, end)
+}
+
+fn told(doing: &str, asked: Instant, end: Result<Answer, Failed>) -> Result<Answer, Failed> {
     let error = end.as_ref().err().map(|failed| policies::causes(&failed.error));
     debug!(doing, took = ?asked.elapsed(), error, "asked");
     end

@@ -15,13 +15,14 @@ mod baremetal;
 mod catalog;
 mod error;
 mod exchange;
+mod identity;
 mod ids;
 mod network;
 mod session;
 mod version;
 mod volume;
 
-pub use auth::{Credentials, Scope};
+pub use auth::{Credentials, Domain, Reference, Scope};
 pub use baremetal::{
     Allocation, AllocationState, AllocationWish, Baremetal, BootDevice, ConfigDrive, Everything,
     InstanceInfo, LinkConnection, Node, NodeFilter, NodePort, PortGroup, PowerState, PowerTarget,
@@ -30,6 +31,7 @@ pub use baremetal::{
 pub use catalog::Service;
 pub use error::{CallError, Cause, No};
 pub use exchange::pause;
+pub use identity::Subject;
 pub use ids::{
     AllocationName, AttachmentId, BadId, ConnectorUuid, NodeUuid, PortId, PortUuid, ProjectId, SnapshotId,
     TargetUuid, VolumeId,

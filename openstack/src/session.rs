@@ -4,12 +4,12 @@
 //! What it never does: repeat a change of which it does not know that it was not carried out; follow a redirect; speak plain
 //! HTTP to anybody once an authority is configured.
 
-use crate::auth::{Credentials, Scope, Token};
+use crate::auth::{Credentials, Domain, Reference, Scope, Token};
 use crate::catalog::Service;
 use crate::error::{CallError, No};
 use crate::exchange::{
-    Answer, CHANGE_MAX, Failed, Pauses, READ_MAX, before_the_call, client, exchange, may_speak_to, parse,
-    patiently, secret,
+    Answer, CHANGE_MAX, Failed, Pauses, READ_MAX, before_the_call, client, exchange, exchange_about_secret,
+    may_speak_to, parse, patiently, secret,
 };
 use crate::ids::ProjectId;
 use crate::version::{self, Microversion};
@@ -62,8 +62,9 @@ impl Settings {
         let credentials = match user {
             CloudUser::ApplicationCredential { id } => Credentials::Application { id, secret },
             CloudUser::Password { name: user, domain, project, project_domain } => {
-                let scope = Scope::Project { name: project, domain: project_domain };
-                Credentials::Password { user, domain, password: secret, scope }
+                let named = |name, domain| Reference::Name { name, domain: Domain::Id(domain) };
+                let scope = Scope::Project(named(project, project_domain));
+                Credentials::Password { user: named(user, domain), password: secret, scope }
             }
         };
         Ok(Settings { keystone, ca, region, interface, credentials })
@@ -209,6 +210,43 @@ impl Cloud {
     pub async fn admission(&self, deadline: Instant) -> Result<Admission, CallError> {
         let token = self.token(deadline).await?;
         Ok(Admission { project: token.project.clone(), roles: token.roles.clone() })
+    }
+
+    /// The token itself, renewed when it is time: for who has to show somebody else who they are.
+    ///
+    /// # Errors
+    /// [`CallError`]; nothing is changed by it.
+    pub async fn own_token(&self, deadline: Instant) -> Result<Zeroizing<String>, CallError> {
+        Ok(self.token(deadline).await?.secret.clone())
+    }
+
+    /// What Keystone says of a token of somebody else's, without the catalog.
+    pub(crate) async fn look_up(
+        &self,
+        doing: &str,
+        shown: &Zeroizing<String>,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, CallError> {
+        let mut url = self.0.tokens_url.clone();
+        url.set_query(Some("nocatalog"));
+        let ask = async |ours: &Token| {
+            let request = self.0.http.get(url.clone()).header(header::ACCEPT, "application/json");
+            let request = request.header("x-auth-token", secret(&ours.secret));
+            let request = request.header("x-subject-token", secret(shown));
+            exchange_about_secret(doing, request, deadline.min(Instant::now() + READ_MAX)).await
+        };
+        let once = async || {
+            let ours = self.token(deadline).await?;
+            match ask(&ours).await {
+                // It is ours that was not admitted.
+                Err(Failed { status: Some(StatusCode::UNAUTHORIZED), .. }) => {
+                    self.forget(&ours);
+                    ask(&*self.token(deadline).await?).await
+                }
+                end => end,
+            }
+        };
+        patiently(deadline, once).await.map(|answer| answer.body).map_err(|failed| failed.error)
     }
 
     /// Which version of its API is spoken with a service; `None`: it has none. Asked once.

@@ -159,12 +159,14 @@ fn settings(recorder: &Recorder, credentials: Credentials) -> Settings {
 }
 
 fn password(password: &str) -> Credentials {
-    Credentials::Password {
-        user: "failover".to_owned(),
-        domain: "default".to_owned(),
-        password: Zeroizing::new(password.to_owned()),
-        scope: Scope::Project { name: "service".to_owned(), domain: "default".to_owned() },
-    }
+    of_user("failover", "service", password)
+}
+
+fn of_user(user: &str, project: &str, password: &str) -> Credentials {
+    let named =
+        |name: &str| Reference::Name { name: name.to_owned(), domain: Domain::Id("default".to_owned()) };
+    let (user, scope) = (named(user), Scope::Project(named(project)));
+    Credentials::Password { user, password: Zeroizing::new(password.to_owned()), scope }
 }
 
 fn no(end: Result<impl std::fmt::Debug, CallError>) -> No {
@@ -242,6 +244,33 @@ async fn a_token_that_was_made_invalid_is_renewed() {
     let ids = [("port", port.as_str())];
     bed.recorder.record("renewed", about, &ids, bed.cloud.network().port(&port, within(60))).await.unwrap();
     bed.raw("DELETE", "network", &format!("/v2.0/ports/{port}"), Value::Null).await;
+}
+
+#[tokio::test]
+async fn a_token_of_somebody_else_is_looked_up() {
+    let bed = Bed::new().await;
+    let tenant = Cloud::new(settings(&bed.recorder, of_user("demo", "demo", "secret"))).unwrap();
+    let token = tenant.own_token(within(60)).await.unwrap();
+    let about = "Whom a token of a tenant stands for.";
+    let subject = bed.recorder.record("subject", about, &[], bed.cloud.subject(&token, within(60))).await;
+    let subject = subject.unwrap().unwrap();
+    assert_eq!((subject.user_name.as_str(), subject.roles.contains("member")), ("demo", true));
+    assert_eq!(subject.project, tenant.admission(within(60)).await.unwrap().project);
+
+    let project = String::from(subject.project.unwrap());
+    let scope = Scope::Project(Reference::Id(project.clone()));
+    let again = Cloud::new(settings(&bed.recorder, Credentials::Token { token, scope })).unwrap();
+    let (about, ids) = ("A token for a token, for a project by its id.", [("project", project.as_str())]);
+    bed.recorder.record("enter_token", about, &ids, again.admission(within(60))).await.unwrap();
+
+    let about = "A token that Keystone does not know.";
+    let nobody = Zeroizing::new("nobody-s".to_owned());
+    let unknown = bed.recorder.record("subject_absent", about, &[], bed.cloud.subject(&nobody, within(60)));
+    assert_eq!(unknown.await.unwrap(), None);
+    let about = "Only a user with the role service may ask about tokens of others.";
+    let ours = Zeroizing::new(bed.token.clone());
+    let refused = bed.recorder.record("subject_refused", about, &[], tenant.subject(&ours, within(60))).await;
+    assert_eq!(no(refused), No::NotAdmitted);
 }
 
 // ---- Ironic

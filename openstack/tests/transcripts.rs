@@ -106,6 +106,63 @@ async fn a_token_is_renewed_before_its_end_and_an_old_one_is_used_if_there_is_no
     player.done();
 }
 
+#[tokio::test]
+async fn a_token_of_somebody_else_is_looked_up() {
+    let shown = &Zeroizing::new("somebody-s".to_owned());
+    let subject = plays!("subject", |player, cloud| cloud.subject(shown, within(5))).unwrap().unwrap();
+    assert_eq!(subject.user_name, "demo");
+    assert!(
+        subject.project.is_some() && subject.roles.contains("member") && !subject.roles.contains("admin")
+    );
+    assert!(subject.expires > jiff::Timestamp::UNIX_EPOCH);
+    let unknown = plays!("subject_absent", |player, cloud| cloud.subject(shown, within(5)));
+    assert_eq!(unknown.unwrap(), None);
+    let (not_admitted, why) = no(plays!("subject_refused", |player, cloud| cloud.subject(shown, within(5))));
+    assert_eq!((not_admitted, why.as_str()), (No::NotAdmitted, "403 Forbidden"));
+}
+
+#[tokio::test]
+async fn what_an_answer_says_of_somebody_s_token_is_not_repeated() {
+    for status in [400, 404, 500] {
+        let mut transcript = Transcript::read("subject_absent");
+        let answer = &mut transcript.exchanges[0].answer;
+        let words = "Could not find token: somebody-s";
+        *answer = Answered { status, body: json!({ "error": { "message": words, "code": status } }) };
+        let ends = if status == 500 { 5 } else { 1 };
+        transcript.exchanges = vec![transcript.exchanges[0].clone(); ends];
+        let player = Player::with(transcript).await;
+        let end = player.cloud().subject(&Zeroizing::new("somebody-s".to_owned()), within(5)).await;
+        assert!(!format!("{end:?}").contains("somebody-s"), "{end:?}");
+        player.done();
+    }
+}
+
+#[tokio::test]
+async fn our_own_token_is_renewed_when_it_is_refused_and_somebody_s_is_looked_up_again() {
+    let mut transcript = Transcript::read("subject");
+    let mut refused = transcript.exchanges[0].clone();
+    refused.answer = Answered { status: 401, body: Value::Null };
+    transcript.exchanges.insert(0, refused);
+    let player = Player::with(transcript).await;
+    let cloud = player.cloud();
+    let before = cloud.own_token(within(5)).await.unwrap();
+    assert!(cloud.subject(&Zeroizing::new("somebody-s".to_owned()), within(5)).await.unwrap().is_some());
+    assert_ne!(cloud.own_token(within(5)).await.unwrap(), before);
+    assert_eq!(player.tokens(), 2);
+    player.done();
+}
+
+#[tokio::test]
+async fn a_cloud_is_entered_with_another_token() {
+    let player = Player::of("enter_token").await;
+    let project = Reference::Id(player.id::<ProjectId>("project").into());
+    let (token, scope) = (Zeroizing::new("anything".to_owned()), Scope::Project(project));
+    let credentials = Credentials::Token { token, scope };
+    let cloud = Cloud::new(Settings { credentials, ..player.settings() }).unwrap();
+    assert!(cloud.admission(within(5)).await.unwrap().roles.contains("member"));
+    player.done();
+}
+
 // ---- Ironic
 
 #[tokio::test]

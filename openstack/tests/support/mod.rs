@@ -85,9 +85,11 @@ impl Asked {
         let kept = ["x-openstack-ironic-api-version", "openstack-api-version", "if-match"];
         let value = |name: &str| Some((name.to_owned(), headers.get(name)?.to_str().unwrap().to_owned()));
         let mut body = if body.is_empty() { Value::Null } else { serde_json::from_slice(body).unwrap() };
-        for secret in
-            ["/auth/identity/password/user/password", "/auth/identity/application_credential/secret"]
-        {
+        for secret in [
+            "/auth/identity/password/user/password",
+            "/auth/identity/application_credential/secret",
+            "/auth/identity/token/id",
+        ] {
             if let Some(secret) = body.pointer_mut(secret) {
                 *secret = json!("<secret>");
             }

@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use openstack::{Cloud, Credentials, Scope, Settings};
+use openstack::{Cloud, Credentials, Domain, Reference, Scope, Settings};
 use policies::CloudInterface;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -53,15 +53,16 @@ impl Player {
     }
 
     pub(crate) fn settings(&self) -> Settings {
-        let scope = Scope::Project { name: "service".to_owned(), domain: "default".to_owned() };
-        let (user, domain) = ("failover".to_owned(), "default".to_owned());
+        let named =
+            |name: &str| Reference::Name { name: name.to_owned(), domain: Domain::Id("default".to_owned()) };
+        let (user, scope) = (named("failover"), Scope::Project(named("service")));
         let password = Zeroizing::new("secret".to_owned());
         Settings {
             keystone: format!("http://{}/keystone/v3", self.address),
             ca: None,
             region: None,
             interface: CloudInterface::Public,
-            credentials: Credentials::Password { user, domain, password, scope },
+            credentials: Credentials::Password { user, password, scope },
         }
     }
 
