@@ -114,8 +114,20 @@ impl History {
     /// # Errors
     /// [`DaysError`] if a day could not be read; the cluster is not affected.
     pub async fn query(&self, query: Query) -> Result<Vec<Event>, DaysError> {
+        self.query_seen(query, |_| true).await
+    }
+
+    /// The same for who may not see all of them: the newest of those that match and are seen.
+    ///
+    /// # Errors
+    /// As [`History::query`].
+    pub async fn query_seen(
+        &self,
+        query: Query,
+        sees: impl Fn(&Event) -> bool + Send + 'static,
+    ) -> Result<Vec<Event>, DaysError> {
         let days = Arc::clone(&self.days);
-        let search = move || search(&mut days.lock().unwrap_or_else(PoisonError::into_inner), &query);
+        let search = move || search(&mut days.lock().unwrap_or_else(PoisonError::into_inner), &query, sees);
         tokio::task::spawn_blocking(search).await.map_err(DaysError::Stopped)?
     }
 
@@ -157,7 +169,7 @@ fn write(days: &mut Days, number: u32, event: &Event) -> Result<(), DaysError> {
     days.insert(day, key_of(event.index, number), json)
 }
 
-fn search(days: &mut Days, query: &Query) -> Result<Vec<Event>, DaysError> {
+fn search(days: &mut Days, query: &Query, sees: impl Fn(&Event) -> bool) -> Result<Vec<Event>, DaysError> {
     let mut found = Vec::new();
     let in_range = |day: &Date| {
         query.since.is_none_or(|since| *day >= day_of(since))
@@ -171,7 +183,7 @@ fn search(days: &mut Days, query: &Query) -> Result<Vec<Event>, DaysError> {
             }
             let engine = |source| DaysError::Engine { doing: "read", path: path.clone(), source };
             match serde_json::from_slice::<Event>(&item.map_err(engine)?) {
-                Ok(event) if query.matches(&event) => found.push(event),
+                Ok(event) if query.matches(&event) && sees(&event) => found.push(event),
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%day, %error, "an event of the history does not parse"),
             }
@@ -214,7 +226,7 @@ mod tests {
             let about = if index % 2 == 0 { "node/n1" } else { "node/n2" };
             write(&mut days, 0, &event(index, DAY * 20_000 + index * DAY / 2, about)).unwrap();
         }
-        let mut find = |query| texts(search(&mut days, &query).unwrap());
+        let mut find = |query| texts(search(&mut days, &query, |_| true).unwrap());
         assert_eq!(find(Query::default()), (0..10).collect::<Vec<_>>());
         assert_eq!(find(Query { limit: Some(3), ..Query::default() }), [7, 8, 9]);
         assert_eq!(find(Query { about: Some("node/n1".into()), ..Query::default() }), [0, 2, 4, 6, 8]);
@@ -231,7 +243,7 @@ mod tests {
             write(&mut days, 0, &event(7, DAY, "a")).unwrap();
             write(&mut days, 1, &event(7, DAY, "b")).unwrap();
         }
-        assert_eq!(search(&mut days, &Query::default()).unwrap().len(), 2);
+        assert_eq!(search(&mut days, &Query::default(), |_| true).unwrap().len(), 2);
     }
 
     #[test]
@@ -240,9 +252,13 @@ mod tests {
         let mut days = days(dir.path(), 7 * DAY);
         write(&mut days, 0, &event(1, DAY * 10, "old")).unwrap();
         write(&mut days, 0, &event(2, DAY * 30, "new")).unwrap();
-        assert_eq!(texts(search(&mut days, &Query::default()).unwrap()), [2], "1970-01-11 is dropped");
+        assert_eq!(
+            texts(search(&mut days, &Query::default(), |_| true).unwrap()),
+            [2],
+            "1970-01-11 is dropped"
+        );
         write(&mut days, 0, &event(3, u64::MAX, "wild")).unwrap();
-        let mut found = texts(search(&mut days, &Query::default()).unwrap());
+        let mut found = texts(search(&mut days, &Query::default(), |_| true).unwrap());
         found.sort_unstable();
         assert_eq!(found, [3], "by our own clock, 1970-01-31 is old as well");
     }
@@ -256,7 +272,7 @@ mod tests {
         std::fs::write(path.join("conf"), b"this is no sled").unwrap();
         let mut days = days(dir.path(), DAY);
         write(&mut days, 0, &event(1, at, "n")).unwrap();
-        assert_eq!(texts(search(&mut days, &Query::default()).unwrap()), [1]);
+        assert_eq!(texts(search(&mut days, &Query::default(), |_| true).unwrap()), [1]);
         let aside = PathBuf::from(format!("{}.corrupt-1", path.display()));
         assert!(aside.join("conf").exists());
     }

@@ -10,13 +10,14 @@ use crate::document::{self, DocumentError};
 use crate::files::{self, Access, FileError};
 use crate::seal::hex;
 use crate::tls;
-use policies::Wall;
+use policies::{TenantId, Wall};
 use rand::TryRngCore;
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 const TOKEN_PREFIX: &str = "hat_";
@@ -48,10 +49,26 @@ impl std::fmt::Display for Role {
 /// Who is asking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// For the log: `admin`, `operator-eve`, `member-2`, `token/prometheus`.
+    /// For the log: `admin`, `operator-eve`, `member-2`, `token/prometheus`, `tenant/PROJECT/USER`.
     pub name: String,
     /// What they may do.
     pub role: Role,
+    /// With what.
+    pub reach: Reach,
+}
+
+/// With what someone may do it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// With the whole cluster.
+    Cluster,
+    /// With what belongs to a tenant, as far as tenants may.
+    Tenant {
+        /// Whose instances.
+        tenant: TenantId,
+        /// When their token is to be looked up again: no answer goes on for longer.
+        until: Instant,
+    },
 }
 
 /// A tokens file could not be used.
@@ -84,7 +101,11 @@ pub fn caller_of_certificate(cert: &CertificateDer<'_>) -> Option<Caller> {
 fn caller_named(name: &str) -> Option<Caller> {
     let member = name.strip_prefix("member-").is_some_and(|id| id.parse::<u64>().is_ok());
     let operator = name.strip_prefix("operator-").is_some_and(|who| !who.is_empty());
-    (name == "admin" || member || operator).then(|| Caller { name: name.to_owned(), role: Role::Operator })
+    (name == "admin" || member || operator).then(|| Caller {
+        name: name.to_owned(),
+        role: Role::Operator,
+        reach: Reach::Cluster,
+    })
 }
 
 /// One line of a tokens file.
@@ -171,7 +192,8 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<(Caller, blake3::Hash
     let one = |token: Token| {
         let hash = blake3::Hash::from_hex(&token.blake3)
             .map_err(|_| wrong(format!("token {:?}: blake3 must be 64 hexadecimal digits", token.name)))?;
-        Ok((Caller { name: format!("token/{}", token.name), role: token.role }, hash))
+        let name = format!("token/{}", token.name);
+        Ok((Caller { name, role: token.role, reach: Reach::Cluster }, hash))
     };
     read.token.into_iter().map(one).collect()
 }

@@ -1,15 +1,19 @@
 //! The client of the API: finds the member that can answer and says honestly what became of a request.
 //!
 //! Why it exists: there are several members, one of them leads, and any of them may be gone. What it never does: send
-//! a change a second time once the first may have arrived, follow a redirect away from TLS, or trust a certificate
-//! that is not of the cluster's CA.
+//! a change a second time once the first may have arrived, follow a redirect away from TLS, trust a certificate
+//! that is not of the cluster's CA, or say who it is in two ways at once.
 
-use crate::api::{Code, Problem};
+use crate::api::{Code, Problem, TENANT_PROVIDER, TENANT_TOKEN};
+use crate::clouds_yaml::{CloudsError, Entrance};
 use crate::context::ContextFile;
 use crate::document::DocumentError;
 use crate::files::{self, FileError};
+use crate::init::Context;
 use crate::tls::{self, Credentials, TlsError};
-use reqwest::{Method, Response, Url};
+use openstack::{CallError, Cloud};
+use reqwest::header::HeaderValue;
+use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
@@ -41,6 +45,12 @@ pub enum ClientError {
     /// Its certificates cannot be used.
     #[error("use the certificates of the context")]
     Tls(#[source] TlsError),
+    /// It is not known how to enter the cloud.
+    #[error(transparent)]
+    Clouds(CloudsError),
+    /// Its Keystone gave no token; nothing was asked of a member.
+    #[error("enter the cloud")]
+    Keystone(#[source] CallError),
     /// No member could be asked; nothing was changed.
     #[error("no member can be reached: {}", .0.join("; "))]
     Unreachable(Vec<String>),
@@ -62,8 +72,85 @@ pub enum ClientError {
 pub struct Client {
     http: reqwest::Client,
     endpoints: Vec<Url>,
-    token: Option<Zeroizing<String>>,
+    identity: Identity,
     patience: Duration,
+}
+
+/// How a client says who it is.
+#[derive(Clone, Debug)]
+enum Identity {
+    /// By its certificate, or not at all.
+    Certificate,
+    /// By a token of the cluster's own.
+    Token(Zeroizing<String>),
+    /// By a token of a cloud's Keystone, and the provider that this cloud is, if it was named.
+    Tenant { by: TokenSource, provider: Option<String> },
+}
+
+/// Where a token of Keystone comes from.
+#[derive(Clone)]
+enum TokenSource {
+    /// From there; it is renewed while it is needed.
+    Keystone(Cloud),
+    /// It was given.
+    Given(Zeroizing<String>),
+}
+
+impl std::fmt::Debug for TokenSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            TokenSource::Keystone(cloud) => write!(f, "{cloud:?}"),
+            TokenSource::Given(_) => f.write_str("Given(..)"),
+        }
+    }
+}
+
+/// What goes with each request to say who it is from.
+enum Shown {
+    Nothing,
+    Bearer(HeaderValue),
+    Tenant(HeaderValue, Option<String>),
+}
+
+impl Shown {
+    fn on(&self, request: RequestBuilder) -> RequestBuilder {
+        match self {
+            Shown::Nothing => request,
+            Shown::Bearer(token) => request.header("authorization", token),
+            Shown::Tenant(token, provider) => {
+                let request = request.header(TENANT_TOKEN, token);
+                match provider {
+                    Some(provider) => request.header(TENANT_PROVIDER, provider),
+                    None => request,
+                }
+            }
+        }
+    }
+}
+
+/// A header that no log shows. What cannot be one is no token, and is sent as nothing.
+fn hidden(text: &str) -> HeaderValue {
+    let mut value = HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
+    value.set_sensitive(true);
+    value
+}
+
+impl Identity {
+    async fn shown(&self, patience: Duration) -> Result<Shown, ClientError> {
+        Ok(match self {
+            Identity::Certificate => Shown::Nothing,
+            Identity::Token(token) => {
+                Shown::Bearer(hidden(&Zeroizing::new(format!("Bearer {}", token.as_str()))))
+            }
+            Identity::Tenant { by: TokenSource::Given(token), provider } => {
+                Shown::Tenant(hidden(token), provider.clone())
+            }
+            Identity::Tenant { by: TokenSource::Keystone(cloud), provider } => {
+                let token = cloud.own_token(tokio::time::Instant::now() + patience).await;
+                Shown::Tenant(hidden(&token.map_err(ClientError::Keystone)?), provider.clone())
+            }
+        })
+    }
 }
 
 /// What became of one attempt.
@@ -93,7 +180,7 @@ impl Client {
         cluster: Option<&str>,
         patience: Duration,
     ) -> Result<Client, ClientError> {
-        let (context, dir, path) = (file.pick(cluster)?, file.dir(), file.path());
+        let (context, dir) = (file.pick(cluster)?, file.dir());
         let ca = dir.join(&context.ca);
         let tls = match (&context.cert, &context.key) {
             (Some(cert), Some(key)) => {
@@ -101,26 +188,48 @@ impl Client {
             }
             (None, None) => tls::token_client(&ca),
             (Some(_), None) | (None, Some(_)) => {
-                let why = format!("{}: `cert` and `key` belong together", path.display());
+                let why = format!("{}: `cert` and `key` belong together", file.path().display());
                 return Err(ClientError::Context(why));
             }
         };
-        let token = match &context.token_file {
+        let identity = match &context.token_file {
             Some(file) => {
                 let text = Zeroizing::new(files::read_text(&dir.join(file)).map_err(ClientError::File)?);
-                Some(Zeroizing::new(text.trim().to_owned()))
+                Identity::Token(Zeroizing::new(text.trim().to_owned()))
             }
-            None => None,
+            None => Identity::Certificate,
         };
-        let endpoints = context.endpoints.iter().map(|endpoint| endpoint_url(path, endpoint));
-        let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
-        Client::new(tls.map_err(ClientError::Tls)?, endpoints, token, patience)
+        Client::new(tls.map_err(ClientError::Tls)?, endpoints_of(file, context)?, identity, patience)
+    }
+
+    /// As [`Client::open_cluster`], as a tenant: of the context only where the members are is used, and who signed their
+    /// certificates. `provider`: which of the cluster's clouds that is, if it has several.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn open_as_tenant(
+        file: &ContextFile,
+        cluster: Option<&str>,
+        entrance: Entrance,
+        provider: Option<String>,
+        patience: Duration,
+    ) -> Result<Client, ClientError> {
+        let context = file.pick(cluster)?;
+        let tls = tls::token_client(&file.dir().join(&context.ca)).map_err(ClientError::Tls)?;
+        let by = match entrance {
+            Entrance::Token(token) => TokenSource::Given(token),
+            Entrance::Keystone(settings) => {
+                TokenSource::Keystone(Cloud::new(settings).map_err(ClientError::Keystone)?)
+            }
+        };
+        let identity = Identity::Tenant { by, provider };
+        Client::new(tls, endpoints_of(file, context)?, identity, patience)
     }
 
     fn new(
         tls: rustls::ClientConfig,
         endpoints: Vec<Url>,
-        token: Option<Zeroizing<String>>,
+        identity: Identity,
         patience: Duration,
     ) -> Result<Client, ClientError> {
         if endpoints.is_empty() {
@@ -133,7 +242,7 @@ impl Client {
             .connect_timeout(CONNECT_TIME_MAX.min(patience))
             .build()
             .map_err(|error| ClientError::Context(format!("set up HTTPS: {}", policies::causes(&error))))?;
-        Ok(Client { http, endpoints, token, patience })
+        Ok(Client { http, endpoints, identity, patience })
     }
 
     /// Asks. Any member that can answer will do, so it is asked again until there is an answer.
@@ -163,12 +272,17 @@ impl Client {
     /// [`ClientError::Context`] if that is no address.
     pub fn at(&self, api: &str, patience: Duration) -> Result<Client, ClientError> {
         let endpoints = vec![endpoint_url(Path::new("member list"), &format!("https://{api}"))?];
-        Ok(Client { http: self.http.clone(), endpoints, token: self.token.clone(), patience })
+        Ok(Client { http: self.http.clone(), endpoints, identity: self.identity.clone(), patience })
     }
 
-    /// What must not be seen by others.
+    /// What must not be seen by others. A token that Keystone gives anew is not among it.
     pub fn secrets(&self) -> Vec<Zeroizing<String>> {
-        self.token.iter().cloned().collect()
+        match &self.identity {
+            Identity::Token(token) | Identity::Tenant { by: TokenSource::Given(token), .. } => {
+                vec![token.clone()]
+            }
+            Identity::Certificate | Identity::Tenant { by: TokenSource::Keystone(_), .. } => vec![],
+        }
     }
 
     /// Orders. Sent again only while it is certain that it did not arrive.
@@ -223,7 +337,8 @@ impl Client {
     /// [`ClientError`].
     pub async fn stream_from(&self, api: &str, path: &str) -> Result<Response, ClientError> {
         let endpoint = endpoint_url(Path::new("the list of members"), &format!("https://{api}"))?;
-        match self.attempt(&endpoint, &Method::GET, path, None, self.patience).await {
+        let shown = self.identity.shown(self.patience).await?;
+        match self.attempt(&endpoint, &shown, &Method::GET, path, None, self.patience).await {
             Attempt::Answer(response) if response.status().is_success() => Ok(response),
             Attempt::Answer(response) => Err(ClientError::Refused(read_problem(response).await?)),
             Attempt::NotSent(why) | Attempt::NoAnswer(why) => {
@@ -234,13 +349,14 @@ impl Client {
 
     async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Response, ClientError> {
         let began = Instant::now();
+        let shown = self.identity.shown(self.patience).await?;
         loop {
             let mut failures = vec![];
             let mut refused = None;
             for endpoint in &self.endpoints {
                 let left =
                     self.patience.saturating_sub(began.elapsed()).max(CONNECT_TIME_MAX.min(self.patience));
-                match self.attempt(endpoint, &method, path, body.as_deref(), left).await {
+                match self.attempt(endpoint, &shown, &method, path, body.as_deref(), left).await {
                     Attempt::Answer(response) if response.status().is_success() => return Ok(response),
                     Attempt::Answer(response) => {
                         let problem = read_problem(response).await?;
@@ -277,6 +393,7 @@ impl Client {
     async fn attempt(
         &self,
         endpoint: &Url,
+        shown: &Shown,
         method: &Method,
         path: &str,
         body: Option<&[u8]>,
@@ -286,10 +403,7 @@ impl Client {
             return Attempt::NotSent(format!("{path:?} is not a path"));
         };
         for _ in 0..REDIRECTS_MAX {
-            let mut request = self.http.request(method.clone(), url.clone());
-            if let Some(token) = &self.token {
-                request = request.bearer_auth(token.as_str());
-            }
+            let mut request = shown.on(self.http.request(method.clone(), url.clone()));
             if let Some(body) = body {
                 request = request.header("content-type", "application/json").body(body.to_vec());
             }
@@ -313,6 +427,10 @@ impl Client {
         }
         Attempt::NotSent("the members send us to each other: the leader is changing".to_owned())
     }
+}
+
+fn endpoints_of(file: &ContextFile, context: &Context) -> Result<Vec<Url>, ClientError> {
+    context.endpoints.iter().map(|endpoint| endpoint_url(file.path(), endpoint)).collect()
 }
 
 fn endpoint_url(file: &Path, endpoint: &str) -> Result<Url, ClientError> {

@@ -5,6 +5,7 @@
 
 use crate::api::{self, ApiState};
 use crate::auth::{AuthError, Tokens};
+use crate::clouds::Clouds;
 use crate::config::{Config, Home};
 use crate::executor::Executor;
 use crate::ingest::{Counters, Ears, Ingest, IngestError};
@@ -13,6 +14,7 @@ use crate::notify;
 use crate::outside::Devices;
 use crate::runtime::{Runtime, Stopped};
 use crate::seal::{Seal, SealError};
+use crate::tenants::Tenants;
 use crate::tls::{Credentials, TlsError};
 use futures::future::OptionFuture;
 use policies::View;
@@ -115,6 +117,7 @@ pub async fn run(home: &Home, config: Config, stop: watch::Receiver<bool>) -> Re
         seal: seal.clone(),
         metrics: metrics.clone(),
         tokens,
+        tenants: Arc::new(Tenants::new(Clouds::new(seal.clone()))),
         config: Arc::new(config.clone()),
     };
     let tls = credentials.api_server().map_err(DaemonError::Tls)?;

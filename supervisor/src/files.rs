@@ -137,12 +137,20 @@ pub fn create_dir(path: &Path) -> Result<(), FileError> {
 /// # Errors
 /// [`FileError`].
 pub fn read_text(path: &Path) -> Result<String, FileError> {
+    read_text_of(path, FILE_BYTES_MAX)
+}
+
+/// Reads a text file of at most so many bytes.
+///
+/// # Errors
+/// [`FileError`].
+pub fn read_text_of(path: &Path, bytes_max: u64) -> Result<String, FileError> {
     let file = File::open(path).map_err(|source| io_error("open", path, source))?;
     let mut content = Vec::new();
-    let read = file.take(FILE_BYTES_MAX + 1).read_to_end(&mut content);
+    let read = file.take(bytes_max + 1).read_to_end(&mut content);
     read.map_err(|source| io_error("read", path, source))?;
-    if content.len() as u64 > FILE_BYTES_MAX {
-        return Err(FileError::TooLarge { path: path.to_owned(), bytes_max: FILE_BYTES_MAX });
+    if content.len() as u64 > bytes_max {
+        return Err(FileError::TooLarge { path: path.to_owned(), bytes_max });
     }
     String::from_utf8(content).map_err(|_| FileError::NotText { path: path.to_owned() })
 }

@@ -3,11 +3,12 @@
 //! Why it exists: the loop and the executor are the same on a machine and in a simulation; what they reach is not.
 //! What it never does: choose, retry, undo.
 
+use crate::clouds::Clouds;
 use crate::probe::{self, About, Answer};
 use crate::seal::{Seal, Secret};
 use fencing::ironic::Ironic;
 use fencing::{Bmc, Driver, PowerDriver, ipmi};
-use openstack::{Cloud, NodeUuid, Settings};
+use openstack::NodeUuid;
 use policies::{ClusterState, FenceDevice, Node, NodeId, Probe, Provider, ProviderId, ProviderKind, Refusal};
 use provisioning::Backend;
 use std::collections::BTreeMap;
@@ -51,7 +52,8 @@ pub struct Devices {
     port: Arc<ipmi::Port>,
     bmcs: Mutex<Bmcs>,
     backends: Mutex<Backends>,
-    clouds: Mutex<Clouds>,
+    /// Their tokens and connections both hands share.
+    clouds: Clouds,
     /// Where the programs of `exec` providers are.
     programs: PathBuf,
 }
@@ -60,13 +62,11 @@ pub struct Devices {
 type Bmcs = BTreeMap<(NodeId, usize), (FenceDevice, Arc<Bmc>)>;
 /// The same for providers.
 type Backends = BTreeMap<ProviderId, (ProviderKind, Backend)>;
-/// The same for clouds, whose tokens and connections both hands share.
-type Clouds = BTreeMap<ProviderId, (ProviderKind, Cloud)>;
 
 impl Devices {
     /// No device yet; they are met as the state names them.
     pub fn new(seal: Seal, programs: PathBuf) -> Self {
-        let (bmcs, backends, clouds) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (bmcs, backends, clouds) = (Mutex::default(), Mutex::default(), Clouds::new(seal.clone()));
         Devices { seal, port: ipmi::Port::new(), bmcs, backends, clouds, programs }
     }
 
@@ -82,23 +82,6 @@ impl Devices {
         let bmc = Arc::new(Bmc::from(device, &password, &self.port)?);
         bmcs.insert((node.clone(), level), (device.clone(), bmc.clone()));
         Ok(bmc)
-    }
-
-    fn cloud(&self, provider: &Provider) -> Result<Cloud, Refusal> {
-        let ProviderKind::Openstack { cloud: access, secret, .. } = &provider.kind else {
-            let why = format!("provider {} is not of the kind `openstack`", provider.name);
-            return Err(Refusal::NotConfigured(why));
-        };
-        let mut clouds = self.clouds.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, cloud)) = clouds.get(&provider.name)
-            && *known == provider.kind
-        {
-            return Ok(cloud.clone());
-        }
-        let secret = self.seal.open(Secret::ProviderToken(&provider.name), secret).map_err(not_configured)?;
-        let cloud = Settings::new(access, &secret).and_then(Cloud::new)?;
-        clouds.insert(provider.name.clone(), (provider.kind.clone(), cloud.clone()));
-        Ok(cloud)
     }
 }
 
@@ -122,7 +105,7 @@ impl Outside for Devices {
                     Refusal::NotConfigured(format!("provider {provider}, through which {name} is fenced"))
                 })?;
                 let node = node.parse::<NodeUuid>().map_err(not_configured)?;
-                Driver::Ironic(Ironic::new(self.cloud(provider)?, node, bmc))
+                Driver::Ironic(Ironic::new(self.clouds.cloud(provider)?, node, bmc))
             }
             (FenceDevice::Ipmi { .. } | FenceDevice::Redfish { .. }, Some(bmc)) => Driver::Bmc(bmc),
             (FenceDevice::Ipmi { .. } | FenceDevice::Redfish { .. }, None) => {

@@ -34,18 +34,22 @@ pub fn evacuation(order: LogIndex, detail: &InstanceDetail, plans: &[FailoverDet
 }
 
 /// Of `failover approve`, committed as `order`. `node`: the instance's node, read before `detail`, so that an approval
-/// that is gone has a failover that is seen, unless it was withdrawn. `plans` as for [`evacuation`].
+/// that is gone has a failover that is seen, unless it was withdrawn; absent if it is not the caller's to see, who then waits until
+/// the time is over. `plans` as for [`evacuation`].
 pub fn approval(
     order: LogIndex,
-    node: &NodeDetail,
+    node: Option<&NodeDetail>,
     detail: &InstanceDetail,
     plans: &[FailoverDetail],
 ) -> Progress {
     let name = &detail.record.instance.name;
-    match (moved(order, detail, plans), &node.record.approved) {
+    match (moved(order, detail, plans), node) {
         (Some(progress), _) => progress,
-        (None, Some(_)) => UnderWay(waits(name.as_str(), &detail.line.waiting)),
-        (None, None) => {
+        (None, None) => UnderWay(waits(name.as_str(), &detail.line.waiting)),
+        (None, Some(node)) if node.record.approved.is_some() => {
+            UnderWay(waits(name.as_str(), &detail.line.waiting))
+        }
+        (None, Some(node)) => {
             let (node, verdict) = (&node.record.node.name, &node.record.verdict);
             Ended(vec![], format!("{name} is not moved: {node} is {verdict}"))
         }
@@ -284,7 +288,7 @@ mod tests {
         let mut story = mid_failover();
         let approved = |story: &Story, order| {
             let node = story.facts().node(&name("n1")).unwrap();
-            approval(LogIndex(order), &node, &instance(story), &plans(story.facts()))
+            approval(LogIndex(order), Some(&node), &instance(story), &plans(story.facts()))
         };
         assert!(matches!(approved(&story, 1), Ended(_, why) if why.contains("stuck")));
         let order = Order::new("admin", "seen", Wall(1));

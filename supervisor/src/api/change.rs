@@ -7,8 +7,8 @@ use super::answers::{Committed, Described};
 use super::compare::{compare, duplicate};
 use super::gate::{Force, propose_gated};
 use super::read::parse;
-use super::{ApiState, Code, Problem};
-use crate::auth::Caller;
+use super::{ApiState, Code, Problem, tenant};
+use crate::auth::{Caller, Reach};
 use crate::clock;
 use crate::document;
 use crate::seal::Seal;
@@ -111,6 +111,11 @@ pub(super) async fn propose(
     caller: &Caller,
     command: Command,
 ) -> Result<Json<Committed>, Problem> {
+    if let Reach::Tenant { .. } = caller.reach {
+        // Whose it is must be the newest that is known, or what has become another's may be moved.
+        state.store.barrier().await.map_err(|_| Problem::no_quorum())?;
+        state.store.read(|committed| tenant::may_order(committed, caller, &command))?;
+    }
     let proposal = Proposal { at: clock::wall(), by: caller.name.clone(), command };
     let began = Instant::now();
     let answer = state.store.propose(proposal).await;

@@ -24,6 +24,7 @@ mod providers;
 mod read;
 mod serve;
 mod spares;
+mod tenant;
 
 pub use boot::boot_router;
 pub(crate) use change::read_json;
@@ -39,11 +40,13 @@ pub use providers::ProviderLine;
 pub use serve::{Peer, serve};
 pub use spares::SpareLine;
 
-use crate::auth::{Caller, Role, Tokens};
+use crate::auth::{Caller, Reach, Role, Tokens};
+use crate::clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::runtime::Question;
 use crate::seal::Seal;
+use crate::tenants::{self, Tenants};
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -55,6 +58,7 @@ use raft_store::{BarrierError, Flight, Store};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
+use zeroize::Zeroizing;
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -73,6 +77,8 @@ pub struct ApiState {
     pub metrics: Metrics,
     /// API tokens.
     pub tokens: Arc<Tokens>,
+    /// Keystone's tokens.
+    pub tenants: Arc<Tenants>,
     /// This member's configuration.
     pub config: Arc<Config>,
 }
@@ -196,36 +202,67 @@ async fn unknown_route(request: Request) -> Problem {
     Problem::new(Code::NotThere, error, "/openapi.json lists what there is")
 }
 
-/// Lets a request through only with a caller whose role allows its method: reading needs `reader`, all else `operator`.
+/// Who has an account in a cloud shows a token of its Keystone in this header, as to every service there.
+pub const TENANT_TOKEN: &str = "x-auth-token";
+/// Which of several clouds gave it.
+pub const TENANT_PROVIDER: &str = "x-ha-provider";
+
+/// Lets a request through only with a caller whose role allows its method: reading needs `reader`, all else `operator`. Whoever
+/// shows a token of a cloud comes as its tenant, even with a certificate: of two names the one with less rights counts.
 async fn authenticate(
     State(state): State<ApiState>,
     Extension(peer): Extension<Peer>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let caller = match peer.caller {
-        Some(caller) => caller,
-        None => match token_caller(&state.tokens, &request) {
-            Ok(caller) => caller,
-            Err(problem) => return problem.into_response(),
-        },
+    let caller = match (request.headers_mut().remove(TENANT_TOKEN), peer.caller) {
+        (Some(token), _) => tenant_caller(&state, &token, request.headers().get(TENANT_PROVIDER)).await,
+        (None, Some(caller)) => Ok(caller),
+        (None, None) => token_caller(&state.tokens, &request),
     };
-    let needed = match *request.method() {
-        Method::GET | Method::HEAD => Role::Reader,
-        _ => Role::Operator,
+    let caller = match caller.and_then(|caller| may(caller, &request)) {
+        Ok(caller) => caller,
+        Err(problem) => return problem.into_response(),
     };
-    if caller.role < needed {
-        let error = format!("{} is a {} and may not do this", caller.name, caller.role);
-        return Problem::new(Code::NotAllowed, error, "ask an operator").into_response();
-    }
     request.extensions_mut().insert(caller);
     next.run(request).await
 }
 
+fn may(caller: Caller, request: &Request) -> Result<Caller, Problem> {
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    tenant::may_use(&caller, request.method(), route)?;
+    let needed = match *request.method() {
+        Method::GET | Method::HEAD => Role::Reader,
+        _ => Role::Operator,
+    };
+    if caller.role >= needed {
+        return Ok(caller);
+    }
+    let error = format!("{} is a {} and may not do this", caller.name, caller.role);
+    let hint = match caller.reach {
+        Reach::Cluster => "ask an operator",
+        Reach::Tenant { .. } => "it needs the role member in the project",
+    };
+    Err(Problem::new(Code::NotAllowed, error, hint))
+}
+
+async fn tenant_caller(
+    state: &ApiState,
+    token: &HeaderValue,
+    provider: Option<&HeaderValue>,
+) -> Result<Caller, Problem> {
+    let denied = |why| tenant::denied(&why);
+    let token = Zeroizing::new(token.to_str().unwrap_or_default().to_owned());
+    // What is no text names no provider.
+    let named = provider.map(|name| name.to_str().unwrap_or_default());
+    let provider = state.store.read(|committed| tenants::cloud(committed, named)).map_err(denied)?;
+    state.tenants.caller(&provider, &token, clock::wall()).await.map_err(denied)
+}
+
 fn token_caller(tokens: &Tokens, request: &Request) -> Result<Caller, Problem> {
     let unknown = || {
-        let hint = "show a client certificate of the cluster's CA, or `Authorization: Bearer` with a token of \
-                    `ha-supervisord token create`";
+        let hint = "show a client certificate of the cluster's CA, `Authorization: Bearer` with a token of \
+                    `ha-supervisord token create`, or `X-Auth-Token` with one of a cloud's Keystone";
         Problem::new(Code::NotAuthenticated, "you have not said who you are", hint)
     };
     let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());

@@ -86,18 +86,22 @@ pub enum Became {
 
 /// All policies.
 #[utoipa::path(get, path = "/v1/policies", responses((status = 200, body = Vec<PolicyDetail>)))]
-pub(super) async fn list(State(state): State<ApiState>) -> Json<Vec<PolicyDetail>> {
-    Json(facts(&state, |facts| facts.policies()))
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Vec<PolicyDetail>> {
+    Json(facts(&state, &caller, |facts| facts.policies()))
 }
 
 /// One policy.
 #[utoipa::path(get, path = "/v1/policies/{name}", params(("name" = String, Path)), responses((status = 200, body = PolicyDetail), (status = 404, body = Problem)))]
 pub(super) async fn get(
     State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Json<PolicyDetail>, Problem> {
     let id: PolicyId = parse(&name)?;
-    let found = facts(&state, |facts| facts.policy(&id));
+    let found = facts(&state, &caller, |facts| facts.policy(&id));
     found.map(Json).ok_or_else(|| Problem::not_there(&format!("policy {id}"), "policy list"))
 }
 
@@ -105,10 +109,11 @@ pub(super) async fn get(
 #[utoipa::path(get, path = "/v1/policies/{name}/history", params(("name" = String, Path)), responses((status = 200, body = Vec<PolicyVersion>), (status = 404, body = Problem)))]
 pub(super) async fn history(
     State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Json<Vec<PolicyVersion>>, Problem> {
     let id: PolicyId = parse(&name)?;
-    let versions = facts(&state, |facts| facts.policy_versions(&id));
+    let versions = facts(&state, &caller, |facts| facts.policy_versions(&id));
     match versions.is_empty() {
         true => Err(Problem::not_there(&format!("policy {id}"), "policy list")),
         false => Ok(Json(versions)),
@@ -180,10 +185,11 @@ pub struct OtherPolicy {
 #[utoipa::path(get, path = "/v1/instances/{name}/policy", params(("name" = String, Path)), responses((status = 200, body = EffectivePolicy), (status = 404, body = Problem)))]
 pub(super) async fn effective(
     State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Json<EffectivePolicy>, Problem> {
     let id: InstanceId = parse(&name)?;
-    let found = facts(&state, |facts| facts.effective_policy(&id));
+    let found = facts(&state, &caller, |facts| facts.effective_policy(&id));
     found.map(Json).ok_or_else(|| Problem::not_there(&format!("instance {id}"), "instance list"))
 }
 

@@ -6,8 +6,9 @@
 use super::ApiState;
 use super::facts::Facts;
 use super::read::facts;
-use axum::Json;
+use crate::auth::Caller;
 use axum::extract::State;
+use axum::{Extension, Json};
 use policies::{FenceDevice, Provider, ProviderId, ProviderKind};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,8 +32,11 @@ pub struct ProviderLine {
 
 /// All providers.
 #[utoipa::path(get, path = "/v1/providers", responses((status = 200, body = Vec<ProviderLine>)))]
-pub(super) async fn list(State(state): State<ApiState>) -> Json<Vec<ProviderLine>> {
-    Json(facts(&state, |facts| facts.providers()))
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Vec<ProviderLine>> {
+    Json(facts(&state, &caller, |facts| facts.providers()))
 }
 
 impl Facts<'_> {

@@ -5,7 +5,8 @@ use super::answers::{
 };
 use super::explain::{Explanation, explain};
 use super::facts::Facts;
-use super::{ApiState, Code, Local, Problem, members};
+use super::{ApiState, Code, Local, Problem, members, tenant};
+use crate::auth::{Caller, Reach};
 use crate::clock;
 use crate::metrics::Scene;
 use axum::extract::{Path, State};
@@ -28,11 +29,17 @@ pub(super) struct Health {
     applied: u64,
 }
 
-/// Answers with the committed state and the newest view.
-pub(super) fn facts<T>(state: &ApiState, answer: impl FnOnce(Facts<'_>) -> T) -> T {
+/// Answers with the committed state and the newest view, or with the caller's part of them.
+pub(super) fn facts<T>(state: &ApiState, caller: &Caller, answer: impl FnOnce(Facts<'_>) -> T) -> T {
     let view = state.view.borrow().clone();
     let now = clock::wall();
-    state.store.read(|committed| answer(Facts { state: committed, view: &view, now }))
+    state.store.read(|committed| match &caller.reach {
+        Reach::Cluster => answer(Facts { state: committed, view: &view, now }),
+        Reach::Tenant { tenant, .. } => {
+            let (own, view) = tenant::part(committed, &view, tenant);
+            answer(Facts { state: &own, view: &view, now })
+        }
+    })
 }
 
 /// Who would take over from whom, and which failure domains could be lost.
@@ -89,11 +96,12 @@ pub(super) async fn metrics(State(state): State<ApiState>) -> Result<Response, P
 #[utoipa::path(get, path = "/v1/status", params(("local" = Option<bool>, Query)), responses((status = 200, body = Status)))]
 pub(super) async fn status(
     State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
     Extension(Local(local)): Extension<Local>,
 ) -> Result<Json<Status>, Problem> {
     let members = members::lines(&state);
     let coverage = coverage_if_leader(&state).await?;
-    Ok(Json(facts(&state, |facts| Status {
+    Ok(Json(facts(&state, &caller, |facts| Status {
         cluster: state.config.cluster.name.clone(),
         now: facts.now,
         answered_by: state.config.me(),
@@ -112,53 +120,65 @@ pub(super) async fn status(
 
 /// All nodes.
 #[utoipa::path(get, path = "/v1/nodes", responses((status = 200, body = Vec<NodeLine>)))]
-pub(super) async fn nodes(State(state): State<ApiState>) -> Json<Vec<NodeLine>> {
-    Json(facts(&state, |facts| facts.nodes()))
+pub(super) async fn nodes(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Vec<NodeLine>> {
+    Json(facts(&state, &caller, |facts| facts.nodes()))
 }
 
 /// One node.
 #[utoipa::path(get, path = "/v1/nodes/{name}", params(("name" = String, Path)), responses((status = 200, body = NodeDetail), (status = 404, body = Problem)))]
 pub(super) async fn node(
     State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Json<NodeDetail>, Problem> {
     let id: NodeId = parse(&name)?;
-    facts(&state, |facts| facts.node(&id))
+    facts(&state, &caller, |facts| facts.node(&id))
         .map(Json)
         .ok_or_else(|| Problem::not_there(&format!("node {id}"), "node list"))
 }
 
 /// All instances.
 #[utoipa::path(get, path = "/v1/instances", responses((status = 200, body = Vec<InstanceLine>)))]
-pub(super) async fn instances(State(state): State<ApiState>) -> Json<Vec<InstanceLine>> {
-    Json(facts(&state, |facts| facts.instances()))
+pub(super) async fn instances(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Vec<InstanceLine>> {
+    Json(facts(&state, &caller, |facts| facts.instances()))
 }
 
 /// One instance.
 #[utoipa::path(get, path = "/v1/instances/{name}", params(("name" = String, Path)), responses((status = 200, body = InstanceDetail), (status = 404, body = Problem)))]
 pub(super) async fn instance(
     State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Json<InstanceDetail>, Problem> {
     let id: InstanceId = parse(&name)?;
-    let found = facts(&state, |facts| facts.instance(&id));
+    let found = facts(&state, &caller, |facts| facts.instance(&id));
     found.map(Json).ok_or_else(|| Problem::not_there(&format!("instance {id}"), "instance list"))
 }
 
 /// Failovers, newest first.
 #[utoipa::path(get, path = "/v1/failovers", responses((status = 200, body = Vec<FailoverLine>)))]
-pub(super) async fn failovers(State(state): State<ApiState>) -> Json<Vec<FailoverLine>> {
-    Json(facts(&state, |facts| facts.failovers()))
+pub(super) async fn failovers(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Vec<FailoverLine>> {
+    Json(facts(&state, &caller, |facts| facts.failovers()))
 }
 
 /// One failover.
 #[utoipa::path(get, path = "/v1/failovers/{id}", params(("id" = String, Path)), responses((status = 200, body = FailoverDetail), (status = 404, body = Problem)))]
 pub(super) async fn failover(
     State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<FailoverDetail>, Problem> {
     let id: PlanId = parse(&id)?;
-    let found = facts(&state, |facts| facts.failover(id));
+    let found = facts(&state, &caller, |facts| facts.failover(id));
     found.map(Json).ok_or_else(|| Problem::not_there(&format!("failover {id}"), "failover list"))
 }
 
@@ -166,9 +186,10 @@ pub(super) async fn failover(
 #[utoipa::path(get, path = "/v1/explain/{target}", params(("target" = String, Path)), responses((status = 200, body = Explanation), (status = 404, body = Problem)))]
 pub(super) async fn explanation(
     State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
     Path(target): Path<String>,
 ) -> Result<Json<Explanation>, Problem> {
-    let found = facts(&state, |facts| explain(facts, &target));
+    let found = facts(&state, &caller, |facts| explain(facts, &target));
     let hint = "`hactl node list`, `hactl instance list` and `hactl failover list` show what there is";
     found.map(Json).map_err(|error| Problem::new(Code::NotThere, error.to_string(), hint))
 }

@@ -6,8 +6,9 @@
 use super::facts::Facts;
 use super::read::facts;
 use super::{ApiState, Problem};
-use axum::Json;
+use crate::auth::Caller;
 use axum::extract::State;
+use axum::{Extension, Json};
 use policies::{Bytes, InstanceId, LastTakeover, NodeId, NodeRecord, NodeState, NodeView, SpareUse, Wall};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -56,13 +57,16 @@ pub struct SpareLine {
 
 /// All spares.
 #[utoipa::path(get, path = "/v1/spares", responses((status = 200, body = Vec<SpareLine>)))]
-pub(super) async fn list(State(state): State<ApiState>) -> Result<Json<Vec<SpareLine>>, Problem> {
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Vec<SpareLine>>, Problem> {
     let view = state.view.borrow().clone();
     let committed = state.store.read(Clone::clone);
     let uses = tokio::task::spawn_blocking(move || policies::spare_uses(&committed, &view)).await;
     let uses =
         uses.map_err(|error| Problem::broken(format!("work out what the spares are good for: {error}")))?;
-    Ok(Json(facts(&state, |facts| facts.spares(&uses))))
+    Ok(Json(facts(&state, &caller, |facts| facts.spares(&uses))))
 }
 
 impl Facts<'_> {

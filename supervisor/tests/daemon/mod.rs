@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use supervisor::api::{self, ApiState};
 use supervisor::auth::Tokens;
 use supervisor::client::Client;
+use supervisor::clouds::Clouds;
 use supervisor::config::{Config, Home};
 use supervisor::executor::Executor;
 use supervisor::init::{self, Addresses};
@@ -20,6 +21,7 @@ use supervisor::metrics::Metrics;
 use supervisor::outside::Devices;
 use supervisor::runtime::Question;
 use supervisor::seal::Seal;
+use supervisor::tenants::Tenants;
 use supervisor::{clock, tls};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
@@ -114,9 +116,10 @@ impl Daemon {
             flight: flight.clone(),
             view,
             ask,
-            seal,
+            seal: seal.clone(),
             metrics: Metrics::new(&config.cluster.name, config.me()).unwrap(),
             tokens: Arc::new(Tokens::open(home.tokens()).unwrap()),
+            tenants: Arc::new(Tenants::new(Clouds::new(seal.clone()))),
             config: Arc::clone(&config),
         };
         let listen: SocketAddr = config.member.api_socket().unwrap();

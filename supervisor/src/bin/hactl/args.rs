@@ -2,9 +2,11 @@
 
 mod node;
 mod openstack;
+mod tenant;
 
 pub(crate) use node::{NodeDelete, NodeRelease, OnOff, PowerVerb};
 pub(crate) use openstack::OpenstackVerb;
+pub(crate) use tenant::AsTenant;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use policies::{BootDevice, Mac};
@@ -24,7 +26,11 @@ Exit codes:
   6  not admitted: no valid certificate or token, or its role does not allow this
 `policy plan` ends with 0 if nothing would change, 1 if something would, and 255 for any error, as `openstack drift` does.
 
-Environment: HACTL_CONFIG names the context file, HACTL_CLUSTER the context in it, NO_COLOR switches colours off.";
+As a tenant of an OpenStack cloud, with its own instances only:
+  hactl --os-cloud shop instance list
+  hactl --os-cloud shop instance evacuate web --reason 'fan failing' --wait
+
+Environment: HACTL_CONFIG names the context file, HACTL_CLUSTER the context in it, OS_CLIENT_CONFIG_FILE\nthe clouds.yaml; NO_COLOR switches colours off.";
 
 /// Asks and orders a cluster of failover supervisors.
 #[derive(Debug, Parser)]
@@ -42,6 +48,8 @@ pub(crate) struct Cli {
     /// Which cluster of the context file, if it has several; without it the current one (`hactl context use`).
     #[arg(long, global = true, env = "HACTL_CLUSTER", value_name = "NAME")]
     pub(crate) cluster: Option<String>,
+    #[command(flatten)]
+    pub(crate) tenant: AsTenant,
     /// Form of the output.
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,

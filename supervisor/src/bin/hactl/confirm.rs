@@ -5,6 +5,7 @@
 
 use crate::args::Yes;
 use crate::run::{Failure, Session, segment};
+use crate::wait::is_refused_as;
 use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -66,7 +67,7 @@ impl Session {
         let path = format!("/v1/instances/{}", segment(instance));
         let typed = match self.client.get::<InstanceDetail>(&path).await {
             Ok(detail) => self.typed_for(detail.record.node.as_str(), instance).await?,
-            Err(error) if is_not_there(&error) => Typed::Name(instance.to_owned()),
+            Err(error) if is_refused_as(&error, Code::NotThere) => Typed::Name(instance.to_owned()),
             Err(error) => return Err(error.into()),
         };
         self.confirm(instance, &typed, yes, warning)
@@ -82,7 +83,12 @@ impl Session {
         let path = format!("/v1/nodes/{}", segment(node));
         let serial = match self.client.get::<NodeDetail>(&path).await {
             Ok(detail) => detail.record.node.identity.serial.clone(),
-            Err(error) if is_not_there(&error) => None,
+            // Nor does a tenant stand before a node: nodes are not its to see.
+            Err(error)
+                if is_refused_as(&error, Code::NotThere) || is_refused_as(&error, Code::NotAllowed) =>
+            {
+                None
+            }
             Err(error) => return Err(error.into()),
         };
         Ok(match serial {
@@ -131,10 +137,6 @@ impl Session {
             answer => Ok(answer?),
         }
     }
-}
-
-fn is_not_there(error: &ClientError) -> bool {
-    matches!(error, ClientError::Refused(problem) if problem.code == Code::NotThere)
 }
 
 fn does_it_anyway(problem: &Problem) -> Result<bool, Failure> {

@@ -7,6 +7,7 @@ use crate::args::{
 use crate::console;
 use crate::feed::Feed;
 use crate::output::{Printer, Reader};
+use ::openstack::CallError;
 use policies::{Coverage, Documents, LogIndex, Loss, MemberId, NodeState};
 use reqwest::Method;
 use serde::Serialize;
@@ -23,6 +24,7 @@ use supervisor::api::answers::{
 use supervisor::api::explain::Explanation;
 use supervisor::api::{Applying, Code, Draining, Limited, NewMember, Powering, Reason, Switch, Transfer};
 use supervisor::client::{Client, ClientError};
+use supervisor::clouds_yaml::Places;
 use supervisor::context::{ContextDetail, ContextFile};
 use supervisor::render::{self, Screen};
 use supervisor::{clock, document, files};
@@ -68,8 +70,19 @@ impl Failure {
                 ClientError::Context(_)
                 | ClientError::File(_)
                 | ClientError::Document(_)
+                | ClientError::Clouds(_)
+                | ClientError::Keystone(CallError::Unusable { .. })
                 | ClientError::Tls(_) => 2,
-                ClientError::Unreachable(_) | ClientError::BadAnswer { .. } => 3,
+                ClientError::Keystone(CallError::Refused { .. }) => 6,
+                ClientError::Keystone(
+                    CallError::Unreachable { .. }
+                    | CallError::NotPermitted { .. }
+                    | CallError::Locked { .. }
+                    | CallError::Unclear { .. }
+                    | CallError::NoAnswer { .. },
+                )
+                | ClientError::Unreachable(_)
+                | ClientError::BadAnswer { .. } => 3,
                 ClientError::Refused(problem) => match problem.code {
                     Code::Rejected | Code::BreaksCoverage | Code::NotThere => 1,
                     Code::BadRequest | Code::TooLarge => 2,
@@ -127,7 +140,15 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn open(cli: &Cli) -> Result<Session, Failure> {
         let file = ContextFile::load(&cli.context)?;
-        let client = Client::open_cluster(&file, cli.cluster.as_deref(), cli.timeout)?;
+        let cluster = cli.cluster.as_deref();
+        let client = match &cli.tenant.os_cloud {
+            None => Client::open_cluster(&file, cluster, cli.timeout)?,
+            Some(cloud) => {
+                let entrance = Places::of(|name| std::env::var_os(name)).entrance(cloud);
+                let entrance = entrance.map_err(ClientError::Clouds)?;
+                Client::open_as_tenant(&file, cluster, entrance, cli.tenant.os_provider.clone(), cli.timeout)?
+            }
+        };
         let context = file.show(cli.cluster.as_deref())?;
         Ok(Session { client, printer: Printer::new(cli), context, timeout: cli.timeout })
     }

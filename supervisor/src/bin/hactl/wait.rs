@@ -5,6 +5,7 @@
 
 use crate::feed::Feed;
 use crate::run::{Done, Failure, Session, segment};
+use openstack::CallError;
 use policies::{LogIndex, MemberId, NodeId, PlanId};
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -108,10 +109,15 @@ impl Session {
         let look = async || {
             let before: InstanceDetail = self.client.get(&path).await?;
             let node = format!("/v1/nodes/{}", before.record.node);
-            let node: NodeDetail = self.client.get(&node).await?;
+            let node = match self.client.get::<NodeDetail>(&node).await {
+                Ok(node) => Some(node),
+                // Nodes are not a tenant's to see.
+                Err(error) if is_refused_as(&error, Code::NotAllowed) => None,
+                Err(error) => return Err(error),
+            };
             let detail: InstanceDetail = self.client.get(&path).await?;
             let plans = self.plans(order, &detail.failovers, |_| true).await?;
-            Ok(progress::approval(order, &node, &detail, &plans))
+            Ok(progress::approval(order, node.as_ref(), &detail, &plans))
         };
         self.wait(limit, LOOK_AGAIN, look).await
     }
@@ -177,6 +183,10 @@ impl Session {
     }
 }
 
+pub(crate) fn is_refused_as(error: &ClientError, code: Code) -> bool {
+    matches!(error, ClientError::Refused(problem) if problem.code == code)
+}
+
 /// Whether it makes sense to look again after this.
 pub(crate) fn may_pass(error: &ClientError) -> bool {
     match error {
@@ -191,7 +201,11 @@ pub(crate) fn may_pass(error: &ClientError) -> bool {
             | Code::BreaksCoverage
             | Code::TooLarge => false,
         },
+        ClientError::Keystone(error) => {
+            !matches!(error, CallError::Refused { .. } | CallError::Unusable { .. })
+        }
         ClientError::BadAnswer { .. }
+        | ClientError::Clouds(_)
         | ClientError::Context(_)
         | ClientError::File(_)
         | ClientError::Document(_)
