@@ -27,7 +27,7 @@ const BELIEVED_TOKENS_MAX: usize = 4096;
 const ASK_MAX: Duration = Duration::from_secs(3);
 /// Questions to Keystone at a time, from whoever shows any token at all: it has other work.
 const ASKING_MAX: usize = 8;
-/// After a question that had no answer, the same cloud is not asked for this long.
+/// While nobody answers there, the same cloud is not asked again for this long.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Longest name of a user that goes into the log, in bytes; of a longer one the id is taken.
 const USER_BYTES_MAX: usize = 64;
@@ -92,7 +92,10 @@ impl Tenants {
         token: &Zeroizing<String>,
         now: Wall,
     ) -> Result<Caller, Denied> {
-        if token.len() > TOKEN_BYTES_MAX {
+        // Tokens are base64 with dots. What cannot be one must not cost a question, nor look as if ours were refused.
+        let may_be_one =
+            (1..=TOKEN_BYTES_MAX).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic());
+        if !may_be_one {
             return Err(Denied::Unknown);
         }
         let hash = blake3::derive_key("ha-supervisor 2026-11 Keystone token v1", token.as_bytes());
@@ -135,7 +138,10 @@ impl Tenants {
                 error = policies::causes(&error),
                 "no tenant is let in while Keystone does not say whom a token stands for"
             );
-            self.memory().resting.insert(provider.name.clone(), Instant::now() + ASK_AGAIN);
+            // Only if nobody is there: an odd token that makes Keystone stumble must not shut others out.
+            if matches!(error, CallError::Unreachable { .. } | CallError::NoAnswer { .. }) {
+                self.memory().resting.insert(provider.name.clone(), Instant::now() + ASK_AGAIN);
+            }
             cannot_tell()
         })
     }

@@ -11,7 +11,7 @@ use utoipa::OpenApi;
 #[openapi(
     info(
         title = "Failover supervisor",
-        description = "Every request needs a client certificate of the cluster's CA or a bearer token. Reading needs the role reader, everything else operator. What only the leader answers is redirected to it with 307."
+        description = "Every request needs a client certificate of the cluster's CA, a bearer token, or X-Auth-Token with a token of a described cloud's Keystone (a tenant: its own instances and failovers only). Reading needs the role reader, everything else operator (of a project: member). What only the leader answers is redirected to it with 307."
     ),
     paths(
         read::healthz,

@@ -303,3 +303,165 @@ pub(super) fn denied(why: &Denied) -> Problem {
     };
     Problem::new(code, why.to_string(), hint)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::explain::{Unexplained, explain};
+    use crate::api::facts::Facts;
+    use crate::auth::Role;
+    use crate::render::tests::{mid_failover, name};
+    use policies::{InstanceId, LogIndex, PlanId, Wall};
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+    use tokio::time::Instant;
+
+    fn caller(tenant: &str) -> Caller {
+        let reach = Reach::Tenant { tenant: name(tenant), until: Instant::now() };
+        Caller { name: format!("tenant/{tenant}/eve"), role: Role::Operator, reach }
+    }
+
+    /// `web`, which moves from n1 to n2, is shop's; `db` on n3 is bank's.
+    fn two_tenants() -> (ClusterState, View) {
+        let story = mid_failover();
+        let (mut state, mut view) = (story.state, story.view);
+        let web = state.instances.get_mut(&name::<InstanceId>("web")).unwrap();
+        Arc::make_mut(&mut web.instance).tenant = Some(name("shop"));
+        let mut db = web.clone();
+        let described = Arc::make_mut(&mut db.instance);
+        (described.name, described.tenant, described.volumes) = (name("db"), Some(name("bank")), vec![]);
+        (described.node, db.node) = (name("n3"), name("n3"));
+        state.instances.insert(name("db"), db);
+        let applies = &mut state.policies.get_mut(&name("quick")).unwrap().policy.applies;
+        applies.tenants = [name("shop"), name("bank")].into();
+        let missing = vec![(name("n3"), "it carries db".to_owned())];
+        view.instances.insert(name("web"), vec![Waiting::NoFittingSpare { missing: missing.clone() }]);
+        view.instances.insert(name("db"), vec![Waiting::NoFittingSpare { missing }]);
+        (state, view)
+    }
+
+    fn listed() -> BTreeSet<(String, String)> {
+        ROUTES.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect()
+    }
+
+    #[test]
+    fn every_route_is_open_or_closed_to_tenants() {
+        let described = serde_json::to_value(crate::api::description()).unwrap();
+        let mut routes = BTreeSet::from([("GET".to_owned(), "/openapi.json".to_owned())]);
+        for (path, methods) in described["paths"].as_object().unwrap() {
+            let path = path.replace("{target}", "{*target}");
+            routes.extend(methods.as_object().unwrap().keys().map(|it| (it.to_uppercase(), path.clone())));
+        }
+        assert_eq!(listed(), routes);
+        assert_eq!(ROUTES.len(), routes.len(), "each is said once");
+        let open = ROUTES.iter().filter(|(_, _, access)| *access == Own);
+        let changing: Vec<&str> = open.filter(|it| it.0 != "GET").map(|it| it.1).collect();
+        let own = ["instances/{name}/evacuate", "instances/{name}/approve", "failovers/{id}/cancel"];
+        assert_eq!(changing, own.map(|path| format!("/v1/{path}")));
+    }
+
+    #[test]
+    fn what_is_not_listed_is_closed_to_tenants_and_to_nobody_else() {
+        let (operator, tenant) = (Caller { reach: Reach::Cluster, ..caller("shop") }, caller("shop"));
+        for (method, route, open) in [
+            (Method::GET, Some("/v1/instances"), true),
+            (Method::HEAD, Some("/v1/instances"), true),
+            (Method::POST, Some("/v1/instances"), false),
+            (Method::GET, Some("/v1/nodes"), false),
+            (Method::GET, Some("/v1/new"), false),
+            (Method::GET, None, false),
+        ] {
+            assert!(may_use(&operator, &method, route).is_ok());
+            assert_eq!(may_use(&tenant, &method, route).is_ok(), open, "{method} {route:?}");
+        }
+    }
+
+    #[test]
+    fn the_part_of_a_tenant_has_nothing_of_another() {
+        let (state, view) = two_tenants();
+        let told = |tenant: &str| {
+            let (own, own_view) = part(&state, &view, &name(tenant));
+            let own = serde_json::to_string(&own).unwrap();
+            own + &serde_json::to_string(&own_view).unwrap()
+        };
+        let shop = told("shop");
+        for (other, is_there) in [("\"web\"", true), ("bank", false), ("db", false), ("n3", false)] {
+            assert_eq!(shop.contains(other), is_there, "{other}: {shop}");
+        }
+        let bank = told("bank");
+        for other in ["web", "shop", "n1", "n2"] {
+            assert!(!bank.contains(other), "{other}: {bank}");
+        }
+        let (nobody, nobody_view) = part(&state, &view, &name("nobody"));
+        assert!(nobody.instances.is_empty() && nobody.nodes.is_empty() && nobody.plans.is_empty());
+        assert!(nobody.policies.is_empty() && nobody_view.nodes.is_empty() && nobody_view.checks.is_empty());
+    }
+
+    #[test]
+    fn answers_are_made_of_the_part() {
+        let (state, view) = two_tenants();
+        let (own, own_view) = part(&state, &view, &name("shop"));
+        let facts = Facts { state: &own, view: &own_view, now: Wall(0) };
+        assert_eq!(facts.instances().len(), 1);
+        assert_eq!(facts.instances()[0].waiting, ["there is no spare"]);
+        let plan = *own.plans.keys().next().unwrap();
+        assert_eq!(facts.failover(plan).unwrap().plan.decision.runners_up, []);
+        assert_eq!(facts.effective_policy(&name("web")).unwrap().detail.instances, 1);
+        assert!(explain(facts, "web").is_ok() && explain(facts, &format!("{plan}")).is_ok());
+        for other in ["db", "n2", "n3", "nothing"] {
+            assert_eq!(explain(facts, other), Err(Unexplained::NotThere(other.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_tenant_orders_what_is_its_own_and_nothing_else() {
+        let (state, _) = two_tenants();
+        let reason = || "x".to_owned();
+        let plan = *state.plans.keys().next().unwrap();
+        let may = |tenant: &str, order: &Command| {
+            may_order(&state, &caller(tenant), order).map_err(|problem| problem.code)
+        };
+        for (instance, tenant, expected) in [
+            ("web", "shop", Ok(())),
+            ("web", "bank", Err(Code::NotThere)),
+            ("new", "bank", Err(Code::NotThere)),
+        ] {
+            let instance: InstanceId = name(instance);
+            let evacuate = Command::Evacuate { instance: instance.clone(), reason: reason() };
+            let approve = Command::Approve { instance, reason: reason() };
+            assert_eq!((may(tenant, &evacuate), may(tenant, &approve)), (expected, expected));
+        }
+        let cancel = |plan| Command::Cancel { plan, reason: reason() };
+        assert_eq!(may("shop", &cancel(plan)), Ok(()));
+        assert_eq!(may("bank", &cancel(plan)), Err(Code::NotThere));
+        assert_eq!(may("shop", &cancel(PlanId(4711))), Err(Code::NotThere));
+        let forced = Command::Forced { order: Box::new(cancel(plan)), gaps: vec![] };
+        for order in
+            [Command::Arm { reason: reason() }, Command::Fence { node: name("n1"), reason: reason() }, forced]
+        {
+            assert_eq!(may("shop", &order), Err(Code::NotAllowed));
+            assert!(may_order(&state, &Caller { reach: Reach::Cluster, ..caller("shop") }, &order).is_ok());
+        }
+    }
+
+    #[test]
+    fn an_event_is_seen_if_it_is_about_one_s_own_and_about_nobody_else_s() {
+        let (state, _) = two_tenants();
+        let of = |about: &[&str], text: &str| {
+            let about = about.iter().map(|&object| object.to_owned()).collect();
+            let event = Event { index: LogIndex(1), at: Wall(1), about, text: text.to_owned() };
+            assert!(sees(&state, &Caller { reach: Reach::Cluster, ..caller("shop") }, &event));
+            sees(&state, &caller("shop"), &event)
+        };
+        assert!(of(&["instance/web"], "x"));
+        assert!(of(&["failover/f9", "node/n1", "instance/web", "node/n2"], "x"));
+        assert!(of(&["node/n1", "instance/web"], "forced: instance/web: no spare"));
+        for about in [&[][..], &["node/n1"], &["instance/db"], &["instance/web", "instance/db"]] {
+            assert!(!of(about, "x"), "{about:?}");
+        }
+        for about in ["policy/quick", "provider/rack", "member/m1", "something"] {
+            assert!(!of(&["instance/web", about], "x"), "{about}");
+        }
+        assert!(!of(&["node/n1", "instance/web"], "forced: instance/web: no spare; instance/db: no spare"));
+    }
+}

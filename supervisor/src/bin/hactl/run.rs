@@ -1,8 +1,8 @@
 //! Carries out one verb: a request, an answer, a screen.
 
 use crate::args::{
-    Cli, DebugVerb, FailoverVerb, InstanceVerb, MemberVerb, NodeDelete, NodeRelease, NodeVerb, OnOff,
-    PowerVerb, Verb, Watch,
+    AsTenant, Cli, DebugVerb, FailoverVerb, InstanceVerb, MemberVerb, NodeDelete, NodeRelease, NodeVerb,
+    OnOff, PowerVerb, Verb, Watch,
 };
 use crate::console;
 use crate::feed::Feed;
@@ -141,12 +141,15 @@ impl Session {
     pub(crate) fn open(cli: &Cli) -> Result<Session, Failure> {
         let file = ContextFile::load(&cli.context)?;
         let cluster = cli.cluster.as_deref();
-        let client = match &cli.tenant.os_cloud {
-            None => Client::open_cluster(&file, cluster, cli.timeout)?,
-            Some(cloud) => {
+        let AsTenant { os_cloud, os_provider } = &cli.tenant;
+        let client = match (os_cloud, os_provider) {
+            (None, None) => Client::open_cluster(&file, cluster, cli.timeout)?,
+            // Said here, for of two global arguments one may stand before the verb and one after it.
+            (None, Some(_)) => return Err(Failure::Usage("--os-provider needs --os-cloud".to_owned())),
+            (Some(cloud), provider) => {
                 let entrance = Places::of(|name| std::env::var_os(name)).entrance(cloud);
                 let entrance = entrance.map_err(ClientError::Clouds)?;
-                Client::open_as_tenant(&file, cluster, entrance, cli.tenant.os_provider.clone(), cli.timeout)?
+                Client::open_as_tenant(&file, cluster, entrance, provider.clone(), cli.timeout)?
             }
         };
         let context = file.show(cli.cluster.as_deref())?;

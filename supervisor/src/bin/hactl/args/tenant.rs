@@ -9,7 +9,7 @@ pub(crate) struct AsTenant {
     /// where the members are; its certificate and token are not shown.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) os_cloud: Option<String>,
-    /// Which provider of the cluster that cloud is, if the cluster has several.
-    #[arg(long, global = true, value_name = "PROVIDER", requires = "os_cloud")]
+    /// With --os-cloud: which provider of the cluster that cloud is, if the cluster has several.
+    #[arg(long, global = true, value_name = "PROVIDER")]
     pub(crate) os_provider: Option<String>,
 }
