@@ -44,7 +44,7 @@ fn attach(number: usize) -> Action {
 }
 
 fn snapshot() -> Action {
-    let (provider, name) = ("rack".parse().unwrap(), SnapshotName::of(PlanId(1)));
+    let (provider, name) = ("rack".parse().unwrap(), SnapshotName::Failover(PlanId(1)));
     Action::Snapshot { node: node(2), provider, volume: volume(1), name, keep: 2 }
 }
 

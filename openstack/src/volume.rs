@@ -9,12 +9,16 @@ use crate::catalog::Service;
 use crate::error::CallError;
 use crate::ids::{AttachmentId, NodeUuid, SnapshotId, VolumeId};
 use crate::session::{Ask, Cloud};
+use crate::version::Microversion;
 use policies::Permit;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tokio::time::Instant;
+
+/// From this API version on `force` is a word of the past (`SNAPSHOT_IN_USE` in cinder/api/microversions.py).
+const IN_USE_BY_ITSELF: Microversion = Microversion::new(3, 66);
 
 /// Cinder's calls.
 #[derive(Clone, Copy, Debug)]
@@ -371,7 +375,7 @@ impl<'a> Volumes<'a> {
     }
 
     /// Asks for a snapshot of a volume. `Ok`: it is being made. Cinder makes two of one name, and from API version 3.66 on also
-    /// of a volume that somebody writes to: look before.
+    /// of a volume that somebody writes to: look before. With `in_use` that is wanted, and said to older ones, too.
     ///
     /// # Errors
     /// [`CallError`].
@@ -379,11 +383,17 @@ impl<'a> Volumes<'a> {
         &self,
         volume: &VolumeId,
         name: &str,
+        in_use: bool,
         permit: &dyn Permit,
         deadline: Instant,
     ) -> Result<Snapshot, CallError> {
         let ask = ask(Method::POST, &["snapshots"], format!("make snapshot {name} of volume {volume}"));
-        let body = json!({ "snapshot": { "volume_id": volume, "name": name } });
+        let spoken = self.0.version(Service::BlockStorage, deadline).await?;
+        let wish = match in_use && spoken.is_some_and(|spoken| spoken < IN_USE_BY_ITSELF) {
+            true => json!({ "volume_id": volume, "name": name, "force": true }),
+            false => json!({ "volume_id": volume, "name": name }),
+        };
+        let body = json!({ "snapshot": wish });
         self.0.change_for(ask.body(body), permit, deadline).await.map(|it: OneSnapshot| it.snapshot)
     }
 

@@ -672,7 +672,7 @@ async fn a_volume_moves_from_one_node_to_another() {
     bed.volume_until(&volume, &VolumeState::Available).await;
     assert!(volumes.attachments(&volume, within(60)).await.unwrap().is_empty());
 
-    let made = volumes.create_snapshot(&volume, "ha-f7", &Leave, within(60));
+    let made = volumes.create_snapshot(&volume, "ha-f7", false, &Leave, within(60));
     let made = bed.recorder.record("snapshot_create", "A snapshot is made.", &noted, made).await.unwrap();
     let deadline = within(60);
     while volumes.snapshots(&volume, deadline).await.unwrap()[0].status != SnapshotState::Available {

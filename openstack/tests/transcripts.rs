@@ -561,6 +561,7 @@ async fn a_snapshot_is_made_and_deleted() {
     let made = plays!("snapshot_create", |player, cloud| cloud.volumes().create_snapshot(
         &player.id("volume"),
         "ha-f7",
+        false,
         &Leave,
         within(5)
     ));

@@ -133,7 +133,8 @@ impl ClusterState {
             | Command::ConfirmOff { .. }
             | Command::Approve { .. }
             | Command::Release { .. }
-            | Command::ByHand { .. } => self.order(story, by, command)?,
+            | Command::ByHand { .. }
+            | Command::Backup { .. } => self.order(story, by, command)?,
             Command::Lead { leader, step } => {
                 let newest = self.leadership.map_or(LeaderEpoch(0), |l| l.epoch);
                 if *leader != newest {
@@ -155,6 +156,7 @@ impl ClusterState {
             Step::Begin(decision) => self.draft(story, decision)?,
             Step::Replace { plan, decision } => self.replace(story, *plan, decision)?,
             Step::Intend { plan, action } => self.intend(story, leader, *plan, action)?,
+            Step::Keep { instance, action } => self.keep(story, leader, instance, action)?,
             Step::Resolve { token, outcome } => self.resolve(story, *token, outcome)?,
             Step::Place { plan, tried } => self.place(story, *plan, *tried)?,
             Step::Finish { plan, seen } => self.finish(story, *plan, seen)?,
@@ -452,7 +454,13 @@ impl ClusterState {
         let took = at.since(intent.at);
         let end = intent.trouble().map_or_else(|| "done".to_owned(), |trouble| format!("failed: {trouble}"));
         story.tell(&keys, format!("{what}{} {end} ({token}, {took})", intent.action));
-        match intent.action.clone() {
+        let action = intent.action.clone();
+        if let Some((record, backup, _)) = self.backup_intent(token).filter(|(_, backup, _)| backup.is_over())
+        {
+            let (name, kept, of) = (&record.instance.name, backup.kept(), backup.actions.len());
+            story.tell(&keys, format!("backup {} of {name} is over: {kept} of {of} volumes kept", backup.id));
+        }
+        match action {
             Action::Clean { node, .. } => self.cleaning_ended(story, &node),
             Action::ShutDown { .. }
             | Action::Diagnose { .. }
@@ -472,19 +480,20 @@ impl ClusterState {
     /// The intent with this token, what it is about, and how its history begins.
     fn intent_mut(&mut self, token: LogIndex) -> Option<(Vec<String>, String, &mut Intent)> {
         let is_it = |intent: &&mut Intent| intent.token == token;
-        match self.intent(token).map(|(plan, _)| plan.id) {
-            Some(id) => {
-                let plan = self.plans.get_mut(&id)?;
-                let keys = plan_keys(plan);
-                Some((keys, format!("failover {id}: "), plan.intents.iter_mut().find(is_it)?))
-            }
-            None => {
-                let node = self.ordered_by_hand(token)?.intent.action.node().clone();
-                let mut intents =
-                    self.nodes.get_mut(&node)?.by_hand.iter_mut().map(|by_hand| &mut by_hand.intent);
-                Some((vec![node_key(&node)], String::new(), intents.find(is_it)?))
-            }
+        if let Some(id) = self.intent(token).map(|(plan, _)| plan.id) {
+            let plan = self.plans.get_mut(&id)?;
+            let keys = plan_keys(plan);
+            return Some((keys, format!("failover {id}: "), plan.intents.iter_mut().find(is_it)?));
         }
+        let of_backup = self.backup_intent(token);
+        if let Some((name, id)) = of_backup.map(|(record, it, _)| (record.instance.name.clone(), it.id)) {
+            let backups = &mut self.instances.get_mut(&name)?.backups;
+            let mut intents = backups.iter_mut().flat_map(|backup| &mut backup.intents);
+            return Some((vec![instance_key(&name)], format!("backup {id}: "), intents.find(is_it)?));
+        }
+        let node = self.ordered_by_hand(token)?.intent.action.node().clone();
+        let mut intents = self.nodes.get_mut(&node)?.by_hand.iter_mut().map(|by_hand| &mut by_hand.intent);
+        Some((vec![node_key(&node)], String::new(), intents.find(is_it)?))
     }
 
     fn place(&mut self, story: &mut Story, id: PlanId, tried: Millis) -> Result<(), Rejected> {

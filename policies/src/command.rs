@@ -4,7 +4,7 @@ use crate::capability::Capabilities;
 use crate::effect::{Action, Outcome};
 use crate::inventory::{Instance, Node};
 use crate::plan::{Decision, Evidence, Phase, Verdict};
-use crate::policy::{Acting, BadPolicy, Brakes, Detection, Fencing, Policy, Spares, Takeover};
+use crate::policy::{Acting, Backups, BadPolicy, Brakes, Detection, Fencing, Policy, Spares, Takeover};
 use crate::provider::Provider;
 use crate::select::Applies;
 use crate::waiting::Waiting;
@@ -65,20 +65,23 @@ struct PolicyTable {
     spares: Spares,
     #[serde(default)]
     acting: Acting,
+    #[serde(default, skip_serializing_if = "Backups::is_default")]
+    backups: Backups,
 }
 
 impl From<PolicyTable> for PolicyDocument {
     fn from(table: PolicyTable) -> Self {
-        let PolicyTable { name, applies, detection, fencing, takeover, brakes, spares, acting } = table;
-        let policy = Policy { applies, detection, fencing, takeover, brakes, spares, acting };
+        let PolicyTable { name, applies, detection, fencing, takeover, brakes, spares, acting, backups } =
+            table;
+        let policy = Policy { applies, detection, fencing, takeover, brakes, spares, acting, backups };
         PolicyDocument { name, policy }
     }
 }
 
 impl From<PolicyDocument> for PolicyTable {
     fn from(PolicyDocument { name, policy }: PolicyDocument) -> Self {
-        let Policy { applies, detection, fencing, takeover, brakes, spares, acting } = policy;
-        PolicyTable { name, applies, detection, fencing, takeover, brakes, spares, acting }
+        let Policy { applies, detection, fencing, takeover, brakes, spares, acting, backups } = policy;
+        PolicyTable { name, applies, detection, fencing, takeover, brakes, spares, acting, backups }
     }
 }
 
@@ -219,6 +222,13 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+    /// Keep what is on an instance's volumes now, each as a snapshot, once. The leader records an intent for each ([`Step::Keep`]).
+    Backup {
+        /// Which.
+        instance: InstanceId,
+        /// Why.
+        reason: String,
+    },
     /// A new leader begins; its log index is the leadership epoch (R10).
     TookOver {
         /// Who.
@@ -317,6 +327,13 @@ pub enum Step {
         /// What exactly.
         action: Action,
     },
+    /// A volume is about to be kept for a backup (R1). Its log index is the token of the effect.
+    Keep {
+        /// Whose backup.
+        instance: InstanceId,
+        /// What exactly; the backup is named in it.
+        action: Action,
+    },
     /// How it ended.
     Resolve {
         /// The intent.
@@ -401,6 +418,7 @@ impl Command {
             | Command::Approve { .. }
             | Command::Release { .. }
             | Command::ByHand { .. }
+            | Command::Backup { .. }
             | Command::TookOver { .. }
             | Command::Lead { .. } => false,
         }

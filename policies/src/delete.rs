@@ -86,6 +86,10 @@ impl ClusterState {
         if let Some(plan) = self.plan_of_instance(name).or_else(|| self.plan_of_node(&node)) {
             return Err(Rejected::PlanExists { what: instance_key(name), plan: plan.id });
         }
+        if let Some(backup) = known.backing_up() {
+            let why = format!("{} ordered backup {}, which is under way", backup.order.by, backup.id);
+            return Err(Rejected::InUse { what: instance_key(name), why });
+        }
         let record = self.node_mut(&node)?;
         if let Some(order) = &record.fence_order {
             let why = format!("{} ordered to fence {node}, where it runs ({})", order.by, order.reason);

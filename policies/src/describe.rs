@@ -249,6 +249,7 @@ impl ClusterState {
             evacuate: None,
             // Until all documents are taken and the policies are selected.
             policy: instance.policy.clone().unwrap_or_default(),
+            backups: vec![],
         };
         self.instances.insert(instance.name.clone(), record);
         Ok(true)

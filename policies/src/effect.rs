@@ -48,10 +48,11 @@ pub enum Action {
         /// The port there.
         port: String,
     },
-    /// Keep the state of the volume, which nobody writes to now, before the node gets it: as a snapshot of this name. Older
-    /// snapshots of ours go. Asked once, and no part of a proof: the failover goes on however it ends.
+    /// Keep the state of the volume as a snapshot of this name: of one that nobody writes to now, before the node gets it; or,
+    /// for a backup, of one that the node may be writing to. Older snapshots of ours of that kind go. Asked once, and no part
+    /// of a proof: a failover goes on however it ends.
     Snapshot {
-        /// The node that gets the volume after it.
+        /// The node that gets the volume after it; for a backup, that has it.
         node: NodeId,
         /// The storage provider.
         provider: ProviderId,
@@ -59,7 +60,7 @@ pub enum Action {
         volume: VolumeId,
         /// The snapshot.
         name: SnapshotName,
-        /// How many snapshots of ours the volume has afterwards at most, this one included.
+        /// How many snapshots of ours of that kind the volume has afterwards at most, this one included.
         keep: u32,
     },
     /// Give the node, and only this node, the volume.
@@ -252,7 +253,7 @@ pub fn vlans(untagged: impl fmt::Display, tagged: &BTreeSet<u16>) -> String {
 pub struct Effect {
     /// Log index of its intent (R8): greater tokens win where a device can compare them.
     pub token: LogIndex,
-    /// The failover that it belongs to; `None`: an operator ordered it by hand.
+    /// The failover that it belongs to; `None`: an operator ordered it, by hand or as a backup.
     pub plan: Option<PlanId>,
     /// What to do.
     pub action: Action,

@@ -248,6 +248,13 @@ pub const KEYS: &[Key] = &[
         Kind::Word,
         "what counts outside of the windows, stricter than `mode`: `approval` (also if it is left out) or `shadow`",
     ),
+    key(
+        "backups.kept",
+        Kind::Count,
+        "how many backups (`ha-bN`, `hactl instance backup`) a volume has at most; the device deletes older ones once a \
+         new one is there; `0` (also if it is left out): none is made",
+    ),
+    key("backups.deadline", Kind::Time, "how long one volume's backup may take; left out: `2m`"),
 ];
 
 /// The key of this name.

@@ -15,6 +15,7 @@
 
 mod apply;
 mod assign;
+mod backup;
 mod brake;
 pub mod capability;
 mod clean;
@@ -58,12 +59,14 @@ pub mod spares;
 pub mod state;
 mod steps;
 pub mod survey;
+mod unable;
 pub mod view;
 pub mod waiting;
 pub mod watch;
 pub mod window;
 pub mod words;
 
+pub use backup::Backup;
 pub use capability::*;
 pub use command::*;
 pub use concession::*;
@@ -95,6 +98,7 @@ pub use snapshot::{BadSnapshotName, SnapshotName};
 pub use spares::{SpareUse, spare_uses};
 pub use state::*;
 pub use survey::{Difference, Differences, Drift, Field, Load, Remark, Survey, Surveyed};
+pub use unable::Unable;
 pub use view::*;
 pub use waiting::*;
 pub use window::{BadWindow, Hour, Window};

@@ -216,6 +216,7 @@ impl ClusterState {
                 story.tell(&[node_key(node)], format!("{by} released {node}: {reason}"));
             }
             Command::ByHand { node, hand, reason } => self.by_hand(story, by, node, *hand, reason)?,
+            Command::Backup { instance, reason } => self.back_up(story, by, instance, reason)?,
             Command::Note { .. }
             | Command::Describe(_)
             | Command::SetPolicy { .. }

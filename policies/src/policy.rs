@@ -31,6 +31,9 @@ pub struct Policy {
     /// Whether to act without being asked.
     #[serde(default)]
     pub acting: Acting,
+    /// What operators may order to be kept of volumes.
+    #[serde(default, skip_serializing_if = "Backups::is_default")]
+    pub backups: Backups,
 }
 
 /// When a node counts as failed.
@@ -261,6 +264,32 @@ impl Acting {
     }
 }
 
+/// What operators may order to be kept of the volumes of an instance that runs (`hactl instance backup`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Backups {
+    /// How many backups a volume has at most; the device deletes older ones once a new one is there, and touches neither what
+    /// failovers kept nor anybody else's. 0: none is made. Lower: one that was made after the damage pushes the last
+    /// good one out. Higher: they fill the storage, and some of it gets slower with each.
+    pub kept: u32,
+    /// How long one volume may take. Lower: slow storage keeps nothing. Higher: storage that hangs is told of later, and the
+    /// next backup of that instance can be ordered later. A failover waits for neither.
+    pub deadline: Millis,
+}
+
+impl Default for Backups {
+    fn default() -> Self {
+        Backups { kept: 0, deadline: Millis::secs(2 * 60) }
+    }
+}
+
+impl Backups {
+    /// So is a policy that says nothing of them, and so it is written: members of before there were any read it.
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Backups::default()
+    }
+}
+
 /// What happens when a failover is decided; the later, the stricter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -427,6 +456,9 @@ impl Policy {
                 count("the most that are kept", SNAPSHOTS_KEPT_MAX),
                 count("takeover.snapshots_kept", self.takeover.snapshots_kept),
             ),
+            (count("the most that are kept", SNAPSHOTS_KEPT_MAX), count("backups.kept", self.backups.kept)),
+            (millis("backups.deadline", self.backups.deadline), millis("the shortest", Millis::secs(1))),
+            (millis("an hour", Millis::secs(3_600)), millis("backups.deadline", self.backups.deadline)),
             (
                 millis("takeover.shutdown_deadline", self.takeover.shutdown_deadline),
                 millis("the shortest", Millis::secs(1)),
@@ -596,6 +628,7 @@ mod tests {
         policy.spares.give_up = vec![Concession::Labels];
         policy.acting.windows = vec!["Mon 08:00-18:00".parse().unwrap()];
         policy.acting.outside = Some(Mode::Shadow);
+        policy.backups.kept = 3;
         policy.applies = Applies {
             tenants: ["acme".parse().unwrap()].into(),
             labels: [("tier".to_owned(), "gold".to_owned())].into(),
@@ -634,6 +667,8 @@ mod tests {
                 &[("takeover.snapshots_kept", "101")],
                 "the most that are kept = 100 must be at least takeover.snapshots_kept = 101",
             ),
+            (&[("backups.kept", "101")], "the most that are kept = 100 must be at least backups.kept = 101"),
+            (&[("backups.deadline", "999ms")], "backups.deadline = 999ms must be at least the shortest = 1s"),
         ] {
             assert_eq!(with(changes), Err(why.to_owned()));
         }

@@ -12,6 +12,7 @@ use crate::plan::Verdict;
 use crate::planner::Subject;
 use crate::policy::{Detection, Policy, PolicyChange};
 use crate::state::{ClusterState, InstanceRecord, Order, PolicyRecord};
+use crate::unable::Unable;
 use crate::waiting::Waiting;
 use crate::words::*;
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,10 @@ pub struct Preview {
     pub covers: BTreeMap<InstanceId, Changed<Cover>>,
     /// Failure domains whose loss would be covered otherwise.
     pub losses: BTreeMap<String, Changed<LossTold>>,
+    /// What it would newly want of volumes and storage cannot do, as far as that is known: what nothing wants yet was not
+    /// asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unable: Vec<Unable>,
 }
 
 /// What is done to a node that should be acted on.
@@ -105,6 +110,10 @@ impl Engine {
         tried.state_mut().policies.insert(name.clone(), record);
         tried.state_mut().select_policies()?;
         let protected = changed(&protection(self.state()), &protection(tried.state()), &PolicyId::default());
+        let checks = self.view(now).checks;
+        let known = Unable::all(self.state(), &checks);
+        let unable =
+            Unable::all(tried.state(), &checks).into_iter().filter(|it| !known.contains(it)).collect();
         tried.see_as_it_would(self.state());
         let after = tried.outlook(now);
         let protects = |record: &&InstanceRecord| record.policy == *name;
@@ -118,6 +127,7 @@ impl Engine {
             fences: changed(&before.fates, &after.fates, &Fate::LeftAlone),
             covers: changed(&before.coverage.instances, &after.coverage.instances, &no_cover()),
             losses: changed(&told(&before.coverage), &told(&after.coverage), &no_loss()),
+            unable,
         })
     }
 

@@ -48,6 +48,8 @@ pub enum Check {
     Boot(Boot),
     /// The storage can make snapshots of this volume, where the policy wants them. Nothing fails without.
     Snapshot(Volume),
+    /// The same while somebody writes to it, where the policy keeps backups. Nothing fails without.
+    Backup(Volume),
     /// The cloud has this node free: nobody else has it, or could not get it back.
     Free(CloudNode),
 }
@@ -66,7 +68,7 @@ impl Check {
     pub fn provider(&self) -> &ProviderId {
         match self {
             Check::Port(port) => &port.provider,
-            Check::Volume(volume) | Check::Snapshot(volume) => &volume.provider,
+            Check::Volume(volume) | Check::Snapshot(volume) | Check::Backup(volume) => &volume.provider,
             Check::Boot(boot) => &boot.provider,
             Check::Free(node) => &node.provider,
         }
@@ -92,6 +94,9 @@ impl fmt::Display for Check {
                 write!(f, "snapshots of volume {volume} at {provider}")
             }
             Check::Free(CloudNode { provider, node }) => write!(f, "node {node} at {provider}"),
+            Check::Backup(Volume { provider, volume }) => {
+                write!(f, "backups of volume {volume} at {provider}")
+            }
         }
     }
 }
@@ -154,7 +159,9 @@ impl Checked {
     /// failover goes on without a snapshot.
     fn is_lack(&self) -> bool {
         match (&self.finding, &*self.check) {
-            (Finding::Fine, _) | (_, Check::Snapshot(_)) | (Finding::Faulty(_), Check::Port(_)) => false,
+            (Finding::Fine, _)
+            | (_, Check::Snapshot(_) | Check::Backup(_))
+            | (Finding::Faulty(_), Check::Port(_)) => false,
             (Finding::Absent(_), _)
             | (Finding::Faulty(_), Check::Volume(_) | Check::Boot(_) | Check::Free(_)) => true,
             (Finding::CannotTell(_), _) => self.lasting > CANNOT_TELL_MAX,
@@ -176,11 +183,16 @@ fn needs(instance: &Instance) -> impl Iterator<Item = Check> {
     volumes.chain(instance.boot.iter().cloned().map(Check::Boot))
 }
 
-/// What it would like to have.
-fn likes<'a>(state: &ClusterState, record: &'a InstanceRecord) -> impl Iterator<Item = Check> + use<'a> {
-    let policy = state.policies.get(&record.policy);
-    let wants = policy.is_some_and(|record| record.policy.takeover.snapshot_max > Millis(0));
-    record.instance.volumes.iter().filter(move |_| wants).cloned().map(Check::Snapshot)
+/// What its policy would like to have.
+pub(crate) fn likes<'a>(
+    state: &ClusterState,
+    record: &'a InstanceRecord,
+) -> impl Iterator<Item = Check> + use<'a> {
+    let policy = state.policies.get(&record.policy).map(|record| &record.policy);
+    let snapshots = policy.is_some_and(|policy| policy.takeover.snapshot_max > Millis(0));
+    let backups = policy.is_some_and(|policy| policy.backups.kept > 0);
+    let of_each = |wants: bool| record.instance.volumes.iter().filter(move |_| wants).cloned();
+    of_each(snapshots).map(Check::Snapshot).chain(of_each(backups).map(Check::Backup))
 }
 
 /// What a node has.
@@ -491,10 +503,15 @@ mod tests {
         let policies = state.policies.values_mut();
         policies.for_each(|record| record.policy.takeover.snapshot_max = Millis(1000));
         checks.describe(&state, Mono(1));
+        let policies = state.policies.values_mut();
+        policies.for_each(|record| record.policy.backups.kept = 1);
+        checks.describe(&state, Mono(1));
         let due = checks.due(Mono(1));
-        assert_eq!(told(&due), ["snapshots of volume v1 at sw"]);
-        checks.answered(&due[0], Finding::Absent("it cannot".to_owned()), Mono(1));
-        assert!(checks.trouble(&due[0], Mono(1)).is_some(), "it is told");
+        assert_eq!(told(&due), ["snapshots of volume v1 at sw", "backups of volume v1 at sw"]);
+        for due in &due {
+            checks.answered(due, Finding::Absent("it cannot".to_owned()), Mono(1));
+            assert!(checks.trouble(due, Mono(1)).is_some(), "it is told");
+        }
         assert!(checks.reasons_now(&state, Mono(1)).is_empty(), "and keeps nothing from coming back");
     }
 

@@ -1,5 +1,6 @@
 //! The replicated state: what we know, what we decided. Changed only by `apply.rs`.
 
+use crate::backup::Backup;
 use crate::capability::Capabilities;
 use crate::command::{Documents, Rejected};
 use crate::inventory::{Instance, Node};
@@ -254,6 +255,9 @@ pub struct InstanceRecord {
     pub evacuate: Option<Evacuation>,
     /// The policy that protects it: as it was selected when documents or policies changed last.
     pub policy: PolicyId,
+    /// What operators ordered to be kept of its volumes, oldest first; the newest of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub backups: Vec<Backup>,
 }
 
 /// The same as it is stored: without a policy in snapshots of before policies were selected.
@@ -265,12 +269,15 @@ struct StoredInstance {
     evacuate: Option<Evacuation>,
     #[serde(default)]
     policy: Option<PolicyId>,
+    #[serde(default)]
+    backups: Vec<Backup>,
 }
 
 impl From<StoredInstance> for InstanceRecord {
-    fn from(StoredInstance { instance, node, epoch, evacuate, policy }: StoredInstance) -> Self {
+    fn from(stored: StoredInstance) -> Self {
+        let StoredInstance { instance, node, epoch, evacuate, policy, backups } = stored;
         let policy = policy.or_else(|| instance.policy.clone()).unwrap_or_default();
-        InstanceRecord { instance, node, epoch, evacuate, policy }
+        InstanceRecord { instance, node, epoch, evacuate, policy, backups }
     }
 }
 
@@ -352,10 +359,11 @@ impl ClusterState {
         self.nodes.values().flat_map(|record| &record.by_hand).find(|by_hand| by_hand.intent.token == token)
     }
 
-    /// The intent with this token, of a plan or by hand.
+    /// The intent with this token, of a plan, by hand or of a backup.
     pub(crate) fn any_intent(&self, token: LogIndex) -> Option<&Intent> {
         let planned = self.intent(token).map(|(_, intent)| intent);
-        planned.or_else(|| self.ordered_by_hand(token).map(|by_hand| &by_hand.intent))
+        let ordered = planned.or_else(|| self.ordered_by_hand(token).map(|by_hand| &by_hand.intent));
+        ordered.or_else(|| self.backup_intent(token).map(|(_, _, intent)| intent))
     }
 
     /// True for an intent whose end is not recorded.

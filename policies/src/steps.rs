@@ -150,7 +150,7 @@ impl ClusterState {
             node: node.clone(),
             provider: provider.clone(),
             volume: volume.clone(),
-            name: SnapshotName::of(plan.id),
+            name: SnapshotName::Failover(plan.id),
             keep: takeover.snapshots_kept,
         };
         asked.cloned().or_else(|| (takeover.snapshot_max > Millis(0)).then(wanted))
@@ -186,6 +186,9 @@ impl ClusterState {
 
     /// The same of what was ordered by hand: no failover has begun that is about the node, and it may still be done to it.
     fn wants_by_hand(&self, effect: &Effect) -> bool {
+        if matches!(effect.action, Action::Snapshot { .. }) {
+            return self.wants_backup(effect);
+        }
         let node = effect.action.node();
         let Some(record) = self.nodes.get(node).filter(|_| self.plan_of_node(node).is_none()) else {
             return false;

@@ -139,6 +139,10 @@ number!(
     PlanId, "f"
 );
 number!(
+    /// A backup, named by the log index of the order.
+    BackupId, "b"
+);
+number!(
     /// Counts the placements of one instance; +1 at each.
     Epoch, "e"
 );

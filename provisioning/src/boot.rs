@@ -70,7 +70,7 @@ impl Boot {
                 let Serves {} = self.ask(&format!("look for {check}"), "/boot", deadline).await?;
                 Ok(Finding::Fine)
             }
-            Check::Port(_) | Check::Volume(_) | Check::Snapshot(_) | Check::Free(_) => {
+            Check::Port(_) | Check::Volume(_) | Check::Snapshot(_) | Check::Backup(_) | Check::Free(_) => {
                 Ok(Finding::CannotTell(format!("a boot service knows nothing of {check}")))
             }
         }

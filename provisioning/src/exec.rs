@@ -71,6 +71,12 @@ enum Wanted<'a> {
         name: SnapshotName,
         keep: u32,
     },
+    /// A wish of its own: a program that only knows the other one must not make a torn one for it.
+    Backup {
+        volume: &'a VolumeId,
+        name: SnapshotName,
+        keep: u32,
+    },
     PortClosed {
         port: &'a str,
     },
@@ -244,7 +250,12 @@ fn wanted(wish: &Wish) -> Result<Wanted<'_>, ProviderError> {
     Ok(match wish {
         Wish::Revoked { volume, holder } => Wanted::Revoked { volume, initiator: holder },
         Wish::Attached { volume, holder, index: _ } => Wanted::Attached { volume, initiator: holder },
-        Wish::Snapshot { volume, name, keep } => Wanted::Snapshot { volume, name: *name, keep: *keep },
+        Wish::Snapshot { volume, name: name @ SnapshotName::Failover(_), keep } => {
+            Wanted::Snapshot { volume, name: *name, keep: *keep }
+        }
+        Wish::Snapshot { volume, name: name @ SnapshotName::Backup(_), keep } => {
+            Wanted::Backup { volume, name: *name, keep: *keep }
+        }
         Wish::PortClosed { port, holder: _ } => Wanted::PortClosed { port },
         Wish::VifAttached { .. } | Wish::Cleaned { .. } => return Err(crate::clouds_only(wish)),
         Wish::PortOpen { port, vlan, tagged, mac } => {

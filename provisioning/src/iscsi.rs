@@ -51,7 +51,7 @@ impl Iscsi {
 
     pub(crate) async fn check(&self, check: &Check, deadline: Instant) -> Result<Finding, ProviderError> {
         match check {
-            Check::Volume(_) | Check::Snapshot(_) => self.0.check(check, deadline).await,
+            Check::Volume(_) | Check::Snapshot(_) | Check::Backup(_) => self.0.check(check, deadline).await,
             Check::Port(_) | Check::Boot(_) | Check::Free(_) => {
                 Ok(Finding::CannotTell(format!("a storage host knows nothing of {check}")))
             }

@@ -17,6 +17,7 @@ use policies::{Check, Deployment, Epoch, Finding, InstanceId, NodeId, Permit, Re
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::time::Duration;
 use tokio::time::Instant;
 
 mod clean;
@@ -25,6 +26,10 @@ mod clean;
 const FROM: &str = "ha_from";
 /// In a node's `extra`: what we told it to run.
 pub(crate) const MARK: &str = "ha_boots";
+
+/// What is left of a snapshot's time, at most, for the look that tells how it ended. Lower: a slow Cinder's answer comes too
+/// late to tell what it last said. Higher: a snapshot that takes all of its time leaves one too many until the next.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// Client of one cloud.
 #[derive(Clone, Debug)]
@@ -69,7 +74,14 @@ impl Openstack {
             Wish::Snapshot { volume, name, .. } => {
                 let snapshots = self.snapshots(volume.as_str(), deadline).await?;
                 let is_made = snapshots.get(name).is_some_and(|it| it.status == SnapshotState::Available);
-                let names: Vec<String> = snapshots.keys().map(ToString::to_string).collect();
+                let told = |(name, it): (&SnapshotName, &Snapshot)| match &it.status {
+                    SnapshotState::Available => name.to_string(),
+                    SnapshotState::Creating
+                    | SnapshotState::Deleting
+                    | SnapshotState::Error
+                    | SnapshotState::Other(_) => format!("{name} ({:?})", it.status),
+                };
+                let names: Vec<String> = snapshots.iter().map(told).collect();
                 Ok(State::new(is_made, names.join(", ")))
             }
             Wish::PortClosed { holder, .. } => {
@@ -147,7 +159,7 @@ impl Openstack {
                 Ok(())
             }
             Wish::Snapshot { volume, name, keep } => {
-                self.snapshot(wish, volume.as_str(), *name, *keep, permit, deadline).await
+                self.snapshot(wish, volume.as_str(), (*name, *keep), permit, deadline).await
             }
             Wish::PortClosed { holder, .. } => {
                 for port in self.bound(holder.as_deref(), deadline).await? {
@@ -183,7 +195,7 @@ impl Openstack {
 
     pub(crate) async fn check(&self, check: &Check, deadline: Instant) -> Result<Finding, ProviderError> {
         match check {
-            Check::Volume(volume) | Check::Snapshot(volume) => {
+            Check::Volume(volume) | Check::Snapshot(volume) | Check::Backup(volume) => {
                 let read = self.cloud.volumes().volume(&id(volume.volume.as_str())?, deadline).await;
                 Ok(match read {
                     Ok(Volume { status: VolumeState::Error, .. }) => {
@@ -262,30 +274,91 @@ impl Openstack {
         Ok(all.into_iter().filter_map(named).collect())
     }
 
-    /// Of a volume that nobody has. Cinder makes two of one name, and one of a volume that is written to.
+    /// For a failover of a volume that nobody has; for a backup whoever has it. Cinder makes two of one name, and one of a
+    /// volume that is written to. Older ones go only once it is there: what was asked for may fail, and then they are the last.
     async fn snapshot(
         &self,
         wish: &Wish,
         volume: &str,
-        name: SnapshotName,
-        keep: u32,
+        (name, keep): (SnapshotName, u32),
         permit: &dyn Permit,
         deadline: Instant,
     ) -> Result<(), ProviderError> {
-        let held = self.held(volume, "", deadline).await?;
-        if !held.others.is_empty() {
-            return Err(held.by_other(wish));
-        }
+        let in_use = match name {
+            SnapshotName::Failover(_) => {
+                let held = self.held(volume, "", deadline).await?;
+                if !held.others.is_empty() {
+                    return Err(held.by_other(wish));
+                }
+                false
+            }
+            SnapshotName::Backup(_) => true,
+        };
         let known = self.snapshots(volume, deadline).await?;
         if !known.contains_key(&name) {
-            let (volumes, name) = (self.cloud.volumes(), name.to_string());
-            volumes.create_snapshot(&held.volume.id, &name, permit, deadline).await?;
+            // Where each takes longer than its time, nobody sees it made.
+            self.thin_out(name, keep.saturating_add(1), &known, permit, deadline).await;
+            let text = name.to_string();
+            let volumes = self.cloud.volumes();
+            volumes.create_snapshot(&id(volume)?, &text, in_use, permit, deadline).await?;
         }
-        let surplus = name.surplus(keep, &known.keys().copied().collect());
-        for snapshot in surplus.iter().filter_map(|name| known.get(name)) {
-            self.cloud.volumes().delete_snapshot(&snapshot.id, permit, deadline).await?;
+        if let Some(known) = self.made(wish, volume, name, permit, deadline).await? {
+            self.thin_out(name, keep, &known, permit, deadline).await;
         }
         Ok(())
+    }
+
+    /// Deletes those of ours that are too many beside this one. What cannot be deleted the next one tries again: what was asked
+    /// for is the new one.
+    async fn thin_out(
+        &self,
+        name: SnapshotName,
+        keep: u32,
+        known: &BTreeMap<SnapshotName, Snapshot>,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) {
+        for old in name.surplus(keep, &known.keys().copied().collect()) {
+            let Some(Snapshot { id, volume_id, .. }) = known.get(&old) else { continue };
+            if let Err(error) = self.cloud.volumes().delete_snapshot(id, permit, deadline).await {
+                let error = policies::causes(&error);
+                tracing::warn!(volume = %volume_id, snapshot = %old, error, "delete an old snapshot");
+            }
+        }
+    }
+
+    /// All of ours once this one is there; `None` if that takes too long. One that Cinder could not make is deleted again.
+    async fn made(
+        &self,
+        wish: &Wish,
+        volume: &str,
+        name: SnapshotName,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<Option<BTreeMap<SnapshotName, Snapshot>>, ProviderError> {
+        let asked = Instant::now();
+        // What is left is for the last look, which has to tell how it is.
+        let last_look = LAST_LOOK.min(deadline.saturating_duration_since(asked) / 4);
+        let until = deadline.checked_sub(last_look).unwrap_or(deadline);
+        loop {
+            // A reading that failed says nothing; the next one may succeed.
+            let known = self.snapshots(volume, deadline).await.unwrap_or_default();
+            match known.get(&name) {
+                Some(Snapshot { status: SnapshotState::Available, .. }) => return Ok(Some(known)),
+                Some(Snapshot { status: SnapshotState::Error, id, .. }) => {
+                    self.cloud.volumes().delete_snapshot(id, permit, deadline).await?;
+                    let why =
+                        Refusal::DeviceRefused("Cinder could not make it: its status was error".to_owned());
+                    return Err(ProviderError::Refused { doing: wish.to_string(), why });
+                }
+                Some(_) | None => {}
+            }
+            let next = Instant::now() + ::openstack::pause(asked.elapsed());
+            if next >= until {
+                return Ok(None);
+            }
+            tokio::time::sleep_until(next).await;
+        }
     }
 
     // ---- networks

@@ -131,7 +131,7 @@ impl Ovsdb {
         let doing = format!("look for {check}");
         let port = match check {
             Check::Port(port) => &port.port,
-            Check::Volume(_) | Check::Boot(_) | Check::Snapshot(_) | Check::Free(_) => {
+            Check::Volume(_) | Check::Boot(_) | Check::Snapshot(_) | Check::Backup(_) | Check::Free(_) => {
                 return Err(ProviderError::Configuration(format!("{doing}: a switch has ports only")));
             }
         };

@@ -60,15 +60,19 @@ pub struct SnapshotState {
     pub snapshots: BTreeSet<SnapshotName>,
     /// The newest token seen for the volume.
     pub newest: LogIndex,
+    /// Whether a backup can be made while somebody writes to the volume.
+    #[serde(default)]
+    pub in_use: bool,
 }
 
 /// Asks for a snapshot of a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotChange {
-    /// Its name. One that is there already is not made again.
+    /// Its name. One that is there already is not made again. One of a failover is made only while nobody may write to the
+    /// volume; one of a backup needs only be of one moment.
     pub name: SnapshotName,
-    /// How many snapshots of ours the volume has at most afterwards, this one included; older ones are deleted.
+    /// How many snapshots of ours of its kind the volume has at most afterwards, this one included; older ones are deleted.
     pub keep: u32,
     /// Token of the change, compared with the volume's.
     pub token: LogIndex,
@@ -279,6 +283,15 @@ impl Rack {
             Check::Snapshot(volume) => {
                 let state = self.find(&doing, ["snapshots", volume.volume.as_str()], deadline).await?;
                 state.map(|_: SnapshotState| Finding::Fine)
+            }
+            Check::Backup(volume) => {
+                let state = self.find(&doing, ["snapshots", volume.volume.as_str()], deadline).await?;
+                state.map(|state: SnapshotState| match state.in_use {
+                    true => Finding::Fine,
+                    false => Finding::Absent(
+                        "it keeps a volume only while nobody has it (`snapshot_in_use`)".to_owned(),
+                    ),
+                })
             }
             Check::Boot(boot) => {
                 let state = self.find(&doing, ["images", &boot.image], deadline).await?;
@@ -563,7 +576,7 @@ mod tests {
 
     #[test]
     fn the_oldest_snapshots_go_and_never_the_new_one() {
-        let name = |number| SnapshotName::of(PlanId(number));
+        let name = |number| SnapshotName::Failover(PlanId(number));
         let surplus = |new: u64, keep: u32, there: &[u64]| {
             let change = SnapshotChange { name: name(new), keep, token: LogIndex(1) };
             change.surplus(&there.iter().copied().map(name).collect())

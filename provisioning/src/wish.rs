@@ -27,13 +27,14 @@ pub enum Wish {
         /// Its place among the holder's volumes; 0: the one that it starts from.
         index: u32,
     },
-    /// There is a snapshot of the volume with this name, made while nobody could write to the volume.
+    /// There is a snapshot of the volume with this name: for a failover made while nobody could write to the volume, for a
+    /// backup of one moment, whoever was writing.
     Snapshot {
         /// The volume.
         volume: VolumeId,
         /// The snapshot.
         name: SnapshotName,
-        /// How many of our snapshots the volume has at most once it was made.
+        /// How many of our snapshots of that kind the volume has at most once it was made.
         keep: u32,
     },
     /// The port passes nothing (R9).

@@ -9,11 +9,12 @@ use openstack::{
     ProvisionTarget, Settings, VolumeId,
 };
 use policies::{
-    Action, Deployment, Effect, Epoch, LogIndex, NodeId, Outcome, Permit, PlanId, ProviderKind, Refusal,
-    Sealed, Seen, SnapshotName,
+    Action, BackupId, Deployment, Effect, Epoch, LogIndex, NodeId, Outcome, Permit, PlanId, ProviderKind,
+    Refusal, Sealed, Seen, SnapshotName,
 };
 use provisioning::{Backend, carry_out};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 use testbed::address;
@@ -245,7 +246,7 @@ async fn a_volume_is_taken_from_a_node_and_noted_at_another() {
         node: spare.name.clone(),
         provider: provider(),
         volume: id(),
-        name: SnapshotName::of(PlanId(7)),
+        name: SnapshotName::Failover(PlanId(7)),
         keep: 1,
     };
     // As Ironic attaches it.
@@ -263,6 +264,24 @@ async fn a_volume_is_taken_from_a_node_and_noted_at_another() {
         let refused = bed.does(action.clone(), &side.uuid).await;
         assert!(matches!(refused, Outcome::Refused(Refusal::HeldByOther(_))), "{action}: {refused:?}");
     }
+    // A backup is made whoever has it, older ones go, and what a failover keeps stays.
+    let back_up = |number| Action::Snapshot {
+        node: old.name.clone(),
+        provider: provider(),
+        volume: id(),
+        name: SnapshotName::Backup(BackupId(number)),
+        keep: 1,
+    };
+    for number in [8, 9] {
+        let outcome = bed.does(back_up(number), &old.uuid).await;
+        assert!(is_done(&outcome), "{outcome:?}");
+    }
+    let names = async || {
+        let all = volumes.snapshots(&volume, within(PATIENCE)).await.unwrap();
+        let kept = all.into_iter().filter(|it| it.status == openstack::SnapshotState::Available);
+        kept.filter_map(|it| it.name).collect::<BTreeSet<String>>()
+    };
+    assert_eq!(names().await, ["ha-b9".to_owned()].into());
     let revoked = bed.does(revoke(&old.name), &old.uuid).await;
     assert!(is_done(&revoked), "{revoked:?}");
     assert!(volumes.attachments(&volume, within(PATIENCE)).await.unwrap().is_empty());
@@ -270,6 +289,7 @@ async fn a_volume_is_taken_from_a_node_and_noted_at_another() {
         let outcome = bed.does(action.clone(), &spare.uuid).await;
         assert!(is_done(&outcome), "{action}: {outcome:?}");
     }
+    assert_eq!(names().await, ["ha-b9".to_owned(), "ha-f7".to_owned()].into());
     let targets = bed.cloud.baremetal().volume_targets(Some(&spare.uuid), within(PATIENCE)).await.unwrap();
     assert_eq!(targets.iter().map(|it| (&it.volume_id, it.boot_index)).collect::<Vec<_>>(), [(&volume, 0)]);
     bed.fresh("rf2").await;

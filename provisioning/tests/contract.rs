@@ -16,9 +16,9 @@ mod device;
 
 use device::{Device, Face, Script, cloud};
 use policies::{
-    Action, Boot, Check, CloudAccess, CloudInterface, CloudNode, CloudUser, Deployment, Doubt, Effect, Epoch,
-    Finding, LogIndex, NodeId, Outcome, Permit, PlanId, ProviderId, ProviderKind, Refusal, Sealed, Seen,
-    SnapshotName, SwitchPort, Volume, VolumeId,
+    Action, BackupId, Boot, Check, CloudAccess, CloudInterface, CloudNode, CloudUser, Deployment, Doubt,
+    Effect, Epoch, Finding, LogIndex, NodeId, Outcome, Permit, PlanId, ProviderId, ProviderKind, Refusal,
+    Sealed, Seen, SnapshotName, SwitchPort, Volume, VolumeId,
 };
 use provisioning::{Backend, Provider, Stage, Wish, carry_out, check};
 use std::path::Path;
@@ -136,12 +136,13 @@ fn actions() -> Vec<Action> {
     one_of_each("rack", ["v1", "v2"], "sw1/3", open)
 }
 
-/// One of each kind of change, none of which is there yet at the device: n1 has the first volume and is behind the port.
+/// One of each kind of change, none of which is there yet at the device: n1 has the first volume and is behind the port. The
+/// last is a backup of the volume that n1 has.
 fn one_of_each(provider: &str, [held, free]: [&str; 2], port: &str, open: Action) -> Vec<Action> {
     let (node, provider): (NodeId, ProviderId) = ("n1".parse().unwrap(), provider.parse().unwrap());
     let (held, free): (VolumeId, VolumeId) = (held.parse().unwrap(), free.parse().unwrap());
     vec![
-        Action::Revoke { node: node.clone(), provider: provider.clone(), volume: held },
+        Action::Revoke { node: node.clone(), provider: provider.clone(), volume: held.clone() },
         Action::ClosePort { node: node.clone(), provider: provider.clone(), port: port.to_owned() },
         Action::Attach { node: node.clone(), provider: provider.clone(), volume: free.clone(), index: 0 },
         open,
@@ -149,16 +150,17 @@ fn one_of_each(provider: &str, [held, free]: [&str; 2], port: &str, open: Action
             node: node.clone(),
             provider: provider.clone(),
             volume: free,
-            name: SnapshotName::of(PlanId(7)),
+            name: SnapshotName::Failover(PlanId(7)),
             keep: 2,
         },
         Action::SetBoot {
-            node,
-            provider,
+            node: node.clone(),
+            provider: provider.clone(),
             instance: "web".parse().unwrap(),
             image: "golden".to_owned(),
             epoch: Epoch(2),
         },
+        Action::Snapshot { node, provider, volume: held, name: SnapshotName::Backup(BackupId(7)), keep: 2 },
     ]
 }
 
@@ -356,6 +358,35 @@ async fn nobody_gets_a_port_that_ironic_still_notes_for_a_locked_node() {
     assert_eq!(device.changes(), 0);
 }
 
+/// Until the new one is there the older ones may be the last.
+#[tokio::test]
+async fn what_a_cloud_could_not_make_is_refused_and_leaves_nothing() {
+    for action in [cloud_actions().remove(4), cloud_actions().remove(6)] {
+        let device = Device::start(Face::Cloud, Script::Fails).await;
+        let outcome = run(&device, &action, 7, &Always, PATIENCE).await;
+        let Outcome::Refused(Refusal::DeviceRefused(why)) = &outcome else { panic!("{action}: {outcome:?}") };
+        assert!(why.contains("error"), "{why}");
+        let wish = Wish::new(&action, Some(cloud::NODE)).unwrap();
+        let state = backend(&device).look(&wish, Instant::now() + PATIENCE).await.unwrap();
+        assert_eq!(state.reading, "", "{action}");
+    }
+}
+
+#[tokio::test]
+async fn a_backup_is_made_of_a_volume_that_somebody_has() {
+    for face in [Face::Iscsi, Face::Cloud] {
+        let device = Device::start(face, Script::HeldByOther).await;
+        let backup = if face == Face::Cloud { cloud_actions() } else { actions() }.remove(6);
+        // The storage host says itself whether it can.
+        let outcome = run(&device, &backup, 7, &Always, PATIENCE).await;
+        assert_eq!(is_done(&outcome), face == Face::Cloud, "{outcome:?}");
+    }
+    let told = Device::start(Face::Exec, Script::Obey).await;
+    assert!(is_done(&run(&told, &actions().remove(6), 7, &Always, PATIENCE).await));
+    let wish = r#""wish":{"want":"backup","volume":"v1","name":"ha-b7","keep":2}"#;
+    assert!(told.told().contains(wish), "not the wish that a program knows that copies: {}", told.told());
+}
+
 #[tokio::test]
 async fn a_cloud_says_what_it_has() {
     let provider = || "cloud".parse::<ProviderId>().unwrap();
@@ -394,13 +425,14 @@ async fn a_live_session_without_a_right_is_not_revoked() {
 }
 
 /// One object of each kind.
-fn checks() -> [Check; 4] {
+fn checks() -> [Check; 5] {
     let provider = || "rack".parse::<ProviderId>().unwrap();
     [
         Check::Port(SwitchPort { provider: provider(), port: "sw1/3".to_owned() }),
         Check::Volume(Volume { provider: provider(), volume: "v1".parse().unwrap() }),
         Check::Boot(Boot { provider: provider(), image: "golden".to_owned() }),
         Check::Snapshot(Volume { provider: provider(), volume: "v1".parse().unwrap() }),
+        Check::Backup(Volume { provider: provider(), volume: "v1".parse().unwrap() }),
     ]
 }
 
@@ -420,7 +452,7 @@ async fn what_is_there_is_fine_and_asking_changes_nothing() {
 #[tokio::test]
 async fn what_the_provider_says_is_not_there_is_certainly_not() {
     let device = Device::start(Face::Rack, Script::HasNothing).await;
-    for (asked, name) in checks().iter().zip(["sw1%2F3", "v1", "golden", "v1"]) {
+    for (asked, name) in checks().iter().zip(["sw1%2F3", "v1", "golden", "v1", "v1"]) {
         let absent = Finding::Absent(format!("there is no {name}"));
         assert_eq!(found(&device, asked, PATIENCE).await, absent, "{asked}");
     }
@@ -429,9 +461,9 @@ async fn what_the_provider_says_is_not_there_is_certainly_not() {
 #[tokio::test]
 async fn a_port_without_a_link_does_not_work() {
     let device = Device::start(Face::Rack, Script::NoLink).await;
-    let [port, volume, image, snapshot] = checks();
+    let [port, volume, image, snapshot, backup] = checks();
     assert_eq!(found(&device, &port, PATIENCE).await, Finding::Faulty("it has no link".to_owned()));
-    for asked in [volume, image, snapshot] {
+    for asked in [volume, image, snapshot, backup] {
         assert_eq!(found(&device, &asked, PATIENCE).await, Finding::Fine, "{asked}");
     }
 }
@@ -473,8 +505,8 @@ fn unusable_configuration_is_refused_and_the_token_is_never_shown() {
 #[tokio::test]
 async fn a_storage_host_is_asked_for_volumes_only_and_trusted_by_its_authority_only() {
     let device = Device::start(Face::Iscsi, Script::Obey).await;
-    let [port, volume, image, snapshot] = checks();
-    for asked in [volume, snapshot] {
+    let [port, volume, image, snapshot, backup] = checks();
+    for asked in [volume, snapshot, backup] {
         assert_eq!(found(&device, &asked, PATIENCE).await, Finding::Fine, "{asked}");
     }
     for asked in [port, image] {
@@ -499,7 +531,7 @@ async fn a_storage_host_is_asked_for_volumes_only_and_trusted_by_its_authority_o
 }
 
 fn volume_check() -> Check {
-    let [_, volume, _, _] = checks();
+    let [_, volume, _, _, _] = checks();
     volume
 }
 
@@ -530,12 +562,12 @@ async fn a_row_that_somebody_else_changed_meanwhile_is_left_alone() {
 #[tokio::test]
 async fn a_switch_is_asked_beforehand_for_its_ports_only() {
     let device = Device::start(Face::Ovsdb, Script::Obey).await;
-    let [port, volume, image, snapshot] = checks();
+    let [port, volume, image, snapshot, backup] = checks();
     assert_eq!(found(&device, &port, PATIENCE).await, Finding::Fine);
     let gone = SwitchPort { provider: "sw".parse().unwrap(), port: "sw1/9".to_owned() };
     let absent = Finding::Absent("the switch has no port sw1/9".to_owned());
     assert_eq!(found(&device, &Check::Port(gone), PATIENCE).await, absent);
-    for asked in [volume, image, snapshot] {
+    for asked in [volume, image, snapshot, backup] {
         assert!(matches!(found(&device, &asked, PATIENCE).await, Finding::CannotTell(_)), "{asked}");
     }
     let finding = found(&Device::gone(Face::Ovsdb).await, &port, PATIENCE).await;

@@ -11,8 +11,8 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use policies::{
-    Action, Check, Doubt, Effect, Finding, LogIndex, Outcome, Permit, PlanId, ProviderKind, Refusal, Sealed,
-    Seen, SnapshotName, Volume,
+    Action, BackupId, Check, Doubt, Effect, Finding, LogIndex, Outcome, Permit, PlanId, ProviderKind,
+    Refusal, Sealed, Seen, SnapshotName, Volume,
 };
 use provisioning::storage::Config;
 use provisioning::storage::show::{self, Target};
@@ -48,7 +48,7 @@ set -eu
 verb=$1 volume=$2 backing=$3 name=${4:-}
 case $verb in
 create) cp --reflink=auto "$backing" "$backing@.$name"; sync "$backing@.$name"; mv "$backing@.$name" "$backing@$name" ;;
-list)   for file in "$backing"@ha-f*; do [ ! -e "$file" ] || echo "${file##*@}"; done ;;
+list)   for file in "$backing"@ha-*; do [ ! -e "$file" ] || echo "${file##*@}"; done ;;
 delete) rm -f "$backing@$name" ;;
 esac
 "#;
@@ -103,11 +103,15 @@ impl Host {
 
     /// With a `snapshot_program` that copies the volume, and does what the file `manners` beside it says first.
     fn start_with_snapshots() -> Host {
+        Host::start_with_snapshots_and("")
+    }
+
+    fn start_with_snapshots_and(settings: &str) -> Host {
         let programs = TempDir::new().unwrap();
         let program = programs.path().join("snapshot");
         fs::write(&program, SNAPSHOT_PROGRAM).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let mut host = Host::start_with(&format!("snapshot_program = \"{}\"", program.display()));
+        let mut host = Host::start_with(&format!("snapshot_program = \"{}\"\n{settings}", program.display()));
         host.programs = Some(programs);
         host
     }
@@ -373,7 +377,7 @@ fn revoke() -> Action {
 
 fn snapshot(failover: u64) -> Action {
     let (node, provider) = ("n2".parse().unwrap(), "stor".parse().unwrap());
-    let name = SnapshotName::of(PlanId(failover));
+    let name = SnapshotName::Failover(PlanId(failover));
     Action::Snapshot { node, provider, volume: "v1".parse().unwrap(), name, keep: 2 }
 }
 
@@ -686,6 +690,56 @@ async fn what_was_made_while_the_volume_was_given_on_is_deleted_again() {
     let (kept, ()) = tokio::join!(keep, give);
     assert_eq!(kept, Outcome::Refused(Refusal::TokenTooOld { ours: LogIndex(5), newest: LogIndex(6) }));
     assert_eq!(host.snapshots(), [""; 0]);
+}
+
+fn backup(number: u64) -> Action {
+    let Action::Snapshot { node, provider, volume, .. } = snapshot(0) else { unreachable!("it is one") };
+    Action::Snapshot { node, provider, volume, name: SnapshotName::Backup(BackupId(number)), keep: 2 }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_in_use_is_backed_up_only_where_the_program_can() {
+    let asked = Check::Backup(Volume { provider: "stor".parse().unwrap(), volume: "v1".parse().unwrap() });
+    let ask = async |host: &Host| check(&host.backend(), &asked, Instant::now() + PATIENCE).await;
+    let host = Host::start_with_snapshots();
+    let finding = ask(&host).await;
+    assert!(matches!(&finding, Finding::Absent(why) if why.contains("snapshot_in_use")), "{finding:?}");
+    done(host.carry(&attach(), N1, 1).await);
+    let Outcome::Refused(Refusal::DeviceRefused(why)) = host.carry(&backup(5), N1, 5).await else { panic!() };
+    assert!(why.contains(N1) && why.contains("snapshot_in_use"), "{why}");
+    drop(host);
+
+    let host = Host::start_with_snapshots_and("snapshot_in_use = true");
+    assert_eq!(ask(&host).await, Finding::Fine);
+    done(host.carry(&snapshot(3), N2, 1).await);
+    done(host.carry(&attach(), N1, 2).await);
+    for number in [5, 6, 7] {
+        done(host.carry(&backup(number), N1, number).await);
+    }
+    assert_eq!(host.snapshots(), ["ha-b6", "ha-b7", "ha-f3"], "the kinds do not push each other out");
+    assert!(matches!(host.carry(&snapshot(8), N2, 8).await, Outcome::Refused(Refusal::HeldByOther(_))));
+
+    // A failover begins while the program is at it: nothing of it waits, nor does the snapshot that it wants itself.
+    let programs = host.programs.as_ref().unwrap().path().to_owned();
+    host.snapshots_first(
+        "case $1$4 in createha-b*) mkfifo \"${0%/*}/go\"; : >\"${0%/*}/began\"; read -r _ <\"${0%/*}/go\" || :;; esac",
+    );
+    let keep = async { host.carry(&backup(9), N1, 9).await };
+    let fail_over = async {
+        while !programs.join("began").exists() {
+            tokio::task::yield_now().await;
+        }
+        done(host.carry(&revoke(), N1, 10).await);
+        done(host.carry(&snapshot(10), N2, 11).await);
+        done(host.carry(&attach(), N2, 12).await);
+        fs::write(programs.join("go"), "\n").unwrap();
+    };
+    let (kept, ()) = tokio::join!(keep, fail_over);
+    done(kept);
+    assert_eq!(host.snapshots(), ["ha-b7", "ha-b9", "ha-f10", "ha-f3"]);
+    // One that comes late does nothing.
+    let late = host.carry(&backup(8), N1, 8).await;
+    assert_eq!(late, Outcome::Refused(Refusal::TokenTooOld { ours: LogIndex(8), newest: LogIndex(12) }));
 }
 
 #[tokio::test(flavor = "multi_thread")]

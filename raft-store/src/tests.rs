@@ -301,10 +301,33 @@ fn by_hand() -> LogEntry {
     LogEntry { id: id(7, 47), content: Content::Proposal(proposal) }
 }
 
+/// A backup that an operator orders.
+fn backup() -> LogEntry {
+    let (instance, reason) = ("web".parse().unwrap(), "before the upgrade".to_owned());
+    let command = policies::Command::Backup { instance, reason };
+    let proposal = Proposal { at: policies::Wall(1_790_000_000_000), by: "ann".to_owned(), command };
+    LogEntry { id: id(7, 48), content: Content::Proposal(proposal) }
+}
+
+/// What the leader records of it before it keeps a volume.
+fn keep() -> LogEntry {
+    let action = policies::Action::Snapshot {
+        node: "n1".parse().unwrap(),
+        provider: "cloud".parse().unwrap(),
+        volume: "vol-web".parse().unwrap(),
+        name: "ha-b48".parse().unwrap(),
+        keep: 3,
+    };
+    let step = policies::Step::Keep { instance: "web".parse().unwrap(), action };
+    let command = policies::Command::Lead { leader: policies::LeaderEpoch(40), step };
+    let proposal = Proposal { at: policies::Wall(1_790_000_000_000), by: "member/m3".to_owned(), command };
+    LogEntry { id: id(7, 49), content: Content::Proposal(proposal) }
+}
+
 /// What is on disk today must be readable for ever. To see why a line changed, read it: it is JSON behind five bytes.
 #[test]
 fn the_bytes_on_disk_do_not_change() {
-    let records: [(&str, Vec<u8>); 9] = [
+    let records: [(&str, Vec<u8>); 11] = [
         ("vote", seal::seal(&Vote { term: 7, member: 3, committed: true }).unwrap()),
         ("purged", seal::seal(&id(7, 41)).unwrap()),
         ("blank", seal::seal(&LogEntry { id: id(7, 42), content: Content::Blank }).unwrap()),
@@ -323,6 +346,8 @@ fn the_bytes_on_disk_do_not_change() {
         ("discover", seal::seal(&discover()).unwrap()),
         ("delete", seal::seal(&forced_deletion()).unwrap()),
         ("by_hand", seal::seal(&by_hand()).unwrap()),
+        ("backup", seal::seal(&backup()).unwrap()),
+        ("keep", seal::seal(&keep()).unwrap()),
     ];
     let escape = |bytes: &[u8]| bytes.escape_ascii().to_string();
     let found: String = records.iter().map(|(name, bytes)| format!("{name} {}\n", escape(bytes))).collect();
@@ -339,6 +364,8 @@ fn the_bytes_on_disk_do_not_change() {
     assert_eq!(seal::open::<LogEntry>(&records[6].1).unwrap(), discover());
     assert_eq!(seal::open::<LogEntry>(&records[7].1).unwrap(), forced_deletion());
     assert_eq!(seal::open::<LogEntry>(&records[8].1).unwrap(), by_hand());
+    assert_eq!(seal::open::<LogEntry>(&records[9].1).unwrap(), backup());
+    assert_eq!(seal::open::<LogEntry>(&records[10].1).unwrap(), keep());
     assert_eq!(seal::open::<LogEntry>(&records[3].1).unwrap().content, Content::Members(members()));
 }
 

@@ -205,6 +205,7 @@ impl Metrics {
             | Command::Approve { .. }
             | Command::Release { .. }
             | Command::ByHand { .. }
+            | Command::Backup { .. }
             | Command::TookOver { .. } => {}
         }
     }
@@ -234,6 +235,7 @@ impl Metrics {
             | Step::Lapse { .. }
             | Step::Clean { .. }
             | Step::Cleaned { .. }
+            | Step::Keep { .. }
             | Step::Discover { .. } => {}
         }
     }
@@ -360,7 +362,7 @@ fn describe_coverage(r: &Registry, coverage: &Coverage) -> Result<(), MetricsErr
         let kind = domain.split('/').next().unwrap_or_default();
         losses.with_label_values(&[kind]).add(i64::from(!loss.is_covered()));
     }
-    let help = "Ports, volumes, boot images and snapshots that are not fine, by what their provider says; told by the leader.";
+    let help = "Ports, volumes, boot images, snapshots and backups that are not fine, by what their provider says; told by the leader.";
     let failed = Opts::new("ha_checks_failed", help);
     let failed: IntGaugeVec = add(r, IntGaugeVec::new(failed, &["kind", "finding"]))?;
     for kind in ["port", "volume", "boot", "snapshot"] {

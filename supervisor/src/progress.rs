@@ -133,6 +133,28 @@ pub fn by_hand(order: LogIndex, detail: &NodeDetail) -> Progress {
     }
 }
 
+/// Of `instance backup`, committed as `order`.
+pub fn backup(order: LogIndex, detail: &InstanceDetail) -> Progress {
+    let record = &detail.record;
+    let name = &record.instance.name;
+    let Some(backup) = record.backups.iter().find(|backup| backup.id.0 == order.0) else {
+        return Ended(vec![], format!("the backup of {name} is not recorded any more"));
+    };
+    let told = |intent: &policies::Intent| {
+        let (outcome, _) = intent.end.as_ref()?;
+        Some(format!("{}: {}", intent.action, outcome_text(outcome)))
+    };
+    let lines: Vec<String> = backup.intents.iter().filter_map(told).collect();
+    let (kept, of) = (backup.kept(), backup.actions.len());
+    match (backup.is_over(), kept == of) {
+        (false, _) => UnderWay(lines),
+        (true, true) => Done(with(lines, [format!("backup {} of {name} is there", backup.id)])),
+        (true, false) => {
+            Ended(lines, format!("backup {} of {name}: only {kept} of {of} volumes were kept", backup.id))
+        }
+    }
+}
+
 /// Of `member add`.
 pub fn joined(id: MemberId, as_learner: bool, status: &Status) -> Progress {
     let Some(line) = status.members.iter().find(|line| line.id == id) else {

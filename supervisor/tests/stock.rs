@@ -222,6 +222,68 @@ async fn nodes_are_switched_and_interrupted_by_hand_where_no_failover_is_crossed
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_is_backed_up_where_its_policy_keeps_backups() {
+    let (_dir, daemon) = cluster().await;
+    let backup = ["instance", "backup", "web", "--reason", "before the upgrade"];
+    let (code, _, said) = run(&daemon, &backup);
+    assert!(code == 1 && said.contains("instance/web: it has no volumes that could be kept"), "{said}");
+    let volumes = "[[provider]]\nname = \"pxe\"\nkind = \"boot\"\nurls = [\"http://127.0.0.1:1\"]\nimages = {}\n\
+                   [[instance]]\nname = \"web\"\nnode = \"n1\"\npolicy = \"quick\"\nnetworks = [{ vlan = 10 }]\n\
+                   volumes = [{ provider = \"rack\", volume = \"vol-web\" }, { provider = \"pxe\", volume = \"vol-db\" }]\n";
+    let file = write(&daemon, "volumes.toml", volumes);
+    let (code, _, said) = run(&daemon, &["apply", "-f", &file]);
+    assert!(code == 0, "{said}");
+    let (code, _, said) = run(&daemon, &backup);
+    assert!(
+        code == 1 && said.contains("policy quick keeps no backups; `hactl policy set quick backups.kept=3")
+    );
+    let (code, said, _) = run(&daemon, &["policy", "lint"]);
+    assert!(code == 0 && said.starts_with("Nothing that policies want"), "{said}");
+
+    // Which storage cannot is said before it is set, and after.
+    let cannot =
+        "instance/web: policy quick wants backups of volume vol-db at pxe: the boot service has no volumes";
+    let (code, said, _) = run(&daemon, &["policy", "plan", "quick", "backups.kept=3"]);
+    assert!(code == 1 && said.contains(cannot), "{said}");
+    assert_eq!(run(&daemon, &["policy", "set", "quick", "backups.kept=3", "--reason", "upgrades"]).0, 0);
+    let (code, said, _) = run(&daemon, &["policy", "lint"]);
+    assert_eq!((code, said), (1, format!("{cannot}\n")));
+
+    // Nobody decides in this test: what the leader would do is written by hand.
+    let mut order = hactl_command(&daemon, &[&backup[..], &["--wait=20s"]].concat());
+    let order = order.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let web: InstanceId = "web".parse().unwrap();
+    let backups = || daemon.store.read(|state| state.instances[&web].backups.clone());
+    until("it is ordered", || !backups().is_empty()).await;
+    let (code, _, said) = run(&daemon, &backup);
+    assert!(code == 1 && said.contains("is already under way as i"), "{said}");
+    let (code, _, said) =
+        run(&daemon, &["instance", "delete", "web", "--reason", "x", "--yes", "web", "--force"]);
+    assert!(code == 1 && said.contains("admin ordered backup b"), "{said}");
+    let (leader, id) = (daemon.store.read(|state| state.leadership).unwrap().epoch, backups()[0].id);
+    let refused = Refusal::NotConfigured("the boot service has no volumes".to_owned());
+    let ends = [Outcome::Done(Seen::ReadBack(format!("snapshots ha-{id}"))), Outcome::Refused(refused)];
+    for (action, outcome) in backups()[0].actions.clone().into_iter().zip(ends) {
+        let step = Step::Keep { instance: web.clone(), action };
+        let token = propose(&daemon, Command::Lead { leader, step }).await;
+        propose(&daemon, Command::Lead { leader, step: Step::Resolve { token, outcome } }).await;
+    }
+    let output = tokio::task::block_in_place(|| order.wait_with_output()).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains(&format!("keep vol-web as snapshot ha-{id}: done: read back snapshots ha-{id}")),
+        "{said}"
+    );
+    assert!(said.contains(&format!("backup {id} of web: only 1 of 2 volumes were kept")), "{said}");
+    let (_, said, _) = run(&daemon, &["instance", "show", "web"]);
+    assert!(said.contains(&format!("{id}: 1 of 2 kept; admin: before the upgrade")), "{said}");
+    assert!(said.contains("vol-db at pxe: none, not configured: the boot service has no volumes"), "{said}");
+    let (_, said, _) = run(&daemon, &["events", "--about", "instance/web"]);
+    assert!(said.contains(&format!("backup {id} of web is over: 1 of 2 volumes kept")), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_console_is_read_where_it_is_listened_to() {
     let (_dir, daemon) = cluster().await;
     let (code, _, said) = run(&daemon, &["node", "console", "n1", "--once"]);

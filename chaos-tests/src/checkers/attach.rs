@@ -1,11 +1,13 @@
 //! **Nothing is given to the new node before the old one is proven to be cut off.** When a plan's proof is committed,
 //! the old node really cannot write the instance's volumes and is in no network, and where the proof says that power
 //! was seen off, some member has read it as off twice since the plan began. Nothing is given before that entry, and no
-//! volume's state is kept while somebody can write to it.
+//! volume's state is kept for a failover while somebody can write to it, nor for a backup while a failover is about it.
 //! (R2, R3; facts/verification.md I3.)
 
 use super::{Checker, Deed, Fact, Scene};
-use policies::{Accepted, Command, NodeId, Phase, Plan, PlanId, Step, VolumeId};
+use policies::{
+    Accepted, Command, InstanceRecord, NodeId, Phase, Plan, PlanId, SnapshotName, Step, VolumeId,
+};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
@@ -33,7 +35,12 @@ impl Checker for Attach {
                     self.twice.insert(node.clone(), scene.now);
                 }
             }
-            Fact::Sent { deed: Deed::Snapshot { volume, .. }, .. } => return still(scene, volume),
+            Fact::Sent { deed: Deed::Snapshot { volume, name: SnapshotName::Failover(_) }, .. } => {
+                return still(scene, volume);
+            }
+            Fact::Sent { deed: Deed::Snapshot { volume, name: SnapshotName::Backup(_) }, .. } => {
+                return in_peace(scene, volume);
+            }
             Fact::Sent { deed, .. } if deed.gives() => return given(scene, deed),
             _ => {}
         }
@@ -41,6 +48,11 @@ impl Checker for Attach {
         match &proposal.command {
             Command::Lead { step: Step::Begin(_) | Step::Replace { .. }, .. } => {
                 self.begun.insert(PlanId(index.0), scene.now);
+                let plan = scene.state.plans.get(&PlanId(index.0));
+                let moved = plan.and_then(|plan| scene.state.instances.get(plan.decision.instance.as_ref()?));
+                if moved.is_some_and(|record| record.backing_up().is_some()) {
+                    scene.sometimes("a failover begins during a backup");
+                }
                 Ok(())
             }
             Command::Lead { step: Step::Place { plan, .. }, .. } => {
@@ -70,6 +82,22 @@ fn still(scene: &Scene, volume: &VolumeId) -> Result<(), String> {
             Ok(())
         }
     }
+}
+
+/// A failover goes before a backup: none is sent while one is about the volume's instance or its node.
+fn in_peace(scene: &Scene, volume: &VolumeId) -> Result<(), String> {
+    let has_it = |record: &&InstanceRecord| record.instance.volumes.iter().any(|it| it.volume == *volume);
+    for record in scene.state.instances.values().filter(has_it) {
+        let name = &record.instance.name;
+        let plan = scene.state.plan_of_instance(name).or_else(|| scene.state.plan_of_node(&record.node));
+        if let Some(plan) = plan {
+            return Err(format!("{volume} is kept for a backup during {}", plan.id));
+        }
+    }
+    if scene.truth.writers.get(volume).is_some_and(|writers| !writers.is_empty()) {
+        scene.sometimes("a volume is backed up while it is in use");
+    }
+    Ok(())
 }
 
 impl Attach {

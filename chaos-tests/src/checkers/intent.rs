@@ -14,7 +14,9 @@ impl Checker for Intent {
 
     fn see(&mut self, scene: &Scene, fact: &Fact) -> Result<(), String> {
         let Fact::Sent { member, deed, token } = fact else { return Ok(()) };
-        let intents = scene.state.plans.values().flat_map(|plan| &plan.intents);
+        let planned = scene.state.plans.values().flat_map(|plan| &plan.intents);
+        let backups = scene.state.instances.values().flat_map(|record| &record.backups);
+        let intents = planned.chain(backups.flat_map(|backup| &backup.intents));
         let mut ours = intents.filter(|intent| Deed::by(&intent.action).as_ref() == Some(deed));
         match ours.any(|intent| token.is_none_or(|token| token == intent.token)) {
             true => Ok(()),

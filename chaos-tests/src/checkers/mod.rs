@@ -73,8 +73,9 @@ impl Scene {
 }
 
 /// What a thousand seeds must have reached at least once.
-pub const INTERESTING: [&str; 12] = [
+pub const INTERESTING: [&str; 14] = [
     "a client reads the newest state",
+    "a failover begins during a backup",
     "a failover is done",
     "a hot spare goes on into the instance",
     "a hot spare is started cold",
@@ -84,6 +85,7 @@ pub const INTERESTING: [&str; 12] = [
     "a refusal is committed with its reason",
     "a released node becomes a spare again",
     "a snapshot is installed",
+    "a volume is backed up while it is in use",
     "a volume's state is kept before it is given on",
     "isolation saves us: a proven node still has power",
 ];

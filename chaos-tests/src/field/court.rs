@@ -192,7 +192,8 @@ mod tests {
         });
         assert_eq!(stranger, "`attach vol-1 to node-2` was sent without any proven plan for it");
         let torn = said("attach", |facts| {
-            let change = SnapshotChange { name: SnapshotName::of(PlanId(6)), keep: 2, token: LogIndex(5) };
+            let change =
+                SnapshotChange { name: SnapshotName::Failover(PlanId(6)), keep: 2, token: LogIndex(5) };
             then(facts, [Change::Snapshot { volume: name("vol-1"), change }]);
         });
         assert_eq!(torn, "the state of vol-1 is kept while node-3 can write to it");

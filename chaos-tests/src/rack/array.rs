@@ -173,21 +173,23 @@ impl Array {
     pub fn snapshots(&self, id: &VolumeId) -> Result<SnapshotState, DeviceError> {
         let not_found = || DeviceError::NotFound { what: format!("volume {id}") };
         let volume = self.volumes.get(id).ok_or_else(not_found)?;
-        Ok(SnapshotState { snapshots: volume.snapshots.keys().copied().collect(), newest: volume.newest })
+        let snapshots = volume.snapshots.keys().copied().collect();
+        Ok(SnapshotState { snapshots, newest: volume.newest, in_use: true })
     }
 
     /// Keeps what is on a volume, and deletes what is too much then. What is kept already stays as it is.
     ///
     /// # Errors
-    /// [`DeviceError`] if there is no such volume, the token is older than the newest seen, or somebody's writes can arrive.
-    /// Nothing has changed then.
+    /// [`DeviceError`] if there is no such volume, the token is older than the newest seen, or, but for a backup, somebody's
+    /// writes can arrive. Nothing has changed then.
     pub fn keep(&mut self, id: &VolumeId, change: &SnapshotChange) -> Result<(), DeviceError> {
         let writer = self.reach(id).pop_first();
         let not_found = || DeviceError::NotFound { what: format!("volume {id}") };
         let volume = self.volumes.get_mut(id).ok_or_else(not_found)?;
         newest_first(volume.newest, change.token)?;
-        if let Some(holder) = writer {
-            return Err(Conflict::HeldByOther { holder }.into());
+        match (writer, change.name) {
+            (Some(holder), SnapshotName::Failover(_)) => return Err(Conflict::HeldByOther { holder }.into()),
+            (Some(_), SnapshotName::Backup(_)) | (None, _) => {}
         }
         volume.newest = change.token;
         let last = volume.last();
@@ -317,7 +319,7 @@ impl Volume {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use policies::PlanId;
+    use policies::{BackupId, PlanId};
 
     fn volume() -> VolumeId {
         "v1".parse().unwrap()
@@ -380,7 +382,7 @@ mod tests {
     fn what_is_kept_of_a_volume_is_what_was_on_it_when_nobody_wrote() {
         let mut array = array(true);
         let keep = |failover, token| SnapshotChange {
-            name: SnapshotName::of(PlanId(failover)),
+            name: SnapshotName::Failover(PlanId(failover)),
             keep: 2,
             token: LogIndex(token),
         };
@@ -391,6 +393,9 @@ mod tests {
             array.write(&volume(), session, value, value).unwrap();
             let held = Conflict::HeldByOther { holder: writer.to_owned() };
             assert_eq!(array.keep(&volume(), &keep(failover, failover)), Err(held.into()));
+            let backup =
+                SnapshotChange { name: SnapshotName::Backup(BackupId(failover)), ..keep(0, failover) };
+            array.keep(&volume(), &backup).unwrap();
             array.change(&volume(), &revoke(writer, failover), false).unwrap();
             array.keep(&volume(), &keep(failover, failover)).unwrap();
             array.keep(&volume(), &keep(failover, failover)).unwrap();
@@ -399,7 +404,12 @@ mod tests {
             array.change(&volume(), &attach(next, failover), false).unwrap();
             writer = next;
         }
-        let kept = [(SnapshotName::of(PlanId(9)), 2), (SnapshotName::of(PlanId(10)), 3)];
+        let kept = [
+            (SnapshotName::Failover(PlanId(9)), 2),
+            (SnapshotName::Failover(PlanId(10)), 3),
+            (SnapshotName::Backup(BackupId(9)), 2),
+            (SnapshotName::Backup(BackupId(10)), 3),
+        ];
         assert_eq!(array.report()[0].snapshots, kept.into());
     }
 

@@ -105,7 +105,10 @@ impl Array {
                 let other = |nodes: &BTreeSet<NodeId>| nodes.iter().find(|other| *other != node).cloned();
                 self.rights.get(volume).and_then(other).filter(|_| self.is_exclusive)
             }
-            Deed::Snapshot { volume, .. } => self.rights.get(volume)?.first().cloned(),
+            Deed::Snapshot { volume, name: SnapshotName::Failover(_) } => {
+                self.rights.get(volume)?.first().cloned()
+            }
+            Deed::Snapshot { name: SnapshotName::Backup(_), .. } => None,
             Deed::Revoke { .. } | Deed::Close { .. } | Deed::Open { .. } | Deed::Boot { .. } => None,
             Deed::PowerOff { .. } | Deed::ShutDown { .. } | Deed::Interrupt { .. } | Deed::PowerOn { .. } => {
                 None
@@ -172,7 +175,9 @@ impl Inner {
     pub fn find(&self, check: &Check) -> Finding {
         let is_there = match check {
             Check::Port(port) => self.machines.keys().any(|node| node.as_str() == port.port),
-            Check::Volume(volume) | Check::Snapshot(volume) => self.array.rights.contains_key(&volume.volume),
+            Check::Volume(volume) | Check::Snapshot(volume) | Check::Backup(volume) => {
+                self.array.rights.contains_key(&volume.volume)
+            }
             Check::Boot(boot) => boot.image == IMAGE,
             Check::Free(_) => false,
         };

@@ -104,6 +104,8 @@ pub enum Order {
         /// How long its system has to shut down.
         shutdown: Millis,
     },
+    /// Keep what is on an instance's volumes, by its number.
+    Backup(u64),
     /// Fence a node.
     Fence(NodeId),
     /// Call off whatever failover runs.

@@ -350,7 +350,7 @@ impl provisioning::Provider for SimOutside {
                 return;
             }
             let device = match check {
-                Check::Volume(_) | Check::Snapshot(_) => 0,
+                Check::Volume(_) | Check::Snapshot(_) | Check::Backup(_) => 0,
                 Check::Port(_) | Check::Free(_) => 1,
                 Check::Boot(_) => 2,
             };

@@ -272,6 +272,9 @@ impl Script {
         script.policy.fencing.crash_dump_max =
             if dumps.chance(200) { Millis(dumps.between(100, 1_500)) } else { Millis(0) };
         script.faults.extend(ambush::lay(&mut Dice::of(seed, "ambush"), &script));
+        let backups = backups(&mut Dice::of(seed, "backups"), &script);
+        script.policy.backups.kept = if backups.is_empty() { 0 } else { 2 };
+        script.faults.extend(backups);
         script.faults.extend(heard_by_one(&mut Dice::of(seed, "heard by one"), &script));
         script.faults.sort_by_key(|(at, _)| *at);
         if mode == Mode::Liveness {
@@ -286,6 +289,16 @@ impl Script {
 /// A third of all seeds keeps what is on a volume before it is given on; some are in a hurry.
 fn snapshot_max(dice: &mut Dice) -> Millis {
     if dice.chance(300) { Millis(dice.between(100, 1_000)) } else { Millis(0) }
+}
+
+/// In a third of all seeds operators back instances up, so often that failovers begin in between.
+fn backups(dice: &mut Dice, script: &Script) -> Vec<(u64, Fault)> {
+    if !dice.chance(300) {
+        return vec![];
+    }
+    let orders = dice.between(5, 60);
+    let order = |dice: &mut Dice| Fault::Order(Order::Backup(dice.between(0, script.instances - 1)));
+    (0..orders).map(|_| (dice.between(BEGIN, END), order(dice))).collect()
 }
 
 /// Once in a while all members but one go deaf to the same node: too rare by chance.

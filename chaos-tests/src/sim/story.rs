@@ -127,6 +127,7 @@ fn phrases(fault: &Fault) -> Vec<(u64, String)> {
 fn said(order: &Order) -> Vec<(u64, String)> {
     match order {
         Order::Evacuate(number) => vec![(0, format!("operator: evacuate i{number:02} sim"))],
+        Order::Backup(number) => vec![(0, format!("operator: backup i{number:02} sim"))],
         Order::Drain { node, .. } => vec![(0, format!("operator: drain {node} sim"))],
         Order::Fence(node) => vec![(0, format!("operator: fence {node} sim"))],
         Order::CancelAny => vec![(0, "operator: cancel $plan sim".to_owned())],

@@ -225,6 +225,10 @@ impl Inner {
                 let Ok(instance) = format!("i{number:02}").parse() else { return };
                 self.propose("operator", Command::Evacuate { instance, reason: reason() });
             }
+            Order::Backup(number) => {
+                let Ok(instance) = format!("i{number:02}").parse() else { return };
+                self.propose("operator", Command::Backup { instance, reason: reason() });
+            }
             Order::Drain { node, shutdown } => {
                 self.propose("operator", Command::Drain { node, reason: reason(), shutdown });
             }

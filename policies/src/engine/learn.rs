@@ -86,6 +86,7 @@ impl Engine {
             | Command::ConfirmOff { .. }
             | Command::Approve { .. }
             | Command::Cancel { .. }
+            | Command::Backup { .. }
             | Command::Release { .. } => {}
         }
     }
@@ -99,6 +100,9 @@ impl Engine {
             Step::Intend { plan, .. } => {
                 self.memory.intents.insert(index, (now, None));
                 self.entered(now, *plan);
+            }
+            Step::Keep { .. } => {
+                self.memory.intents.insert(index, (now, None));
             }
             Step::Resolve { token, .. } => {
                 // One that still runs stays: it is not drained before it ends.
@@ -197,8 +201,10 @@ impl Engine {
     }
 }
 
-/// Of all plans, and of what was ordered by hand.
+/// Of all plans, of what was ordered by hand, and of backups.
 fn all_intents(state: &ClusterState) -> impl Iterator<Item = &Intent> {
     let by_hand = state.nodes.values().flat_map(|record| &record.by_hand).map(|by_hand| &by_hand.intent);
-    state.plans.values().flat_map(|plan| &plan.intents).chain(by_hand)
+    let backups = state.instances.values().flat_map(|record| &record.backups);
+    let kept = backups.flat_map(|backup| &backup.intents);
+    state.plans.values().flat_map(|plan| &plan.intents).chain(by_hand).chain(kept)
 }

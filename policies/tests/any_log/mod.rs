@@ -54,6 +54,9 @@ pub enum Want {
     Label(Pick, u8),
     ByHand(Pick, u8),
     ResolveByHand(Pick, u8),
+    Backup(Pick),
+    Keep(Pick),
+    ResolveBackup(Pick, u8),
 }
 
 /// A choice among however many there are.
@@ -103,9 +106,12 @@ impl Want {
             54 => Want::OldLeader(pa),
             55 => Want::Apply(pa, b),
             56 => Want::Label(pa, b),
+            57 if d % 3 == 1 => Want::Backup(pa),
             57 => Want::ByHand(pa, b % 3),
             58 => Want::Clean(pa),
             59 => Want::CutAgain(pa),
+            _ if d % 3 == 1 => Want::Keep(pa),
+            _ if d % 3 == 2 => Want::ResolveBackup(pa, c % 8),
             _ => Want::ResolveByHand(pa, c % 8),
         }
     }
@@ -130,6 +136,7 @@ pub fn check(wants: impl IntoIterator<Item = Want>) -> Result<ClusterState, Stri
         nodes_and_instances_agree(&state)?;
         proof_comes_first(&state)?;
         volumes_are_kept_first(&state)?;
+        backups_stand_back(&before, &state)?;
         policies_are_selected(&state)?;
         hands_keep_off(&before, &state)?;
         time_runs_forward(&before, &state)?;
@@ -230,6 +237,7 @@ fn documents() -> Documents {
         ProviderKind::Rack { url: "http://127.0.0.1:1".to_owned(), token: Sealed("sealed".to_owned()) };
     let (_, mut policy) = Policy::presets().remove(1);
     policy.takeover.snapshot_max = Millis(1);
+    policy.backups.kept = 2;
     Documents {
         providers: vec![Provider { name: name("rack"), kind }],
         nodes: NODES.iter().map(|name| node(name, 1)).collect(),
@@ -411,6 +419,28 @@ pub fn command(state: &ClusterState, want: &Want) -> Command {
                 }
             }
         }
+        Want::Backup(at) => {
+            Command::Backup { instance: name(INSTANCES[at.of(INSTANCES.len())]), reason: reason() }
+        }
+        Want::Keep(at) => {
+            let instance: InstanceId = name(INSTANCES[at.of(INSTANCES.len())]);
+            let backup = state.instances.get(&instance).and_then(|record| record.backups.last());
+            match backup.and_then(|backup| backup.actions.first()) {
+                None => Command::Note { text: reason() },
+                Some(action) => lead(Step::Keep { instance, action: action.clone() }),
+            }
+        }
+        Want::ResolveBackup(at, number) => {
+            let instance: InstanceId = name(INSTANCES[at.of(INSTANCES.len())]);
+            let backup = state.instances.get(&instance).and_then(|record| record.backups.last());
+            match backup.and_then(|backup| backup.intents.last()) {
+                None => Command::Note { text: reason() },
+                Some(intent) => {
+                    let outcome = outcome(*number, &intent.action);
+                    lead(Step::Resolve { token: intent.token, outcome })
+                }
+            }
+        }
         Want::OldLeader(at) => Command::Lead {
             leader: LeaderEpoch(leader.0.wrapping_sub(1)),
             step: Step::Cleaned { node: node(at) },
@@ -549,6 +579,26 @@ fn hands_keep_off(before: &ClusterState, state: &ClusterState) -> Result<(), Str
             || matches!(action, Action::PowerOff { .. }) && !in_service
             || matches!(action, Action::Interrupt { .. }) && may_run;
         holds!(fits && before.plan_of_node(name).is_none(), "{action} by hand");
+    }
+    Ok(())
+}
+
+/// One backup of an instance at a time, ordered while no failover is about it, and what is done is what was ordered, once.
+fn backups_stand_back(before: &ClusterState, state: &ClusterState) -> Result<(), String> {
+    for (name, record) in &state.instances {
+        let open: Vec<&Backup> = record.backups.iter().filter(|backup| !backup.is_over()).collect();
+        holds!(open.len() <= 1, "two backups of {name} are under way");
+        let ordered_now = open.iter().any(|backup| backup.id.0 == state.applied.0);
+        holds!(
+            !ordered_now || before.plan_of_instance(name).is_none(),
+            "a backup of {name} crosses a failover"
+        );
+        for backup in &record.backups {
+            let actions: BTreeSet<&Action> = backup.intents.iter().map(|intent| &intent.action).collect();
+            holds!(actions.len() == backup.intents.len(), "backup {} keeps something twice", backup.id);
+            let is_ordered = |action: &&Action| backup.actions.contains(action);
+            holds!(actions.iter().all(is_ordered), "backup {} does what nobody ordered", backup.id);
+        }
     }
     Ok(())
 }

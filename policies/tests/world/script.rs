@@ -460,6 +460,7 @@ fn command(world: &mut World, verb: &str, rest: &[&str]) -> Result<Command, Stri
             let reason = Some(reason).filter(|reason| reason != "ends");
             Command::Maintain { node: node()?, reason, until }
         }
+        "backup" => Command::Backup { instance: parse(first)?, reason },
         "evacuate" => Command::Evacuate { instance: parse(first)?, reason },
         "drain" => {
             let shutdown = Millis::secs(30);

@@ -50,6 +50,10 @@ pub struct Config {
     pub control_port: u16,
     /// What makes snapshots of the volumes' backings; absent: nothing does.
     pub snapshot_program: Option<PathBuf>,
+    /// True if what the program makes is of one moment also while somebody writes to the volume, as LVM's and ZFS's are and a
+    /// copy is not. Only then are backups of volumes in use made.
+    #[serde(default)]
+    pub snapshot_in_use: bool,
     /// Volumes.
     #[serde(default, rename = "volume")]
     pub volumes: Vec<VolumeConfig>,
@@ -177,6 +181,9 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         let bad = |why: String| Err(ConfigError::Value(why));
+        if self.snapshot_in_use && self.snapshot_program.is_none() {
+            return bad("snapshot_in_use says something of a snapshot_program, and there is none".to_owned());
+        }
         match (&self.certificate, &self.key) {
             (Some(_), Some(_)) => {}
             (None, None) if self.listen.ip().is_loopback() => {}

@@ -2,8 +2,9 @@
 //!
 //! What this is: one lock around the records and every change of tgt; [`Keeper::look`] and [`Keeper::change`] for members,
 //! [`Keeper::tend`] for the clock. Each makes tgt agree first, so nobody is ever told of a state that is about to change.
-//! [`Keeper::snapshots`] and [`Keeper::snapshot`] are the same for snapshots: made only while nobody may write to the volume,
-//! without the lock, for a program of the site may take long and a revoke must not wait for it.
+//! [`Keeper::snapshots`] and [`Keeper::snapshot`] are the same for snapshots: made only while nobody may write to the volume
+//! (or, for backups, where the program can do more), without the lock, for a program of the site may take long and a revoke
+//! must not wait for it.
 //! Why it exists: tgt's rights must at all times be a subset of what is on disk, also when tgtd or we were killed between any
 //! two steps. All can be cut short anywhere: there is no state but the record and tgt, and [`Keeper::tend`] goes on.
 //! What it never does: it binds nobody but the recorded holder, and to no target but the recorded one.
@@ -14,7 +15,7 @@ use super::show::Target;
 use super::snapshots::{SnapshotError, Snapshots};
 use super::tgt::{LUN, Tgt, TgtError};
 use crate::rack::{Conflict, NotThere, SnapshotChange, SnapshotState, VolumeChange, VolumeState};
-use policies::{LogIndex, VolumeId};
+use policies::{LogIndex, SnapshotName, VolumeId};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -195,18 +196,18 @@ impl Keeper {
         let ours = snapshots.list(volume).await.map_err(unknown)?;
         let record = self.store.lock().await.read(&volume.name);
         let record = record.map_err(|error| ChangeError::Unknown(KeeperError::Record(error)))?;
-        Ok(SnapshotState { snapshots: ours, newest: record.newest })
+        Ok(SnapshotState { snapshots: ours, newest: record.newest, in_use: self.config.snapshot_in_use })
     }
 
-    /// Makes a snapshot of a volume that nobody may write to, and deletes those of ours that are too many then.
+    /// Makes a snapshot of a volume, and deletes those of ours of that kind that are too many then.
     ///
     /// # Errors
     /// [`ChangeError`].
     pub async fn snapshot(&self, name: &str, change: &SnapshotChange) -> Result<(), ChangeError> {
         let (volume, snapshots) = (self.volume(name)?, self.program()?);
         let unknown = |source| ChangeError::Unknown(KeeperError::snapshot(volume, source));
-        let _turn = snapshots.turn(volume).await;
-        self.quiet(volume, change.token).await?;
+        let _turn = snapshots.turn(volume, change.name).await;
+        self.may_keep(volume, change).await?;
         let there = snapshots.list(volume).await.map_err(unknown)?;
         if !there.contains(&change.name) {
             self.make(snapshots, volume, change).await?;
@@ -235,7 +236,9 @@ impl Keeper {
         let unknown = |source| ChangeError::Unknown(KeeperError::snapshot(volume, source));
         let made = snapshots.create(volume, change.name).await.map_err(ChangeError::NotMade);
         let made = match made {
-            Ok(()) => self.quiet(volume, change.token).await,
+            // Of one moment, whoever was given the volume since.
+            Ok(()) if self.keeps_in_use(change) => Ok(()),
+            Ok(()) => self.may_keep(volume, change).await,
             Err(error) => Err(error),
         };
         if made.is_err() && snapshots.list(volume).await.map_err(unknown)?.contains(&change.name) {
@@ -244,13 +247,34 @@ impl Keeper {
         made.inspect(|()| tracing::info!(volume = %volume.name, snapshot = %change.name, "kept"))
     }
 
-    /// Takes note of the token, if nobody may write to the volume: nobody is recorded, and tgt agrees.
-    async fn quiet(&self, volume: &VolumeConfig, token: LogIndex) -> Result<(), ChangeError> {
+    /// True for a backup, where the administrator says that the program can make one of a volume in use.
+    fn keeps_in_use(&self, change: &SnapshotChange) -> bool {
+        match change.name {
+            SnapshotName::Failover(_) => false,
+            SnapshotName::Backup(_) => self.config.snapshot_in_use,
+        }
+    }
+
+    /// Takes note of the token, if nobody may write to the volume: nobody is recorded, and tgt agrees. A backup that can be
+    /// made of a volume in use is only compared with the volume's token: what a failover has done since goes before.
+    async fn may_keep(&self, volume: &VolumeConfig, change: &SnapshotChange) -> Result<(), ChangeError> {
         let store = self.store.lock().await;
         let unknown = |error| ChangeError::Unknown(KeeperError::Record(error));
-        let record = newer(store.read(&volume.name).map_err(unknown)?, token)?;
-        if let Some(holder) = record.holder {
-            return Err(ChangeError::Conflict(Conflict::HeldByOther { holder }));
+        let record = newer(store.read(&volume.name).map_err(unknown)?, change.token)?;
+        if self.keeps_in_use(change) {
+            return store.keep(&volume.name, &record).map_err(unknown);
+        }
+        match (record.holder.clone(), change.name) {
+            (Some(holder), SnapshotName::Failover(_)) => {
+                return Err(ChangeError::Conflict(Conflict::HeldByOther { holder }));
+            }
+            (Some(holder), SnapshotName::Backup(_)) => {
+                return Err(ChangeError::BadWords(format!(
+                    "{holder} has the volume, and this storage host keeps none that is in use: it is not said of its \
+                     snapshot_program that it can (`snapshot_in_use`)"
+                )));
+            }
+            (None, _) => {}
         }
         store.keep(&volume.name, &record).map_err(unknown)?;
         self.agree(&store, volume).await.map(drop).map_err(ChangeError::Unknown)

@@ -22,8 +22,15 @@ const RUN_MAX: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(super) struct Snapshots {
     program: PathBuf,
-    /// One at a time for each volume; volumes do not wait for each other.
-    turns: BTreeMap<VolumeId, Mutex<()>>,
+    /// One at a time for each volume and kind; volumes do not wait for each other, and a failover does not for a backup.
+    turns: BTreeMap<VolumeId, Turns>,
+}
+
+/// Of one volume.
+#[derive(Debug, Default)]
+struct Turns {
+    failover: Mutex<()>,
+    backup: Mutex<()>,
 }
 
 /// The program did not do it.
@@ -71,13 +78,17 @@ impl Snapshots {
     /// The program that the configuration names, if it names one.
     pub(super) fn new(config: &Config) -> Option<Snapshots> {
         let program = config.snapshot_program.clone()?;
-        let turns = config.volumes.iter().map(|volume| (volume.name.clone(), Mutex::default()));
+        let turns = config.volumes.iter().map(|volume| (volume.name.clone(), Turns::default()));
         Some(Snapshots { program, turns: turns.collect() })
     }
 
-    /// Nobody else makes or deletes snapshots of this volume meanwhile.
-    pub(super) async fn turn(&self, volume: &VolumeConfig) -> Option<MutexGuard<'_, ()>> {
-        Some(self.turns.get(&volume.name)?.lock().await)
+    /// Nobody else makes or deletes snapshots of this volume and of the kind of `name` meanwhile.
+    pub(super) async fn turn(&self, volume: &VolumeConfig, name: SnapshotName) -> Option<MutexGuard<'_, ()>> {
+        let turns = self.turns.get(&volume.name)?;
+        Some(match name {
+            SnapshotName::Failover(_) => turns.failover.lock().await,
+            SnapshotName::Backup(_) => turns.backup.lock().await,
+        })
     }
 
     /// Those of ours. A line that is not exactly a name of ours is another's.

@@ -42,14 +42,24 @@ pub(super) async fn answer(State((script, seen, address)): State<Cloud>, request
         _ => {}
     }
     assert_eq!(request.headers().get("x-auth-token").unwrap(), "token");
+    let if_match = request.headers().get("if-match").cloned();
     let as_service = request.headers().contains_key("x-service-token");
     let path = uri.path().to_owned();
+    let body = match path.as_str() {
+        "/v3/snapshots" => axum::body::to_bytes(request.into_body(), 10_000).await.unwrap(),
+        _ => Default::default(),
+    };
+    let mut made = vec![];
     let (what, reply) = match (method.as_str(), path.as_str()) {
         // What Ironic forgets and notes beside the change itself.
         ("DELETE", path) if path.starts_with("/v1/nodes/") => return StatusCode::NO_CONTENT.into_response(),
         ("POST", path) if path.starts_with("/v3/volumes/") => {
             assert!(as_service, "Cinder would ask Nova");
             seen.lock().unwrap().done.insert("disconnected".to_owned(), vec![]);
+            return StatusCode::ACCEPTED.into_response();
+        }
+        ("DELETE", path) if path.starts_with("/v3/snapshots/") => {
+            seen.lock().unwrap().done.remove("snapshot");
             return StatusCode::ACCEPTED.into_response();
         }
         ("PATCH", _) => return answered(&node(&seen.lock().unwrap())),
@@ -60,12 +70,17 @@ pub(super) async fn answer(State((script, seen, address)): State<Cloud>, request
             ("revoked", answered(&json!({ "attachments": [] })))
         }
         ("PUT", path) if path.starts_with("/v2.0/ports/") => {
-            assert_eq!(request.headers().get("if-match").unwrap(), "revision_number=3");
+            assert_eq!(if_match.unwrap(), "revision_number=3");
             ("closed", answered(&json!({ "port": port(BOUND, "") })))
         }
         ("POST", "/v1/volume/targets") => ("attached", answered(&target())),
         ("POST", path) if path.ends_with("/vifs") => ("vif", StatusCode::NO_CONTENT.into_response()),
-        ("POST", "/v3/snapshots") => ("snapshot", answered(&json!({ "snapshot": snapshot() }))),
+        ("POST", "/v3/snapshots") => {
+            let wish: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(wish["snapshot"].get("force"), None, "from 3.66 on it is a word of the past");
+            made = body.to_vec();
+            ("snapshot", answered(&json!({ "snapshot": snapshot(&made, "creating") })))
+        }
         ("PUT", path) if path.ends_with("/states/provision") && path.contains(FENCED) => {
             ("cleaned", StatusCode::ACCEPTED.into_response())
         }
@@ -77,15 +92,17 @@ pub(super) async fn answer(State((script, seen, address)): State<Cloud>, request
     seen.lock().unwrap().changes += 1;
     let what = what.to_owned();
     match script {
-        Script::Obey | Script::HeldByOther => drop(seen.lock().unwrap().done.insert(what, vec![])),
+        Script::Obey | Script::HeldByOther | Script::Fails => {
+            drop(seen.lock().unwrap().done.insert(what, made));
+        }
         Script::HangOnChange => std::future::pending().await,
         Script::ObeyAndDropTheConnection => {
-            seen.lock().unwrap().done.insert(what, vec![]);
+            seen.lock().unwrap().done.insert(what, made);
             // hyper ends the connection when its handler panics; the test does not see this panic.
             panic!("the connection is dropped by intention");
         }
         Script::Lie => {}
-        Script::ObeyAfterLooks(looks) => seen.lock().unwrap().late = Some((looks, what, vec![])),
+        Script::ObeyAfterLooks(looks) => seen.lock().unwrap().late = Some((looks, what, made)),
         Script::Answer(status) => return StatusCode::from_u16(status).unwrap().into_response(),
         other => unreachable!("{other:?} is no cloud's manner"),
     }
@@ -129,7 +146,9 @@ async fn look(script: Script, seen: &Mutex<Seen>, path: &str, query: &str) -> Re
             json!({ "attachments": holder.map(attachment).into_iter().collect::<Vec<_>>() })
         }
         ["v3", "snapshots", "detail"] => {
-            json!({ "snapshots": if has("snapshot") { vec![snapshot()] } else { vec![] } })
+            let status = if matches!(script, Script::Fails) { "error" } else { "available" };
+            let made = seen.done.get("snapshot").map(|made| snapshot(made, status));
+            json!({ "snapshots": made.into_iter().collect::<Vec<_>>() })
         }
         ["v1", "volume", "targets"] => {
             json!({ "targets": if has("attached") { vec![target()] } else { vec![] } })
@@ -215,6 +234,8 @@ fn target() -> Value {
     json!({ "uuid": SOMETHING, "node_uuid": NODE, "volume_type": "iscsi", "boot_index": 0, "volume_id": FREE })
 }
 
-fn snapshot() -> Value {
-    json!({ "id": SOMETHING, "volume_id": FREE, "name": "ha-f7", "status": "available" })
+fn snapshot(wish: &[u8], status: &str) -> Value {
+    let wish: Value = serde_json::from_slice(wish).unwrap();
+    let wish = &wish["snapshot"];
+    json!({ "id": SOMETHING, "volume_id": wish["volume_id"], "name": wish["name"], "status": status })
 }

@@ -64,6 +64,8 @@ pub(crate) enum Script {
     Flood,
     /// Says on standard error what is wrong, with the secret in it.
     Complains,
+    /// A cloud that takes the order for a snapshot and cannot make it.
+    Fails,
 }
 
 #[derive(Default)]
@@ -192,6 +194,7 @@ async fn answer(
         Script::HangOnLook | Script::Garbage | Script::HasNothing | Script::LookAnswers(_) => {
             unreachable!("a change without a look")
         }
+        Script::Fails => unreachable!("a cloud's manners"),
         Script::NeverApply | Script::ChangedMeanwhile | Script::Flood | Script::Complains => {
             unreachable!("a switch's manners")
         }
@@ -270,7 +273,7 @@ fn volume_state(script: Script, volume: &str, change: Option<&Vec<u8>>) -> Volum
 
 fn snapshot_state(change: Option<&Vec<u8>>) -> SnapshotState {
     let made = change.map(|body| serde_json::from_slice::<SnapshotChange>(body).unwrap().name);
-    SnapshotState { snapshots: made.into_iter().collect(), newest: LogIndex(0) }
+    SnapshotState { snapshots: made.into_iter().collect(), newest: LogIndex(0), in_use: true }
 }
 
 /// `sw1/3` is open, `sw1/4` closed. The slash arrives escaped: it is part of a name, not of the path.

@@ -283,6 +283,13 @@ pub(super) async fn evacuate(Path(name): Path<String>, order: Order) -> Result<J
     order.propose(|reason| Command::Evacuate { instance, reason }).await
 }
 
+/// Keeps what is on the instance's volumes now, each as a snapshot of its own.
+#[utoipa::path(post, path = "/v1/instances/{name}/backup", params(("name" = String, Path)), request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
+pub(super) async fn backup(Path(name): Path<String>, order: Order) -> Result<Json<Committed>, Problem> {
+    let instance = parse(&name)?;
+    order.propose(|reason| Command::Backup { instance, reason }).await
+}
+
 /// Lets a decided failover of this instance begin that waits for a human.
 #[utoipa::path(post, path = "/v1/instances/{name}/approve", params(("name" = String, Path)), request_body = Reason, responses((status = 200, body = Committed), (status = 409, body = Problem)))]
 pub(super) async fn approve(Path(name): Path<String>, order: Order) -> Result<Json<Committed>, Problem> {

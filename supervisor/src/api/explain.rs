@@ -6,8 +6,8 @@
 
 use crate::api::facts::Facts;
 use policies::{
-    ByHand, Decision, Evidence, InstanceId, Intent, NodeId, NodeRecord, Order, Outcome, Plan, PlanId, Power,
-    Seen, Start, Waiting, Wall,
+    Backup, ByHand, Decision, Evidence, InstanceId, Intent, NodeId, NodeRecord, Order, Outcome, Plan, PlanId,
+    Power, Seen, Start, Waiting, Wall,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -31,7 +31,7 @@ pub struct Explanation {
 /// One question and its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Section {
-    /// `seen`, `judged`, `planned`, `attempted`, `proved`, `reached`, `done by hand`.
+    /// `seen`, `judged`, `planned`, `attempted`, `proved`, `reached`, `done by hand`, `backed up`.
     pub question: String,
     /// What is recorded.
     pub lines: Vec<Line>,
@@ -121,6 +121,9 @@ fn explain_instance(facts: Facts<'_>, name: &InstanceId) -> Option<Explanation> 
     let mut sections = vec![seen(facts, &record.node)];
     sections.extend(node.map(judged));
     sections.extend(plan.map(planned).into_iter().flatten());
+    if let Some(newest) = record.backups.last() {
+        sections.push(section("backed up", backed_up(newest), "nothing"));
+    }
     let mut reasons = facts.view.instances.get(name).cloned().unwrap_or_default();
     match plan.filter(|plan| !plan.phase.is_over()) {
         Some(plan) => reasons.extend_from_slice(plan_waiting(facts, plan.id)),
@@ -285,6 +288,15 @@ fn by_hand(done: &ByHand) -> Vec<Line> {
     let Order { by, reason, at, .. } = &done.order;
     let mut lines = vec![Line::at(*at, format!("{by} ordered it: {reason}"))];
     lines.extend(attempt(&done.intent));
+    lines
+}
+
+/// The newest backup of an instance; `hactl instance show` has those before it.
+fn backed_up(backup: &Backup) -> Vec<Line> {
+    let Order { by, reason, at, .. } = &backup.order;
+    let mut lines = vec![Line::at(*at, format!("{by} ordered backup {}: {reason}", backup.id))];
+    lines.extend(backup.intents.iter().flat_map(attempt));
+    lines.extend(backup.left().map(|action| Line::now(format!("{action}: not begun yet"))));
     lines
 }
 

@@ -79,7 +79,7 @@ impl Facts<'_> {
                 Check::Free(free) => {
                     fencing.iter().any(|device| device.node_at(&free.provider) == Some(&free.node))
                 }
-                Check::Volume(_) | Check::Boot(_) | Check::Snapshot(_) => false,
+                Check::Volume(_) | Check::Boot(_) | Check::Snapshot(_) | Check::Backup(_) => false,
             }),
             now: self.now,
         })
@@ -135,7 +135,9 @@ impl Facts<'_> {
             failovers: its.map(|plan| self.failover_line(plan)).collect(),
             checks: self.checked(|check| match check {
                 Check::Port(_) | Check::Free(_) => false,
-                Check::Volume(volume) | Check::Snapshot(volume) => record.instance.volumes.contains(volume),
+                Check::Volume(volume) | Check::Snapshot(volume) | Check::Backup(volume) => {
+                    record.instance.volumes.contains(volume)
+                }
                 Check::Boot(boot) => record.instance.boot.as_ref() == Some(boot),
             }),
             now: self.now,

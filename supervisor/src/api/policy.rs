@@ -16,7 +16,7 @@ use axum::extract::{Path, Query, State};
 use axum::{Extension, Json};
 use policies::{
     Applies, Because, ClusterState, Command, InstanceId, LogIndex, Order, Policy, PolicyChange, PolicyId,
-    PolicyRecord, Preview, Selection,
+    PolicyRecord, Preview, Selection, Unable,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -191,6 +191,15 @@ pub(super) async fn effective(
     let id: InstanceId = parse(&name)?;
     let found = facts(&state, &caller, |facts| facts.effective_policy(&id));
     found.map(Json).ok_or_else(|| Problem::not_there(&format!("instance {id}"), "instance list"))
+}
+
+/// What policies want of the volumes of their instances and storage cannot do: snapshots and backups.
+#[utoipa::path(get, path = "/v1/lint", responses((status = 200, body = Vec<Object>)))]
+pub(super) async fn lint(
+    State(state): State<ApiState>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Vec<Unable>> {
+    Json(facts(&state, &caller, |facts| Unable::all(facts.state, &facts.view.checks)))
 }
 
 /// What a change of a policy would change now, without making it.

@@ -53,6 +53,7 @@ const ROUTES: &[(&str, &str, Access)] = &[
     ("DELETE", "/v1/instances/{name}", Closed),
     ("POST", "/v1/instances/{name}/evacuate", Own),
     ("POST", "/v1/instances/{name}/approve", Own),
+    ("POST", "/v1/instances/{name}/backup", Own),
     ("GET", "/v1/instances/{name}/policy", Own),
     ("GET", "/v1/spares", Closed),
     ("GET", "/v1/providers", Closed),
@@ -69,6 +70,7 @@ const ROUTES: &[(&str, &str, Access)] = &[
     ("GET", "/v1/policies/{name}/history", Closed),
     ("POST", "/v1/policies/{name}/plan", Closed),
     ("GET", "/v1/coverage", Closed),
+    ("GET", "/v1/lint", Closed),
     ("POST", "/v1/apply", Closed),
     ("POST", "/v1/arm", Closed),
     ("POST", "/v1/disarm", Closed),
@@ -95,7 +97,7 @@ pub(super) fn may_use(caller: &Caller, method: &Method, route: Option<&str>) -> 
 
 fn not_for_tenants(caller: &Caller) -> Problem {
     let error = format!("{} may not do this: it is for operators of the cluster", caller.name);
-    let hint = "a tenant may use, for its own instances and failovers, `instance list` and `show`, `instance evacuate`, \
+    let hint = "a tenant may use, for its own instances and failovers, `instance list` and `show`, `instance evacuate`, `instance backup`, \
                 `failover list`, `show`, `approve` and `cancel`, `explain`, `events` and `policy effective`";
     Problem::new(Code::NotAllowed, error, hint)
 }
@@ -107,7 +109,9 @@ fn not_for_tenants(caller: &Caller) -> Problem {
 pub(super) fn may_order(state: &ClusterState, caller: &Caller, order: &Command) -> Result<(), Problem> {
     let Reach::Tenant { tenant, .. } = &caller.reach else { return Ok(()) };
     match order {
-        Command::Evacuate { instance, .. } | Command::Approve { instance, .. } => {
+        Command::Evacuate { instance, .. }
+        | Command::Approve { instance, .. }
+        | Command::Backup { instance, .. } => {
             let is_own = state.instances.get(instance).is_some_and(|record| owns(tenant, record));
             let not_there = || Problem::not_there(&format!("instance {instance}"), "instance list");
             is_own.then_some(()).ok_or_else(not_there)
@@ -180,7 +184,9 @@ fn part_of_view(view: &View, own: &ClusterState) -> View {
     let is_own = |check: &Check| {
         own.instances.values().any(|record| match check {
             Check::Port(_) | Check::Free(_) => false,
-            Check::Volume(volume) | Check::Snapshot(volume) => record.instance.volumes.contains(volume),
+            Check::Volume(volume) | Check::Snapshot(volume) | Check::Backup(volume) => {
+                record.instance.volumes.contains(volume)
+            }
             Check::Boot(boot) => record.instance.boot.as_ref() == Some(boot),
         })
     };

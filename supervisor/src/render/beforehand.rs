@@ -3,14 +3,15 @@
 use super::{Screen, Tone, table};
 use policies::{
     Changed, Checked, Concession, Cover, Coverage, Fate, InstanceId, Loss, LossTold, NodeId, PolicyId,
-    Preview, given_up,
+    Preview, Unable, given_up,
 };
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
 /// `hactl policy plan`: what a change would change now.
 pub fn policy_plan(name: &PolicyId, preview: &Preview, screen: &Screen) -> String {
-    let Preview { version, new, changes, instances, protected, verdicts, fences, covers, losses } = preview;
+    let Preview { version, new, changes, instances, protected, verdicts, fences, covers, losses, unable } =
+        preview;
     if preview.is_nothing() {
         return format!("Policy {name} is so already; nothing would change.\n");
     }
@@ -30,6 +31,7 @@ pub fn policy_plan(name: &PolicyId, preview: &Preview, screen: &Screen) -> Strin
     part("Nodes that would be treated otherwise now", both(fences, |fate| fate_told(fate, screen)));
     part("Instances that would have another spare", both(covers, |cover| cover_told(cover, screen)));
     part("Losses that would be covered otherwise", both(losses, |loss| loss_told(loss, screen)));
+    part("What storage cannot do", unable.iter().map(ToString::to_string).collect());
     if protected.is_empty()
         && verdicts.is_empty()
         && fences.is_empty()
@@ -42,6 +44,15 @@ pub fn policy_plan(name: &PolicyId, preview: &Preview, screen: &Screen) -> Strin
         "\n`hactl policy set {name} ... --check {version}` sets it, if nobody changes it meanwhile.\n"
     ));
     text
+}
+
+/// `hactl policy lint`: what policies want of volumes, and their storage cannot do.
+pub fn policy_lint(unable: &[Unable], screen: &Screen) -> String {
+    if unable.is_empty() {
+        return "Nothing that policies want of volumes is known to be more than their storage can.\n"
+            .to_owned();
+    }
+    unable.iter().map(|it| format!("{}\n", screen.tint(Tone::Careful, &it.to_string()))).collect()
 }
 
 fn both<K: Display, T>(changed: &BTreeMap<K, Changed<T>>, told: impl Fn(&T) -> String) -> Vec<String> {

@@ -8,7 +8,9 @@ use crate::api::explain::{Explanation, outcome_text};
 use crate::api::{Became, EffectivePolicy, OtherPolicy, PolicyVersion};
 use crate::bundle::BundleContents;
 use crate::context::ContextDetail;
-use policies::{Action, Because, BootDevice, ByHand, Event, FenceDevice, Intent, Order, Outcome, Power};
+use policies::{
+    Action, Backup, Because, BootDevice, ByHand, Event, FenceDevice, Intent, Order, Outcome, Power,
+};
 use std::collections::BTreeMap;
 
 /// Orders by hand that `hactl node show` shows, the newest; `-o json` has all that are kept.
@@ -225,6 +227,7 @@ pub fn instance(detail: &InstanceDetail, screen: &Screen) -> String {
         sheet.line("Evacuate", format!("{by}: {reason}, {}", screen.at(*at)));
     }
     sheet.lines("Waiting", detail.line.waiting.clone());
+    sheet.lines("Backups", record.backups.iter().rev().map(|backup| self::backup(backup, screen)));
     if !detail.failovers.is_empty() {
         sheet.lines("Failovers", [failovers(&detail.failovers, screen)]);
     }
@@ -269,7 +272,17 @@ pub fn failover(detail: &FailoverDetail, screen: &Screen) -> String {
     sheet.text
 }
 
-/// What was kept of a volume before the spare got it, or why nothing.
+/// One backup, and what was kept of each volume.
+fn backup(backup: &Backup, screen: &Screen) -> String {
+    let Order { by, reason, at, .. } = &backup.order;
+    let (kept, of) = (backup.kept(), backup.actions.len());
+    let state = if backup.is_over() { "" } else { ", under way" };
+    let head = format!("{}  {}: {kept} of {of} kept{state}; {by}: {reason}", screen.at(*at), backup.id);
+    let ends = backup.intents.iter().filter_map(snapshot).map(|line| format!("  {line}"));
+    std::iter::once(head).chain(ends).collect::<Vec<_>>().join("\n")
+}
+
+/// What was kept of a volume, or why nothing.
 fn snapshot(intent: &Intent) -> Option<String> {
     let Action::Snapshot { provider, volume, name, .. } = &intent.action else { return None };
     let what = match &intent.end {

@@ -13,7 +13,7 @@ mod status;
 mod stock;
 mod time;
 
-pub use beforehand::{coverage, losing, policy_plan};
+pub use beforehand::{coverage, losing, policy_lint, policy_plan};
 pub use detail::{
     bundle, committed, context, described, effective_policy, event, explanation, failover, instance, node,
     policy, policy_history, power,

@@ -87,8 +87,8 @@ fn evidence() -> Evidence {
     }
 }
 
-/// n1 died; it is off, its volume is revoked, and its switch port does not answer.
-pub(crate) fn mid_failover() -> Story {
+/// Before anything happens.
+fn calm() -> Story {
     let mut story = Story { state: ClusterState::default(), view: View::default(), events: vec![], index: 0 };
     story.then(0, "admin", Command::Describe(Box::new(documents())));
     story.then(1, "admin", Command::Arm { reason: "go live".into() });
@@ -98,6 +98,12 @@ pub(crate) fn mid_failover() -> Story {
         let (evidence, verdict) = (Evidence::default(), Verdict::Healthy);
         story.leads(4, Step::Judge { node: name(node), verdict, evidence });
     }
+    story
+}
+
+/// n1 died; it is off, its volume is revoked, and its switch port does not answer.
+pub(crate) fn mid_failover() -> Story {
+    let mut story = calm();
     let verdict = Verdict::Failed(Cause::Silent);
     story.leads(60, Step::Judge { node: name("n1"), verdict, evidence: evidence() });
     let decision = Decision {
@@ -337,6 +343,7 @@ fn wide_lists_have_more_columns() {
             epoch: Epoch(1),
             evacuate: None,
             policy: name("cautious"),
+            backups: vec![],
         },
     );
     let (facts, screen) = (story.facts(), Screen { wide: true, ..screen() });
@@ -433,6 +440,7 @@ fn a_node_shows_what_was_declared_what_was_found_and_what_is_missing() {
         epoch: Epoch(1),
         evacuate: None,
         policy: name("quick"),
+        backups: vec![],
     };
     story.state.instances.insert(name("db"), instance);
     let (facts, screen) = (story.facts(), screen());
@@ -557,8 +565,57 @@ fn what_would_happen() {
             },
         )]
         .into(),
+        unable: vec![unable("a switch has no volumes")],
     };
     golden("policy_plan", &policy_plan(&name("quick"), &preview, &screen()));
+}
+
+fn unable(why: &str) -> Unable {
+    let check = Check::Backup(Volume { provider: name("rack"), volume: name("vol-web") });
+    Unable { policy: name("quick"), instance: name("web"), check, why: why.into() }
+}
+
+#[test]
+fn what_storage_cannot_do_is_told() {
+    let why = ["it keeps a volume only while nobody has it (`snapshot_in_use`)", "cannot tell: no answer"];
+    golden("policy_lint", &super::policy_lint(&why.map(unable), &screen()));
+    golden("policy_lint_nothing", &super::policy_lint(&[], &screen()));
+}
+
+#[test]
+fn a_backup_says_what_was_kept_of_each_volume_or_why_nothing() {
+    let mut story = calm();
+    let quick = &story.state.policies[&name::<PolicyId>("quick")].policy;
+    let policy = Box::new(quick.with([("backups.kept", "3")]).unwrap());
+    let reason = "before upgrades".to_owned();
+    story.then(92, "admin", Command::SetPolicy { name: name("quick"), policy, check: None, reason });
+    let more = ["vol-db", "vol-log"].map(|volume| Volume { provider: name("rack"), volume: name(volume) });
+    let web = story.state.instances.get_mut(&name::<InstanceId>("web")).unwrap();
+    std::sync::Arc::make_mut(&mut web.instance).volumes.extend(more);
+    let back_up = |story: &mut Story, at| {
+        let reason = "before the upgrade".to_owned();
+        story.then(at, "ann", Command::Backup { instance: name("web"), reason })
+    };
+    back_up(&mut story, 93);
+    let actions = story.state.instances[&name::<InstanceId>("web")].backups[0].actions.clone();
+    let refused =
+        Refusal::DeviceRefused("iqn.n1 has the volume, and this storage host keeps none in use".into());
+    let mut ends = [
+        Outcome::Done(Seen::ReadBack("ha-b24".into())),
+        Outcome::Refused(refused),
+        Outcome::Unknown(Doubt::NoAnswer { waited: Millis(120_000) }),
+    ]
+    .into_iter();
+    for action in actions {
+        let token = story.leads(93, Step::Keep { instance: name("web"), action });
+        story.leads(95, Step::Resolve { token, outcome: ends.next().unwrap() });
+    }
+    back_up(&mut story, 96);
+    let action = story.state.instances[&name::<InstanceId>("web")].backups[1].actions[0].clone();
+    story.leads(96, Step::Keep { instance: name("web"), action });
+    let detail = story.facts().instance(&name("web")).unwrap();
+    golden("instance_show_backups", &super::instance(&detail, &screen()));
+    golden("explain_backup", &explanation(&explain(story.facts(), "instance/web").unwrap(), &screen()));
 }
 
 fn port(port: &str) -> Check {

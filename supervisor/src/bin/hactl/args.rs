@@ -1,9 +1,11 @@
 //! The verbs of `hactl`, their arguments and their help.
 
+mod instance;
 mod node;
 mod openstack;
 mod tenant;
 
+pub(crate) use instance::InstanceVerb;
 pub(crate) use node::{NodeDelete, NodeRelease, OnOff, PowerVerb};
 pub(crate) use openstack::OpenstackVerb;
 pub(crate) use tenant::AsTenant;
@@ -18,7 +20,7 @@ pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  done; for `status`: nothing needs attention; for `policy replay`: no difference
   1  the answer is no: refused, not there, or (`status`) something needs attention, (`--wait`) stuck or cancelled,
-     or (`policy replay`, `openstack drift`) there is a difference
+     or (`policy replay`, `openstack drift`) there is a difference, or (`policy lint`) storage cannot
   2  the command line or a file given to it is wrong; nothing was changed
   3  no member can be reached, or none can answer; nothing was changed
   4  the cluster has no quorum; nothing was changed
@@ -358,52 +360,6 @@ pub(crate) enum NodeVerb {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum InstanceVerb {
-    /// All instances.
-    #[command(after_help = "Example:\n  hactl instance list -o wide")]
-    List(Watch),
-    /// One instance in full.
-    #[command(after_help = "Example:\n  hactl instance show web --watch")]
-    Show {
-        /// The instance.
-        name: String,
-        #[command(flatten)]
-        watch: Watch,
-    },
-    /// Move an instance after a fence of its node, whatever the node's health.
-    #[command(
-        after_help = "Example:\n  hactl instance evacuate web --reason 'fan failing in node-3'\n  hactl instance evacuate web --reason drill --yes web --wait=5m || page-somebody"
-    )]
-    Evacuate {
-        /// The instance.
-        name: String,
-        /// Why; kept for ever.
-        #[arg(long)]
-        reason: String,
-        #[command(flatten)]
-        yes: Yes,
-        #[command(flatten)]
-        wait: Wait,
-    },
-    /// Protect an instance no more. What runs goes on running, with its volumes and ports; its node is cordoned, and is a
-    /// spare only when you say so (`node uncordon`). To leave nothing behind, fence the node first with its spares cordoned.
-    #[command(
-        after_help = "Example:\n  hactl instance delete web --reason 'moved to the cloud'\n  hactl instance delete web --reason 'moved to the cloud' --yes web"
-    )]
-    Delete {
-        /// The instance.
-        name: String,
-        /// Why; kept for ever.
-        #[arg(long)]
-        reason: String,
-        #[command(flatten)]
-        yes: Yes,
-        #[command(flatten)]
-        force: Force,
-    },
-}
-
-#[derive(Debug, Subcommand)]
 pub(crate) enum SpareVerb {
     /// All spares: power, hardware, strikes, whom each would cover, for how many it fits, and why not for the others.
     #[command(after_help = "Example:\n  hactl spare list --watch\n  hactl spare list -o wide")]
@@ -629,11 +585,12 @@ pub(crate) enum PolicyVerb {
         /// The instance.
         instance: String,
     },
-    /// Whether a file is a policy that would be taken: unknown keys, values, contradictions. Needs no cluster.
-    #[command(after_help = "Example:\n  hactl policy lint mine.toml")]
+    /// Whether a file is a policy that would be taken: unknown keys, values, contradictions. Needs no cluster. Without a file:
+    /// what the policies in force want of volumes (snapshots, backups) and their storage cannot do; exit code 1: something.
+    #[command(after_help = "Example:\n  hactl policy lint mine.toml\n  hactl policy lint")]
     Lint {
         /// The file; `-` is standard input.
-        file: PathBuf,
+        file: Option<PathBuf>,
     },
     /// Open a policy in $VISUAL or $EDITOR and set what is saved, if nobody else has changed it meanwhile.
     #[command(after_help = "Example:\n  hactl policy edit quick --reason 'the new switches settle faster'")]

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         return ended(written.map(|()| ExitCode::SUCCESS).map_err(failed));
     }
     // A document can be read without a cluster.
-    if let Verb::Policy(PolicyVerb::Lint { file }) = &cli.verb {
+    if let Verb::Policy(PolicyVerb::Lint { file: Some(file) }) = &cli.verb {
         return ended(policy::lint(file));
     }
     if let Verb::Context(verb) = &cli.verb {

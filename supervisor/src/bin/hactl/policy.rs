@@ -7,7 +7,7 @@ use crate::args::PolicyVerb;
 use crate::output::say;
 use crate::replay::Wanted;
 use crate::run::{Done, Failure, Session, read_input, segment};
-use policies::{LogIndex, Policy, Preview};
+use policies::{LogIndex, Millis, Policy, Preview, Unable};
 use reqwest::Method;
 use std::io::Write;
 use std::path::Path;
@@ -24,8 +24,15 @@ const EDITOR: &str = "vi";
 /// Reads a document and says whether a cluster would take it; needs none.
 pub(crate) fn lint(file: &Path) -> Done {
     let (name, text) = read_input(file)?;
-    read(&name, &text)?;
-    say(&format!("{name}: a policy that would be taken\n"))
+    let policy = read(&name, &text)?;
+    say(&format!("{name}: a policy that would be taken\n"))?;
+    // Which storage its instances have only a cluster knows.
+    match policy.takeover.snapshot_max > Millis(0) || policy.backups.kept > 0 {
+        true => say(
+            "It wants snapshots of volumes; once it is set, `hactl policy lint` tells which storage cannot.\n",
+        ),
+        false => Ok(ExitCode::SUCCESS),
+    }
 }
 
 impl Session {
@@ -48,7 +55,8 @@ impl Session {
                 let text = render::effective_policy(&effective).map_err(not_written)?;
                 self.print(&effective, |_| text.clone())
             }
-            PolicyVerb::Lint { file } => lint(&file),
+            PolicyVerb::Lint { file: Some(file) } => lint(&file),
+            PolicyVerb::Lint { file: None } => self.lint_in_force().await,
             PolicyVerb::Plan { name, changes, file } => {
                 let planned = self.plan(&name, &changes, file.as_deref()).await;
                 planned.map_err(|failure| Failure::NoAnswer(Box::new(failure)))
@@ -79,6 +87,13 @@ impl Session {
                 replayed.map_err(|failure| Failure::NoAnswer(Box::new(failure)))
             }
         }
+    }
+
+    /// What the policies in force want and storage cannot do; exit code 1 if anything.
+    async fn lint_in_force(&self) -> Done {
+        let unable: Vec<Unable> = self.client.get("/v1/lint").await?;
+        self.printer.print(&unable, |unable| render::policy_lint(unable, &self.printer.screen()))?;
+        Ok(if unable.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
 
     async fn policy_detail(&self, name: &str) -> Result<PolicyDetail, Failure> {

@@ -351,6 +351,11 @@ impl Session {
                 let order = self.commit(&path, &Reason { reason }).await?;
                 self.wait_for_evacuation(wait.wait, order, &name).await
             }
+            InstanceVerb::Backup { name, reason, wait } => {
+                let path = format!("/v1/instances/{}/backup", segment(&name));
+                let order = self.commit(&path, &Reason { reason }).await?;
+                self.wait_for_backup(wait.wait, order, &name).await
+            }
             InstanceVerb::Delete { name, reason, yes, force } => {
                 self.confirm_name(&name, yes, "Nothing will protect it any more")?;
                 let path = format!("/v1/instances/{}", segment(&name));

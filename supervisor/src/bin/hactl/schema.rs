@@ -53,6 +53,7 @@ const VERBS: &[(&str, Prints)] = &[
     ("failover list", Answer("get", "/v1/failovers")),
     ("failover show", Answer("get", "/v1/failovers/{id}")),
     ("fence", Answer("post", "/v1/nodes/{name}/fence")),
+    ("instance backup", Answer("post", "/v1/instances/{name}/backup")),
     ("instance delete", Answer("delete", "/v1/instances/{name}")),
     ("instance evacuate", Answer("post", "/v1/instances/{name}/evacuate")),
     ("instance list", Answer("get", "/v1/instances")),
@@ -85,12 +86,17 @@ const VERBS: &[(&str, Prints)] = &[
     ("policy effective", Answer("get", "/v1/instances/{name}/policy")),
     ("policy get", Answer("get", "/v1/policies/{name}")),
     ("policy history", Answer("get", "/v1/policies/{name}/history")),
-    ("policy lint", Text("a line")),
+    (
+        "policy lint",
+        Own(
+            "without a file `Unable`, a list: `policy`, `instance`, `check` (what is wanted, of which provider), `why`; with one a line",
+        ),
+    ),
     ("policy list", Answer("get", "/v1/policies")),
     (
         "policy plan",
         Own(
-            "`Preview`: `version`, `new`, `changes` (`key`, `old`, `new`), `instances`, and `before` and `after` of what would change in `protected`, `verdicts`, `fences`, `covers`, `losses`",
+            "`Preview`: `version`, `new`, `changes` (`key`, `old`, `new`), `instances`, and `before` and `after` of what would change in `protected`, `verdicts`, `fences`, `covers`, `losses`; `unable` (what storage cannot do of it; absent: nothing)",
         ),
     ),
     (

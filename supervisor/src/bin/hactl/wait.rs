@@ -147,6 +147,12 @@ impl Session {
         self.wait(limit, LOOK_AGAIN, look).await
     }
 
+    pub(crate) async fn wait_for_backup(&self, limit: Option<Duration>, order: LogIndex, name: &str) -> Done {
+        let path = format!("/v1/instances/{}", segment(name));
+        let look = async || Ok(progress::backup(order, &self.client.get::<InstanceDetail>(&path).await?));
+        self.wait(limit, LOOK_AGAIN, look).await
+    }
+
     pub(crate) async fn wait_for_member(&self, limit: Option<Duration>, id: MemberId, learner: bool) -> Done {
         let look = async || Ok(progress::joined(id, learner, &self.leaders_status().await?));
         self.wait(limit, LOOK_AT_MEMBERS_AGAIN, look).await
