@@ -10,11 +10,12 @@ use crate::demo::process::answer;
 use crate::demo::wait::{Look, until_every};
 use crate::demo::watched::PATIENCE;
 use openstack::{
-    CallError, Cloud, FENCED_BY, Node, NodeFilter, NodeUuid, Port, PortId, PowerState, PowerTarget,
-    ProvisionState, ProvisionTarget, Settings, VolumeId,
+    AllocationName, AllocationWish, BadId, CallError, Cloud, FENCED_BY, Node, NodeFilter, NodeUuid, Port,
+    PortId, PowerState, PowerTarget, ProvisionState, ProvisionTarget, Settings, VolumeId,
 };
 use policies::{CloudAccess, CloudInterface, CloudUser, LogIndex, Permit, Refusal, causes};
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -215,6 +216,53 @@ impl Testbed {
     }
 
     // ---- what a person does
+
+    /// Ends a node's maintenance and switches it on, through Ironic.
+    pub(super) async fn switch_on(&self, node: &Described) -> Result<(), DemoError> {
+        let (baremetal, doing) = (self.cloud.baremetal(), || cloud("switch a node on"));
+        baremetal.clear_maintenance(&node.uuid, &ByHand, soon()).await.map_err(doing())?;
+        baremetal.set_power(&node.uuid, PowerTarget::On, &ByHand, soon()).await.map_err(doing())
+    }
+
+    /// Waits until a node is in a maintenance of ours, and off by its BMC.
+    pub(super) async fn fenced(&self, node: &Described) -> Result<(), DemoError> {
+        let is_ours = |node: &Node| {
+            node.maintenance && node.maintenance_reason.as_deref().is_some_and(|it| it.starts_with(FENCED_BY))
+        };
+        let log = self.log("ironic");
+        until_every(LOOK_EVERY, &format!("{} to be fenced again", node.name), PATIENCE, &log, async || {
+            let (read, is_on) = (self.node(&node.uuid).await?, self.is_on(node).await?);
+            Ok(match is_ours(&read) && !is_on {
+                true => Look::There(()),
+                false => Look::NotYet(format!("on: {is_on}; {read:?}")),
+            })
+        })
+        .await
+    }
+
+    /// Claims a node, as Nova does or anybody else.
+    pub(super) async fn claim(&self, node: &Described) -> Result<AllocationName, DemoError> {
+        let (baremetal, doing) = (self.cloud.baremetal(), || cloud("claim a node"));
+        let read = self.node(&node.uuid).await?;
+        let name: AllocationName =
+            "somebody-elses".parse().map_err(|error: BadId| unexpected(error.to_string()))?;
+        let wish = AllocationWish {
+            name: name.clone(),
+            resource_class: read.resource_class.unwrap_or_default(),
+            traits: BTreeSet::new(),
+            candidate_nodes: vec![node.uuid.clone()],
+            extra: BTreeMap::new(),
+        };
+        baremetal.create_allocation(&wish, &ByHand, soon()).await.map_err(doing())?;
+        self.until(&node.uuid, "to be claimed", |node| node.instance_uuid.is_some()).await?;
+        Ok(name)
+    }
+
+    /// Gives it back.
+    pub(super) async fn unclaim(&self, name: &AllocationName) -> Result<(), DemoError> {
+        let baremetal = self.cloud.baremetal();
+        baremetal.delete_allocation(name, &ByHand, soon()).await.map_err(cloud("give a node back"))
+    }
 
     /// Mends a node's BMC, ends what Ironic has begun because of it (a maintenance of ours stays), and waits until Ironic has it off.
     pub(super) async fn mend(&self, node: &Described) -> Result<(), DemoError> {

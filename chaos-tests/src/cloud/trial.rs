@@ -13,9 +13,10 @@ use super::{Described, Pool};
 use crate::clock::now;
 use crate::demo::DemoError;
 use crate::demo::tally::Tally;
+use crate::demo::wait::Look;
 use clap::ValueEnum;
 use openstack::FixedIp;
-use policies::{Accepted, Epoch, NodeId, Plan, PlanId, Wall};
+use policies::{Accepted, Epoch, NodeId, NodeState, Plan, PlanId, Wall};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
@@ -55,6 +56,10 @@ pub enum Trial {
     SpareFails,
     /// A node of each kind hangs
     TwoAtOnce,
+    /// A node with a volume hangs, and is fenced; somebody ends its maintenance and switches it on
+    OnAgain,
+    /// A node with a volume hangs, and somebody else has claimed the next spare in Ironic
+    SpareClaimed,
 }
 
 impl fmt::Display for Trial {
@@ -86,7 +91,12 @@ impl Trial {
     /// Whose node it befalls.
     fn pool(self) -> Pool {
         match self {
-            Trial::HangVolume | Trial::BmcFrozen | Trial::CinderAway | Trial::SpareFails => Pool::Pxe,
+            Trial::HangVolume
+            | Trial::BmcFrozen
+            | Trial::CinderAway
+            | Trial::SpareFails
+            | Trial::OnAgain
+            | Trial::SpareClaimed => Pool::Pxe,
             Trial::Hang
             | Trial::BmcHangs
             | Trial::BmcRefuses
@@ -110,14 +120,24 @@ impl Trial {
             site.machines.hang(&other.from)?;
             return Ok(format!("{}; {}", moving.end(site).await?, other.end(site).await?));
         }
-        self.strike(site, &moving.from).await?;
-        moving.end(site).await
+        if self == Trial::SpareClaimed {
+            return spare_claimed(site, moving).await;
+        }
+        let from = moving.from.clone();
+        self.strike(site, &from).await?;
+        let said = moving.end(site).await?;
+        if self == Trial::OnAgain {
+            on_again(site, &from).await?;
+        }
+        Ok(said)
     }
 
     /// What befalls the node, and whoever has to deal with it.
     async fn strike(self, site: &mut Site, node: &NodeId) -> Result<(), DemoError> {
         match self {
-            Trial::Hang | Trial::HangVolume | Trial::TwoAtOnce => site.machines.hang(node),
+            Trial::Hang | Trial::HangVolume | Trial::TwoAtOnce | Trial::OnAgain | Trial::SpareClaimed => {
+                site.machines.hang(node)
+            }
             Trial::BmcHangs => bmc(site, node, "hang").await,
             Trial::BmcRefuses => bmc(site, node, "refuse").await,
             Trial::BmcFails => bmc(site, node, "500").await,
@@ -179,6 +199,41 @@ async fn spare_fails(site: &Site, node: &NodeId) -> Result<(), DemoError> {
     let spare = spare.ok_or_else(|| unexpected("no failover is under way".to_owned()))?;
     site.bed.bmc(site.described(&spare)?, "freeze").await?;
     site.members.told(events, &format!("gives {spare} up")).await
+}
+
+/// Somebody switches a fenced node on: the cluster switches it off again, and has it in maintenance again.
+async fn on_again(site: &Site, node: &NodeId) -> Result<(), DemoError> {
+    let (described, events) = (site.described(node)?, site.members.events());
+    site.bed.switch_on(described).await?;
+    site.members.told(events, &format!("{node} is quarantined, and its power is on")).await?;
+    site.bed.fenced(described).await
+}
+
+/// The spare that would be next is somebody else's by Ironic's own book: another one is taken.
+async fn spare_claimed(site: &Site, moving: Moving) -> Result<String, DemoError> {
+    let lines = site.members.nodes().await?;
+    let prefix = moving.pool.prefix();
+    let next =
+        lines.iter().find(|line| line.state == NodeState::Spare && line.name.as_str().starts_with(prefix));
+    let next = next.ok_or_else(|| unexpected("there is no spare".to_owned()))?.name.clone();
+    let claim = site.bed.claim(site.described(&next)?).await?;
+    let moved = async {
+        site.members
+            .look(&format!("{next} to be known as claimed"), async || {
+                let said = site.members.cluster.hactl(["node", "show", next.as_str()]).await?;
+                Ok(if said.contains("it is claimed") { Look::There(()) } else { Look::NotYet(said) })
+            })
+            .await?;
+        site.machines.hang(&moving.from)?;
+        moving.end(site).await
+    };
+    let moved = moved.await;
+    site.bed.unclaim(&claim).await?;
+    let said = moved?;
+    match said.contains(&format!("to {next}:")) {
+        true => Err(unexpected(format!("{next} was taken: {said}"))),
+        false => Ok(said),
+    }
 }
 
 /// One instance on its way to another node: how it was before, and all that must hold after.
