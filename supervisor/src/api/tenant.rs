@@ -362,7 +362,12 @@ mod tests {
         assert_eq!(ROUTES.len(), routes.len(), "each is said once");
         let open = ROUTES.iter().filter(|(_, _, access)| *access == Own);
         let changing: Vec<&str> = open.filter(|it| it.0 != "GET").map(|it| it.1).collect();
-        let own = ["instances/{name}/evacuate", "instances/{name}/approve", "failovers/{id}/cancel"];
+        let own = [
+            "instances/{name}/evacuate",
+            "instances/{name}/approve",
+            "instances/{name}/backup",
+            "failovers/{id}/cancel",
+        ];
         assert_eq!(changing, own.map(|path| format!("/v1/{path}")));
     }
 
