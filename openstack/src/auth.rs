@@ -185,13 +185,13 @@ struct Body {
 }
 
 #[derive(Deserialize)]
-struct Project {
-    id: ProjectId,
+pub(crate) struct Project {
+    pub(crate) id: ProjectId,
 }
 
 #[derive(Deserialize)]
-struct Role {
-    name: String,
+pub(crate) struct Role {
+    pub(crate) name: String,
 }
 
 impl Token {

@@ -6,6 +6,7 @@
 
 use crate::catalog::Service;
 use crate::error::CallError;
+use crate::exchange::{LISTED_MAX, PAGE_MAX};
 use crate::ids::{
     AllocationName, ConnectorUuid, NodeUuid, PortId, PortUuid, ProjectId, TargetUuid, VolumeId,
 };
@@ -23,10 +24,6 @@ mod model;
 
 pub use model::*;
 
-/// What is asked for in one page of a list. Ironic gives fewer if it is configured so (`[api] max_limit`, 1000).
-const PAGE_MAX: u32 = 500;
-/// Most objects that one list is read to. A cloud with more is not ours to watch, or does not end its list.
-const LISTED_MAX: usize = 50_000;
 /// Longest text about an entry that cannot be understood, in characters: it may quote the entry.
 const UNREAD_MAX: usize = 300;
 

@@ -31,6 +31,11 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Largest answer that is read, in bytes. A page of 500 nodes has 1 MiB.
 const ANSWER_MAX: usize = 16 << 20;
+/// What is asked for in one page of a list. Services give fewer if they are configured so (Ironic's `[api] max_limit`, 1000; Neutron's
+/// `pagination_max_limit`).
+pub(crate) const PAGE_MAX: u32 = 500;
+/// Most objects that one list is read to. A cloud with more is not ours to watch, or does not end its list.
+pub(crate) const LISTED_MAX: usize = 50_000;
 
 /// An answer that is a success.
 pub(crate) struct Answer {

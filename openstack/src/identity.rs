@@ -3,6 +3,7 @@
 //! Why it exists: who has an account in the cloud needs none of ours. What it never does: keep the token, show it in an error or in
 //! the log, or believe it without asking.
 
+use crate::auth::{Project, Role};
 use crate::error::CallError;
 use crate::exchange::parse;
 use crate::ids::ProjectId;
@@ -45,16 +46,6 @@ struct Body {
 #[derive(Deserialize)]
 struct User {
     id: String,
-    name: String,
-}
-
-#[derive(Deserialize)]
-struct Project {
-    id: ProjectId,
-}
-
-#[derive(Deserialize)]
-struct Role {
     name: String,
 }
 

@@ -5,6 +5,7 @@
 
 use crate::catalog::Service;
 use crate::error::CallError;
+use crate::exchange::{LISTED_MAX, PAGE_MAX};
 use crate::ids::{NodeUuid, PortId};
 use crate::session::{Ask, Cloud};
 use policies::Permit;
@@ -13,11 +14,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
-
-/// What is asked for in one page of a list; Neutron gives fewer if it is configured so (`pagination_max_limit`).
-const PAGE_MAX: u32 = 500;
-/// Most trunks that are read. A cloud with more is not ours to watch, or does not end its list.
-const LISTED_MAX: usize = 50_000;
 
 /// Neutron's calls.
 #[derive(Clone, Copy, Debug)]

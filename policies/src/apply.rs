@@ -301,14 +301,20 @@ impl ClusterState {
         Ok(())
     }
 
+    /// That no failover is about the node, or moves something to it.
+    pub(crate) fn no_plan_about(&self, node: &NodeId) -> Result<(), Rejected> {
+        match self.plan_of_node(node) {
+            Some(plan) => Err(Rejected::PlanExists { what: node_key(node), plan: plan.id }),
+            None => Ok(()),
+        }
+    }
+
     /// Reserves the spare and creates the plan (R7).
     fn draft(&mut self, story: &mut Story, decision: &Decision) -> Result<(), Rejected> {
         self.check_brakes(decision)?;
         let from = self.node(&decision.from)?;
         for node in std::iter::once(&decision.from).chain(&decision.spare) {
-            if let Some(plan) = self.plan_of_node(node) {
-                return Err(Rejected::PlanExists { what: node_key(node), plan: plan.id });
-            }
+            self.no_plan_about(node)?;
         }
         let epoch = match (&decision.instance, &decision.spare) {
             (Some(instance), Some(spare)) => {
@@ -460,21 +466,7 @@ impl ClusterState {
             let (name, kept, of) = (&record.instance.name, backup.kept(), backup.actions.len());
             story.tell(&keys, format!("backup {} of {name} is over: {kept} of {of} volumes kept", backup.id));
         }
-        match action {
-            Action::Clean { node, .. } => self.cleaning_ended(story, &node),
-            Action::ShutDown { .. }
-            | Action::Diagnose { .. }
-            | Action::PowerOff { .. }
-            | Action::Revoke { .. }
-            | Action::ClosePort { .. }
-            | Action::Snapshot { .. }
-            | Action::Attach { .. }
-            | Action::OpenPort { .. }
-            | Action::AttachVif { .. }
-            | Action::SetBoot { .. }
-            | Action::PowerOn { .. }
-            | Action::Interrupt { .. } => Ok(()),
-        }
+        if let Action::Clean { node, .. } = action { self.cleaning_ended(story, &node) } else { Ok(()) }
     }
 
     /// The intent with this token, what it is about, and how its history begins.

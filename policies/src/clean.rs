@@ -8,7 +8,7 @@ use crate::apply::{Story, node_key, wrong_state};
 use crate::command::Rejected;
 use crate::effect::{Action, Doubt, Outcome, Refusal};
 use crate::plan::Intent;
-use crate::state::{ByHand, ClusterState, NodeRecord, NodeState};
+use crate::state::{ClusterState, NodeRecord, NodeState};
 use crate::words::*;
 
 impl NodeRecord {
@@ -46,12 +46,10 @@ impl ClusterState {
         let (NodeState::Cleaning { order, .. }, Some(action)) = (&record.state, record.cleaner()) else {
             return Err(wrong_state(record, "released, and a cloud's"));
         };
-        if let Some(open) = record.cleans().find(|intent| intent.end.is_none()) {
-            return Err(Rejected::AlreadyIntended { action: open.action.to_string(), token: open.token });
-        }
-        let (token, at, order) = (story.index, story.at, order.clone());
-        story.tell(&[node_key(node)], format!("{action}, as {} has released it ({token})", order.by));
-        record.note_by_hand(ByHand { order, intent: Intent { token, leader, at, action, end: None } });
+        let order = order.clone();
+        let text = format!("{action}, as {} has released it ({})", order.by, story.index);
+        record.begin(story, leader, order, action)?;
+        story.tell(&[node_key(node)], text);
         Ok(())
     }
 

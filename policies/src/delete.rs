@@ -42,9 +42,7 @@ impl ClusterState {
     /// Only a spare can go: nothing runs for it, and nothing older can hit it any more.
     fn delete_node(&mut self, name: &NodeId) -> Result<(), Rejected> {
         let record = self.node(name)?;
-        if let Some(plan) = self.plan_of_node(name) {
-            return Err(Rejected::PlanExists { what: node_key(name), plan: plan.id });
-        }
+        self.no_plan_about(name)?;
         let in_use = |why: String| Err(Rejected::InUse { what: node_key(name), why });
         match &record.state {
             NodeState::Spare => {}

@@ -82,7 +82,7 @@ impl FenceDevice {
     }
 
     /// The node's UUID at that cloud.
-    pub fn node_at(&self, cloud: &ProviderId) -> Option<&str> {
+    pub(crate) fn node_at(&self, cloud: &ProviderId) -> Option<&str> {
         match self {
             FenceDevice::Ironic { provider, node, .. } if provider == cloud => Some(node),
             FenceDevice::Ironic { .. } | FenceDevice::Ipmi { .. } | FenceDevice::Redfish { .. } => None,

@@ -62,12 +62,15 @@ impl Node {
         }
     }
 
+    /// Its UUID at this cloud.
+    pub fn at_cloud(&self, cloud: &ProviderId) -> Option<&str> {
+        self.fencing.iter().find_map(|device| device.node_at(cloud))
+    }
+
     /// The name by which a provider knows it: for a cloud its node's UUID there, for any other storage its initiator.
     pub fn known_to(&self, provider: &Provider) -> Option<&str> {
         match provider.kind {
-            ProviderKind::Openstack { .. } => {
-                self.fencing.iter().find_map(|device| device.node_at(&provider.name))
-            }
+            ProviderKind::Openstack { .. } => self.at_cloud(&provider.name),
             ProviderKind::Rack { .. }
             | ProviderKind::Ovsdb { .. }
             | ProviderKind::Boot { .. }

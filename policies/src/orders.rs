@@ -16,10 +16,22 @@ use crate::words::*;
 const BY_HAND_KEPT_MAX: usize = 20;
 
 impl NodeRecord {
-    /// Notes what is about to be done by an order.
-    pub(crate) fn note_by_hand(&mut self, by_hand: ByHand) {
-        self.by_hand.push(by_hand);
+    /// Notes what is about to be done by an order, as the intent that this entry of the log is (R1): one thing at a time.
+    pub(crate) fn begin(
+        &mut self,
+        story: &Story,
+        leader: LeaderEpoch,
+        order: Order,
+        action: Action,
+    ) -> Result<(), Rejected> {
+        let open = self.by_hand.iter().map(|by_hand| &by_hand.intent).find(|intent| intent.end.is_none());
+        if let Some(open) = open {
+            return Err(Rejected::AlreadyIntended { action: open.action.to_string(), token: open.token });
+        }
+        let intent = Intent { token: story.index, leader, at: story.at, action, end: None };
+        self.by_hand.push(ByHand { order, intent });
         self.by_hand.drain(..self.by_hand.len().saturating_sub(BY_HAND_KEPT_MAX));
+        Ok(())
     }
 
     /// Whether this may be done to the node by hand, no failover being about it. What carries an instance is switched only
@@ -143,9 +155,7 @@ impl ClusterState {
                 self.node_mut(&node)?.withheld = None;
             }
             Command::Drain { node, reason, shutdown } => {
-                if let Some(plan) = self.plan_of_node(node) {
-                    return Err(Rejected::PlanExists { what: node_key(node), plan: plan.id });
-                }
+                self.no_plan_about(node)?;
                 let record = self.node_mut(node)?;
                 record.cordoned = true;
                 let NodeState::Active { instance } = &record.state else {
@@ -165,9 +175,7 @@ impl ClusterState {
                 }
             }
             Command::Fence { node, reason } => {
-                if let Some(plan) = self.plan_of_node(node) {
-                    return Err(Rejected::PlanExists { what: node_key(node), plan: plan.id });
-                }
+                self.no_plan_about(node)?;
                 self.node_mut(node)?.fence_order = Some(order(reason));
                 story.tell(&[node_key(node)], format!("{by} ordered to fence {node}: {reason}"));
             }
@@ -239,30 +247,21 @@ impl ClusterState {
         leader: LeaderEpoch,
         node: &NodeId,
     ) -> Result<(), Rejected> {
-        if let Some(plan) = self.plan_of_node(node) {
-            return Err(Rejected::PlanExists { what: node_key(node), plan: plan.id });
-        }
+        self.no_plan_about(node)?;
         let record = self.node_mut(node)?;
         let NodeState::Quarantined { .. } = record.state else {
             return Err(wrong_state(record, "quarantined"));
         };
-        let open = record.by_hand.iter().find(|by_hand| by_hand.intent.end.is_none());
-        if let Some(ByHand { intent, .. }) = open {
-            return Err(Rejected::AlreadyIntended { action: intent.action.to_string(), token: intent.token });
-        }
         let is_off = |by_hand: &&ByHand| matches!(by_hand.intent.action, Action::PowerOff { .. });
         let tries = record.by_hand.iter().filter(is_off).count();
         let Some(level) = tries.checked_rem(record.node.fencing.len()) else {
             return Err(wrong_state(record, "with a fencing device"));
         };
-        let (token, at, reason) = (story.index, story.at, "it is quarantined, and its power is on");
         let action = Action::PowerOff { node: node.clone(), level };
-        story.tell(
-            &[node_key(node)],
-            format!("{node} is quarantined, and its power is on: {action} ({token})"),
-        );
-        let order = Order::new("the cluster", reason, at);
-        record.note_by_hand(ByHand { order, intent: Intent { token, leader, at, action, end: None } });
+        let text = format!("{node} is quarantined, and its power is on: {action} ({})", story.index);
+        let order = Order::new("the cluster", "it is quarantined, and its power is on", story.at);
+        record.begin(story, leader, order, action)?;
+        story.tell(&[node_key(node)], text);
         Ok(())
     }
 
@@ -275,9 +274,7 @@ impl ClusterState {
         hand: Hand,
         reason: &str,
     ) -> Result<(), Rejected> {
-        if let Some(plan) = self.plan_of_node(node) {
-            return Err(Rejected::PlanExists { what: node_key(node), plan: plan.id });
-        }
+        self.no_plan_about(node)?;
         let leader = self.leadership.map(|leadership| leadership.epoch).unwrap_or_default();
         let record = self.node_mut(node)?;
         record.allows(hand)?;
@@ -285,16 +282,10 @@ impl ClusterState {
             let why = "it has no fencing device that could do it; describe one in its `fencing`".to_owned();
             return Err(Rejected::BadValue { what: node_key(node), why });
         }
-        if let Some(ByHand { intent, .. }) =
-            record.by_hand.iter().find(|by_hand| by_hand.intent.end.is_none())
-        {
-            return Err(Rejected::AlreadyIntended { action: intent.action.to_string(), token: intent.token });
-        }
-        let (token, at, action) = (story.index, story.at, hand.action(node));
-        let text = format!("{by} ordered to {action} by hand: {reason} ({token})");
+        let action = hand.action(node);
+        let text = format!("{by} ordered to {action} by hand: {reason} ({})", story.index);
+        record.begin(story, leader, Order::new(by, reason, story.at), action)?;
         story.tell(&[node_key(node)], text);
-        let intent = Intent { token, leader, at, action, end: None };
-        record.note_by_hand(ByHand { order: Order::new(by, reason, at), intent });
         Ok(())
     }
 

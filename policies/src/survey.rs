@@ -113,7 +113,8 @@ impl Differences {
 impl Survey {
     /// Compares the cloud with what is described. What takes part in a failover is not compared: it is on its way.
     pub fn against(&self, state: &ClusterState) -> Differences {
-        let described = state.nodes.values().filter_map(|record| Some((self.id(&record.node)?, record)));
+        let described =
+            state.nodes.values().filter_map(|record| Some((record.node.at_cloud(&self.provider)?, record)));
         let mut comparison = Comparison {
             survey: self,
             state,
@@ -127,11 +128,6 @@ impl Survey {
         }
         comparison.gone();
         comparison.found
-    }
-
-    /// The id of a node at the cloud.
-    fn id<'a>(&self, node: &'a Node) -> Option<&'a str> {
-        node.fencing.iter().find_map(|device| device.node_at(&self.provider))
     }
 }
 
@@ -166,7 +162,7 @@ struct Comparison<'a> {
 impl<'a> Comparison<'a> {
     fn node(&mut self, surveyed: &'a Surveyed) {
         let theirs = &surveyed.node;
-        let record = self.survey.id(theirs).and_then(|id| self.described.get(id).copied());
+        let record = theirs.at_cloud(&self.survey.provider).and_then(|id| self.described.get(id).copied());
         let name = match (record, &surveyed.load) {
             (Some(record), _) => {
                 self.described_node(record, theirs);
@@ -314,8 +310,12 @@ impl<'a> Comparison<'a> {
 
     /// What is described and was not met.
     fn gone(&mut self) {
-        let ids: BTreeMap<&str, &Load> =
-            self.survey.nodes.iter().filter_map(|it| Some((self.survey.id(&it.node)?, &it.load))).collect();
+        let ids: BTreeMap<&str, &Load> = self
+            .survey
+            .nodes
+            .iter()
+            .filter_map(|it| Some((it.node.at_cloud(&self.survey.provider)?, &it.load)))
+            .collect();
         let described = std::mem::take(&mut self.described);
         let at: BTreeMap<&NodeId, &str> =
             described.iter().map(|(id, record)| (&record.node.name, *id)).collect();

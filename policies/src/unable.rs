@@ -8,6 +8,7 @@ use crate::readiness::{Check, Checked, Finding, likes};
 use crate::state::ClusterState;
 use crate::words::{InstanceId, PolicyId};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// A volume of which a policy wants more than its storage can do.
@@ -26,12 +27,13 @@ pub struct Unable {
 impl Unable {
     /// Of all instances. `checks`: what providers said beforehand; a member that does not lead knows none.
     pub fn all(state: &ClusterState, checks: &[Checked]) -> Vec<Unable> {
+        let asked: BTreeMap<&Check, &Finding> =
+            checks.iter().map(|checked| (&*checked.check, &checked.finding)).collect();
         let mut all = vec![];
         for (instance, record) in &state.instances {
             for check in likes(state, record) {
                 let kind = state.providers.get(check.provider()).and_then(no_storage);
-                let asked = checks.iter().find(|checked| *checked.check == check);
-                let said = || asked.filter(|it| it.finding != Finding::Fine).map(|it| it.finding.to_string());
+                let said = || asked.get(&check).filter(|it| ***it != Finding::Fine).map(ToString::to_string);
                 if let Some(why) = kind.map(str::to_owned).or_else(said) {
                     let (policy, instance) = (record.policy.clone(), instance.clone());
                     all.push(Unable { policy, instance, check, why });

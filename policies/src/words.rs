@@ -271,6 +271,15 @@ pub fn causes(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
+/// The first so many of these names, and how many more there are: one line for a thousand objects.
+pub fn first_of(names: impl IntoIterator<Item = String>, max: usize) -> Vec<String> {
+    let mut names = names.into_iter();
+    let mut named: Vec<String> = names.by_ref().take(max).collect();
+    let more = names.count();
+    named.extend((more > 0).then(|| format!("and {more} more")));
+    named
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

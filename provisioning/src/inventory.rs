@@ -7,7 +7,7 @@
 use ::openstack::{Everything, InstanceInfo, NodePort, PortGroup, ProvisionState, Trunk, VolumeTarget};
 use policies::{
     Boot, Deployment, FenceDevice, Instance, InstanceId, Load, Network, Node, NodeId, Provider, ProviderKind,
-    Remark, Requirements, Survey, Surveyed, SwitchPort, TenantId, Volume,
+    Remark, Requirements, Survey, Surveyed, SwitchPort, TenantId, Volume, first_of,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -342,15 +342,8 @@ impl Scribe<'_> {
 
     fn available(&self, spares: &SpareRule) -> Load {
         let node = self.node;
-        if node.maintenance {
-            let why = node.maintenance_reason.as_deref().unwrap_or("no reason given");
-            return Load::Free(format!("it is in maintenance: {why}"));
-        }
-        if node.retired {
-            return Load::Free("it is retired".to_owned());
-        }
-        if let Some(instance) = &node.instance_uuid {
-            return Load::Free(format!("it is claimed (instance_uuid {instance})"));
+        if let Some(why) = crate::openstack::in_use(node) {
+            return Load::Free(why);
         }
         match spares.takes(node) {
             true => Load::Spare,
@@ -526,11 +519,6 @@ impl Notes {
     }
 
     fn told(self) -> impl Iterator<Item = Remark> {
-        self.0.into_iter().map(|(text, about)| {
-            let more = about.len().saturating_sub(NAMED_MAX);
-            let mut named: Vec<String> = about.into_iter().take(NAMED_MAX).collect();
-            named.extend((more > 0).then(|| format!("and {more} more")));
-            Remark { about: named.join(", "), text }
-        })
+        self.0.into_iter().map(|(text, about)| Remark { about: first_of(about, NAMED_MAX).join(", "), text })
     }
 }

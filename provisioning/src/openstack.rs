@@ -215,7 +215,7 @@ impl Openstack {
                 })
             }
             Check::Free(free) => Ok(match self.cloud.baremetal().node(&id(&free.node)?, deadline).await {
-                Ok(node) => clean::in_use(&node).map_or(Finding::Fine, Finding::Faulty),
+                Ok(node) => in_use(&node).map_or(Finding::Fine, Finding::Faulty),
                 Err(error) if error.is_absent() => Finding::Absent(policies::causes(&error)),
                 Err(error) => return Err(error.into()),
             }),
@@ -495,6 +495,25 @@ fn mark(instance: &InstanceId, epoch: Epoch) -> String {
 /// What the node was told to run.
 fn marked(node: &Node) -> Option<&str> {
     node.extra.get(MARK).and_then(Value::as_str)
+}
+
+/// Why the node is not free to be deployed.
+pub(crate) fn in_use(node: &Node) -> Option<String> {
+    if node.provision_state != ProvisionState::Available {
+        return Some(format!("it is {}", told(node)));
+    }
+    if node.maintenance {
+        return Some(format!("it is in maintenance: {}", reason(node)));
+    }
+    if node.retired {
+        return Some("it is retired".to_owned());
+    }
+    node.instance_uuid.as_ref().map(|claimed| format!("it is claimed (instance_uuid {claimed})"))
+}
+
+/// Why it is in maintenance.
+fn reason(node: &Node) -> &str {
+    node.maintenance_reason.as_deref().unwrap_or("no reason given")
 }
 
 fn told(node: &Node) -> String {

@@ -10,8 +10,8 @@ use crate::demo::process::answer;
 use crate::demo::wait::{Look, until_every};
 use crate::demo::watched::PATIENCE;
 use openstack::{
-    AllocationName, AllocationWish, BadId, CallError, Cloud, FENCED_BY, Node, NodeFilter, NodeUuid, Port,
-    PortId, PowerState, PowerTarget, ProvisionState, ProvisionTarget, Settings, VolumeId,
+    AllocationName, AllocationWish, BadId, CallError, Cloud, Node, NodeFilter, NodeUuid, Port, PortId,
+    PowerState, PowerTarget, ProvisionState, ProvisionTarget, Settings, VolumeId,
 };
 use policies::{CloudAccess, CloudInterface, CloudUser, LogIndex, Permit, Refusal, causes};
 use serde_json::Value;
@@ -226,13 +226,10 @@ impl Testbed {
 
     /// Waits until a node is in a maintenance of ours, and off by its BMC.
     pub(super) async fn fenced(&self, node: &Described) -> Result<(), DemoError> {
-        let is_ours = |node: &Node| {
-            node.maintenance && node.maintenance_reason.as_deref().is_some_and(|it| it.starts_with(FENCED_BY))
-        };
         let log = self.log("ironic");
         until_every(LOOK_EVERY, &format!("{} to be fenced again", node.name), PATIENCE, &log, async || {
             let (read, is_on) = (self.node(&node.uuid).await?, self.is_on(node).await?);
-            Ok(match is_ours(&read) && !is_on {
+            Ok(match read.is_fenced() && !is_on {
                 true => Look::There(()),
                 false => Look::NotYet(format!("on: {is_on}; {read:?}")),
             })
@@ -268,7 +265,7 @@ impl Testbed {
     pub(super) async fn mend(&self, node: &Described) -> Result<(), DemoError> {
         self.bmc(node, if node.pool == Pool::Redfish { "up" } else { "thaw" }).await?;
         let read = self.until(&node.uuid, "to be let go", |_| true).await?;
-        if read.maintenance && read.maintenance_reason.is_none_or(|reason| !reason.starts_with(FENCED_BY)) {
+        if read.maintenance && !read.is_fenced() {
             let ended = self.cloud.baremetal().clear_maintenance(&node.uuid, &ByHand, soon()).await;
             ended.map_err(cloud("mend a node"))?;
         }

@@ -212,7 +212,7 @@ async fn on_again(site: &Site, node: &NodeId) -> Result<(), DemoError> {
 /// The spare that would be next is somebody else's by Ironic's own book: another one is taken.
 async fn spare_claimed(site: &Site, moving: Moving) -> Result<String, DemoError> {
     let lines = site.members.nodes().await?;
-    let prefix = moving.pool.prefix();
+    let (pool, prefix) = (moving.pool, moving.pool.prefix());
     let next =
         lines.iter().find(|line| line.state == NodeState::Spare && line.name.as_str().starts_with(prefix));
     let next = next.ok_or_else(|| unexpected("there is no spare".to_owned()))?.name.clone();
@@ -230,7 +230,7 @@ async fn spare_claimed(site: &Site, moving: Moving) -> Result<String, DemoError>
     let moved = moved.await;
     site.bed.unclaim(&claim).await?;
     let said = moved?;
-    match said.contains(&format!("to {next}:")) {
+    match site.members.placed(pool.instance()).await?.0 == next {
         true => Err(unexpected(format!("{next} was taken: {said}"))),
         false => Ok(said),
     }
@@ -298,11 +298,9 @@ impl Moving {
     async fn wrong_at(&self, site: &Site, old: &Described, plan: &Plan) -> Result<Vec<String>, DemoError> {
         let mut wrong = vec![];
         let node = site.bed.node(&old.uuid).await?;
-        let reason = node.maintenance_reason.unwrap_or_default();
         // Of a node whose BMC is dead, Ironic may have noticed that before.
-        let is_ours = reason.starts_with("fenced by ha-supervisord") || !is_power_proven(plan);
-        if !node.maintenance || !is_ours {
-            wrong.push(format!("{} is not in our maintenance: {} {reason:?}", old.name, node.maintenance));
+        if !(node.is_fenced() || node.maintenance && !is_power_proven(plan)) {
+            wrong.push(format!("{} is not in our maintenance: {node:?}", old.name));
         }
         if is_power_proven(plan) && site.bed.is_on(old).await? {
             wrong.push(format!("{} is on, and was proven to be off", old.name));

@@ -108,6 +108,12 @@ pub struct InstanceInfo {
 }
 
 impl Node {
+    /// True if it is in a maintenance that a fence of ours has set.
+    pub fn is_fenced(&self) -> bool {
+        let reason = self.maintenance_reason.as_deref().unwrap_or_default();
+        self.maintenance && reason.starts_with(crate::FENCED_BY)
+    }
+
     /// True if no operation has the node or is about to: what it says is what came of the last one.
     pub fn is_settled(&self) -> bool {
         self.reservation.is_none() && self.target_power_state.is_none()

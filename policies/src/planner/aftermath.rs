@@ -60,17 +60,22 @@ impl Desk<'_> {
         if hands_off || record.node.fencing.is_empty() || record.by_hand.iter().any(is_open) {
             return;
         }
-        let Some((_, policy)) = self.state.policy_of_node(&record.node.name) else { return };
-        let tries = self.power_offs(record).count() as u64;
-        let pause = grown(policy.policy.fencing.retry_after, tries);
+        let step = Step::CutAgain { node: record.node.name.clone() };
         match self.power_offs(record).next_back() {
-            Some(last) if self.memory.ended_ago(last.token, self.now) < pause => {
-                let (step, last) =
-                    (last.action.to_string(), last.trouble().unwrap_or_else(|| "done".to_owned()));
-                wishes.wait(Subject::Node(record.node.name.clone()), Waiting::Retrying { step, last });
-            }
-            Some(_) | None => wishes.lead(self.leader, Step::CutAgain { node: record.node.name.clone() }),
+            Some(last) => self.again(record, last, self.power_offs(record).count(), step, wishes),
+            None => wishes.lead(self.leader, step),
         }
+    }
+
+    /// The next try of a step, after a pause that grows with the tries before it.
+    fn again(&self, record: &NodeRecord, last: &Intent, tries: usize, step: Step, wishes: &mut Wishes) {
+        let Some((_, policy)) = self.state.policy_of_node(&record.node.name) else { return };
+        let pause = grown(policy.policy.fencing.retry_after, tries as u64);
+        if self.memory.ended_ago(last.token, self.now) >= pause {
+            return wishes.lead(self.leader, step);
+        }
+        let (step, last) = (last.action.to_string(), last.trouble().unwrap_or_else(|| "done".to_owned()));
+        wishes.wait(Subject::Node(record.node.name.clone()), Waiting::Retrying { step, last });
     }
 
     /// What has switched the node off outside of failovers.
@@ -84,19 +89,11 @@ impl Desk<'_> {
         let node = record.node.name.clone();
         let subject = Subject::Node(node.clone());
         let last = record.cleans().next_back();
-        match (record.cleaner(), last.map(|last| (last, last.trouble()))) {
+        match (record.cleaner(), last) {
             // It goes on with what else was ordered by hand.
-            (Some(_), Some((last, _))) if last.end.is_none() => {}
-            (Some(action), Some((last, Some(trouble)))) => {
-                let tries = record.cleans().count() as u64;
-                let Some((_, policy)) = self.state.policy_of_node(&node) else { return };
-                let pause = grown(policy.policy.fencing.retry_after, tries);
-                match self.memory.ended_ago(last.token, self.now) < pause {
-                    true => {
-                        wishes.wait(subject, Waiting::Retrying { step: action.to_string(), last: trouble });
-                    }
-                    false => wishes.lead(self.leader, Step::Clean { node }),
-                }
+            (Some(_), Some(last)) if last.end.is_none() => {}
+            (Some(_), Some(last)) if !last.is_done() => {
+                self.again(record, last, record.cleans().count(), Step::Clean { node }, wishes);
             }
             (cleaner, last) => {
                 let planned = self.undrained(|_, intent| *intent.action.node() == node);

@@ -4,7 +4,7 @@
 //! then. What it never does: undeploy a node that somebody uses, or end a maintenance that somebody else has begun.
 
 use super::*;
-use ::openstack::{FENCED_BY, PowerState};
+use ::openstack::PowerState;
 
 /// Ironic's own word for the maintenance that a failed cleaning begins (`ironic/common/faults.py`).
 const CLEAN_FAILURE: &str = "clean failure";
@@ -82,38 +82,22 @@ impl Openstack {
     }
 }
 
-/// Why the node is not free to be deployed.
-pub(super) fn in_use(node: &Node) -> Option<String> {
-    let claimed = node.instance_uuid.as_ref();
-    match (&node.provision_state, node.maintenance, claimed) {
-        (ProvisionState::Available, false, None) if !node.retired => None,
-        (ProvisionState::Available, false, None) => Some("it is retired".to_owned()),
-        (ProvisionState::Available, false, Some(by)) => Some(format!("it is claimed (instance_uuid {by})")),
-        (ProvisionState::Available, true, _) => {
-            let why = node.maintenance_reason.as_deref().unwrap_or("no reason given");
-            Some(format!("it is in maintenance: {why}"))
-        }
-        (_, _, _) => Some(format!("it is {}", told(node))),
-    }
-}
-
 /// Why the node must not be cleaned, or cannot be.
 fn hindrance(node: &Node) -> Option<Refusal> {
-    let reason = node.maintenance_reason.as_deref().unwrap_or("no reason given");
-    let is_ours = node.maintenance && reason.starts_with(FENCED_BY);
-    let has_failed = node.fault.as_deref() == Some(CLEAN_FAILURE);
     let refused = |why: String| Some(Refusal::DeviceRefused(why));
+    if node.maintenance && !node.is_fenced() && node.fault.as_deref() != Some(CLEAN_FAILURE) {
+        return refused(format!("it is in maintenance, and not by us: {}", reason(node)));
+    }
+    if node.protected {
+        return refused("it is protected in Ironic".to_owned());
+    }
     match &node.provision_state {
-        _ if node.maintenance && !is_ours && !has_failed => {
-            refused(format!("it is in maintenance, and not by us: {reason}"))
-        }
-        _ if node.protected => refused("it is protected in Ironic".to_owned()),
         ProvisionState::Available => node.instance_uuid.as_ref().map(|instance| {
             Refusal::HeldByOther(format!("whoever claimed it in Ironic (instance_uuid {instance})"))
         }),
         // A node that we have fenced is off. One that is on and that nobody has in maintenance somebody uses.
         ProvisionState::Active | ProvisionState::DeployWait
-            if !is_ours && node.power_state != Some(PowerState::Off) =>
+            if !node.is_fenced() && node.power_state != Some(PowerState::Off) =>
         {
             refused(
                 "it is on, and in no maintenance of ours: `hactl node power off` first, if nobody uses it"

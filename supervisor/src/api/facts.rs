@@ -68,17 +68,15 @@ impl Facts<'_> {
     pub fn node(&self, name: &NodeId) -> Option<NodeDetail> {
         let mut record = self.state.nodes.get(name)?.clone();
         seal::hide_node(Arc::make_mut(&mut record.node));
-        let (ports, fencing) = (record.node.ports.clone(), record.node.fencing.clone());
+        let node = Arc::clone(&record.node);
         Some(NodeDetail {
             record,
             view: self.view.nodes.get(name).cloned().unwrap_or_default(),
             instance: self.state.instance_on(name).map(|record| record.instance.name.clone()),
             policy: self.state.policy_of_node(name).map(|(name, _)| name.clone()),
             checks: self.checked(|check| match check {
-                Check::Port(port) => ports.contains(port),
-                Check::Free(free) => {
-                    fencing.iter().any(|device| device.node_at(&free.provider) == Some(&free.node))
-                }
+                Check::Port(port) => node.ports.contains(port),
+                Check::Free(free) => node.at_cloud(&free.provider) == Some(&free.node),
                 Check::Volume(_) | Check::Boot(_) | Check::Snapshot(_) | Check::Backup(_) => false,
             }),
             now: self.now,

@@ -9,7 +9,7 @@ use super::{ApiState, Problem};
 use crate::auth::Caller;
 use crate::clock;
 use axum::Json;
-use policies::{Command, Gap, Proposal};
+use policies::{Command, Gap, Proposal, first_of};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -53,7 +53,5 @@ async fn gaps(state: &ApiState, caller: &Caller, command: &Command) -> Result<Ve
 }
 
 fn told(gaps: &[Gap], max: usize) -> Vec<String> {
-    let more = gaps.len().saturating_sub(max);
-    let named = gaps.iter().take(max).map(ToString::to_string);
-    named.chain((more > 0).then(|| format!("and {more} more"))).collect()
+    first_of(gaps.iter().map(ToString::to_string), max)
 }

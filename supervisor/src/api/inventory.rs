@@ -12,7 +12,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use policies::{
     ClusterState, Command, Difference, Differences, Documents, Drift, Field, LogIndex, Proposal, Provider,
-    ProviderId, ProviderKind, Remark,
+    ProviderId, ProviderKind, Remark, first_of,
 };
 use provisioning::inventory::{Census, SpareRule, survey};
 use serde::{Deserialize, Serialize};
@@ -182,11 +182,9 @@ fn gathered(remarks: Vec<Remark>) -> Vec<RemarkLine> {
     for remark in remarks {
         about.entry(remark.text).or_default().push(remark.about);
     }
-    let line = |(text, about): (String, Vec<String>)| {
-        let more = about.len().saturating_sub(NAMED_MAX);
-        let mut named: Vec<String> = about.into_iter().take(NAMED_MAX).collect();
-        named.extend((more > 0).then(|| format!("and {more} more")));
-        RemarkLine { about: named.join(", "), text }
+    let line = |(text, about): (String, Vec<String>)| RemarkLine {
+        about: first_of(about, NAMED_MAX).join(", "),
+        text,
     };
     about.into_iter().map(line).collect()
 }
