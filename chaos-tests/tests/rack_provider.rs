@@ -16,10 +16,9 @@ use policies::{
     Action, Doubt, Effect, Epoch, LogIndex, Outcome, Permit, PlanId, Refusal, Seen, SnapshotName,
 };
 use provisioning::rack::VolumeChange;
-use provisioning::{Backend, carry_out};
+use provisioning::{Backend, Us, carry_out};
 use rack_support::*;
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -79,8 +78,7 @@ async fn run(rack: &Rack, action: Action, token: u64, time: Duration) -> Outcome
     let documents = rack.description().inventory().unwrap();
     let secret = documents.providers[0].kind.secret().unwrap();
     let backend =
-        Backend::from_config(&documents.providers[0].kind, secret.0.as_bytes(), Path::new("/nowhere"))
-            .unwrap();
+        Backend::from_config(&documents.providers[0].kind, secret.0.as_bytes(), Us::nobody()).unwrap();
     let initiator = rack.description().machine(action.node()).unwrap().initiator.clone();
     let effect = Effect { token: LogIndex(token), plan: Some(PlanId(1)), action };
     carry_out(&backend, &effect, Some(&initiator), &Always, Instant::now() + time).await

@@ -401,7 +401,7 @@ impl<'a> Baremetal<'a> {
 
     // ---- allocations
 
-    /// Reads an allocation.
+    /// Reads an allocation, by its name or UUID.
     ///
     /// # Errors
     /// [`CallError`].

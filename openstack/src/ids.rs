@@ -94,8 +94,12 @@ id!(
     SnapshotId, "id of a snapshot", is_uuid
 );
 id!(
-    /// The name of an Ironic allocation. Ironic keeps names unique, so it is also a token (R8).
+    /// The name of an Ironic allocation, or its UUID where one is read. Ironic keeps names unique, so it is also a token (R8).
     AllocationName, "name of an allocation (1 to 255 of a-z, A-Z, 0-9, '-', '_', '.'; first a letter or digit)", is_name
+);
+id!(
+    /// An Ironic allocation: a claim of a node.
+    AllocationUuid, "UUID of an allocation", is_uuid
 );
 id!(
     /// A Keystone project: whoever owns or leases something.

@@ -33,8 +33,8 @@ pub use error::{CallError, Cause, No};
 pub use exchange::pause;
 pub use identity::Subject;
 pub use ids::{
-    AllocationName, AttachmentId, BadId, ConnectorUuid, NodeUuid, PortId, PortUuid, ProjectId, SnapshotId,
-    TargetUuid, VolumeId,
+    AllocationName, AllocationUuid, AttachmentId, BadId, ConnectorUuid, NodeUuid, PortId, PortUuid,
+    ProjectId, SnapshotId, TargetUuid, VolumeId,
 };
 pub use network::{FixedIp, Network, Port, PortChange, Revision, SubPort, Trunk};
 pub use session::{Admission, Cloud, Settings};

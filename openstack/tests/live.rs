@@ -413,6 +413,7 @@ async fn a_spare_is_claimed_once_gets_a_port_is_deployed_and_undeployed() {
     let ids = [("node", node.as_str())];
 
     let claim = |number: &str| AllocationWish {
+        uuid: None,
         name: format!("failover-{}-{number}", std::process::id()).parse().unwrap(),
         resource_class: "bm.ipmi".to_owned(),
         traits: BTreeSet::new(),

@@ -413,6 +413,7 @@ async fn a_node_is_told_which_volumes_it_has() {
 async fn a_spare_is_claimed_once() {
     let player = Player::of("allocation_create").await;
     let wish = AllocationWish {
+        uuid: None,
         name: player.id("allocation"),
         resource_class: "bm.ipmi".to_owned(),
         traits: BTreeSet::new(),

@@ -202,6 +202,7 @@ impl ClusterState {
                 story.tell(&[node_key(node)], format!("{node} is a spare again"));
             }
             Step::CutAgain { node } => self.cut_again(story, leader, node)?,
+            Step::Claim { node } => self.claim(story, leader, node)?,
             Step::Clean { node } => self.clean(story, leader, node)?,
             Step::Discover { node, found } => self.discover(story, node, found)?,
         }

@@ -15,8 +15,7 @@ impl NodeRecord {
     /// What cleans the node, if it is fenced and released, and belongs to a cloud.
     pub(crate) fn cleaner(&self) -> Option<Action> {
         let NodeState::Cleaning { plan: Some(_), proof: Some(_), .. } = &self.state else { return None };
-        let provider = self.node.fencing.iter().find_map(|device| device.cloud())?;
-        Some(Action::Clean { node: self.node.name.clone(), provider: provider.clone() })
+        Some(Action::Clean { node: self.node.name.clone(), provider: self.cloud()?.clone() })
     }
 
     /// The tries to clean it since it was released.

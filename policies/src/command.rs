@@ -372,6 +372,11 @@ pub enum Step {
         /// Which.
         node: NodeId,
     },
+    /// The cloud that owns a spare is about to keep it for us. Its log index is the token of the effect.
+    Claim {
+        /// Which.
+        node: NodeId,
+    },
     /// The cloud that owns a released node is about to clean it. Its log index is the token of the effect.
     Clean {
         /// Which.

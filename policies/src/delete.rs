@@ -70,7 +70,7 @@ impl ClusterState {
             return in_use(format!("{} ordered to fence it ({})", order.by, order.reason));
         }
         if let Some(by_hand) = record.by_hand.iter().find(|by_hand| by_hand.intent.end.is_none()) {
-            return in_use(format!("{} ordered to {} by hand", by_hand.order.by, by_hand.intent.action));
+            return in_use(format!("{} ordered to {}", by_hand.order.by, by_hand.intent.action));
         }
         self.nodes.remove(name);
         Ok(())

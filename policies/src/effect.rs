@@ -120,6 +120,13 @@ pub enum Action {
         /// The node.
         node: NodeId,
     },
+    /// Have the cloud that owns the node keep it for us, a spare, and give it to nobody else.
+    Claim {
+        /// The node.
+        node: NodeId,
+        /// The cloud.
+        provider: ProviderId,
+    },
     /// Have the cloud that owns the node take away what it was given and erase it, and see it free.
     Clean {
         /// The node.
@@ -155,6 +162,7 @@ impl Action {
             | Action::AttachVif { node, .. }
             | Action::SetBoot { node, .. }
             | Action::PowerOn { node }
+            | Action::Claim { node, .. }
             | Action::Clean { node, .. }
             | Action::Interrupt { node } => node,
         }
@@ -176,7 +184,7 @@ impl Action {
             | Action::AttachVif { .. }
             | Action::SetBoot { .. }
             | Action::PowerOn { .. } => Bearing::Gives,
-            Action::Diagnose { .. } | Action::Snapshot { .. } => Bearing::Reads,
+            Action::Diagnose { .. } | Action::Snapshot { .. } | Action::Claim { .. } => Bearing::Reads,
         }
     }
 
@@ -193,6 +201,7 @@ impl Action {
             | Action::Attach { .. }
             | Action::OpenPort { .. }
             | Action::AttachVif { .. }
+            | Action::Claim { .. }
             | Action::Clean { .. }
             | Action::SetBoot { .. } => matches!(seen, Seen::ReadBack(_)),
         }
@@ -216,7 +225,7 @@ pub(crate) enum Bearing {
     Takes,
     /// It gives it something.
     Gives,
-    /// It changes nothing for any node, as whoever looks: no late copy of it can do harm.
+    /// It changes nothing that a node does or has, as whoever looks: no late copy of it can do harm.
     Reads,
 }
 
@@ -236,6 +245,7 @@ impl fmt::Display for Action {
             Action::AttachVif { node, port, vif, .. } => write!(f, "attach VIF {vif} to {port} of {node}"),
             Action::SetBoot { node, instance, epoch, .. } => write!(f, "let {node} boot {instance} {epoch}"),
             Action::PowerOn { node } => write!(f, "power on {node}"),
+            Action::Claim { node, provider } => write!(f, "claim {node} at {provider}"),
             Action::Clean { node, provider } => write!(f, "clean {node} by {provider}"),
             Action::Interrupt { node } => write!(f, "interrupt {node} (NMI)"),
         }
@@ -253,7 +263,7 @@ pub fn vlans(untagged: impl fmt::Display, tagged: &BTreeSet<u16>) -> String {
 pub struct Effect {
     /// Log index of its intent (R8): greater tokens win where a device can compare them.
     pub token: LogIndex,
-    /// The failover that it belongs to; `None`: an operator ordered it, by hand or as a backup.
+    /// The failover that it belongs to; `None`: an operator ordered it, by hand or as a backup, or the cluster looks after a node.
     pub plan: Option<PlanId>,
     /// What to do.
     pub action: Action,

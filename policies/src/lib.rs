@@ -18,6 +18,7 @@ mod assign;
 mod backup;
 mod brake;
 pub mod capability;
+mod claim;
 mod clean;
 pub mod command;
 pub mod concession;

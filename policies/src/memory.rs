@@ -254,6 +254,7 @@ fn effect_max(action: &Action, policy: &Policy) -> Millis {
         | Action::Attach { .. }
         | Action::OpenPort { .. }
         | Action::AttachVif { .. }
+        | Action::Claim { .. }
         | Action::Clean { .. }
         | Action::SetBoot { .. } => policy.fencing.provider_effect_max,
     }

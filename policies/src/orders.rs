@@ -24,14 +24,23 @@ impl NodeRecord {
         order: Order,
         action: Action,
     ) -> Result<(), Rejected> {
-        let open = self.by_hand.iter().map(|by_hand| &by_hand.intent).find(|intent| intent.end.is_none());
-        if let Some(open) = open {
+        if let Some(open) = self.open() {
             return Err(Rejected::AlreadyIntended { action: open.action.to_string(), token: open.token });
         }
         let intent = Intent { token: story.index, leader, at: story.at, action, end: None };
         self.by_hand.push(ByHand { order, intent });
         self.by_hand.drain(..self.by_hand.len().saturating_sub(BY_HAND_KEPT_MAX));
         Ok(())
+    }
+
+    /// What is under way by an order.
+    fn open(&self) -> Option<&Intent> {
+        self.by_hand.iter().map(|by_hand| &by_hand.intent).find(|intent| intent.end.is_none())
+    }
+
+    /// True if something is.
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.open().is_some()
     }
 
     /// Whether this may be done to the node by hand, no failover being about it. What carries an instance is switched only

@@ -186,7 +186,7 @@ fn ports_work(instance: &Instance, _: &Spares, spare: &Candidate) -> Option<Stri
     let counts = |(at, finding): &&(usize, Finding)| match finding {
         Finding::Absent(_) => true,
         Finding::Faulty(_) => *at < instance.networks.len(),
-        Finding::Fine | Finding::CannotTell(_) => false,
+        Finding::Fine | Finding::Unclaimed | Finding::CannotTell(_) => false,
     };
     let (at, finding) = spare.ports_out.iter().find(counts)?;
     spare.record.node.ports.get(*at).map(|port| format!("port {}: {finding}", port.port))

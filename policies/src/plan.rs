@@ -222,8 +222,8 @@ impl Plan {
             | Action::OpenPort { .. }
             | Action::AttachVif { .. }
             | Action::SetBoot { .. } => Phase::Moving,
-            // No failover cleans; what does it comes after one is over.
-            Action::PowerOn { .. } | Action::Clean { .. } => Phase::Starting,
+            // No failover claims or cleans: that is done before it and afterwards.
+            Action::PowerOn { .. } | Action::Claim { .. } | Action::Clean { .. } => Phase::Starting,
         }
     }
 

@@ -2,6 +2,7 @@
 //! Never acts, never remembers: a new leader that calls it goes on where the old one stopped.
 
 mod aftermath;
+mod claim;
 mod evidence;
 mod ordered;
 
@@ -80,6 +81,7 @@ pub(crate) fn plan(desk: &Desk) -> Wishes {
     for record in desk.state.nodes.values() {
         desk.node(record, &mut wishes);
     }
+    desk.claim(&mut wishes);
     for record in desk.state.instances.values() {
         desk.instance(record, &mut wishes);
     }

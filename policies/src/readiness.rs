@@ -50,7 +50,7 @@ pub enum Check {
     Snapshot(Volume),
     /// The same while somebody writes to it, where the policy keeps backups. Nothing fails without.
     Backup(Volume),
-    /// The cloud has this node free: nobody else has it, or could not get it back.
+    /// The cloud keeps this node for us: it is free, and nobody else can be given it.
     Free(CloudNode),
 }
 
@@ -112,6 +112,8 @@ pub enum Finding {
     /// It is there and certainly does not work, as a port without a link. A provider must not say so of a port whose node may
     /// only be switched off.
     Faulty(String),
+    /// A node that is free, and that its cloud could give to anybody: nobody has claimed it.
+    Unclaimed,
     /// Nobody knows: no answer, one that is not understood, or a provider that is not set up.
     CannotTell(String),
 }
@@ -124,6 +126,7 @@ impl Finding {
         };
         match self {
             Finding::Fine => Finding::Fine,
+            Finding::Unclaimed => Finding::Unclaimed,
             Finding::Absent(words) => Finding::Absent(clip(words)),
             Finding::Faulty(words) => Finding::Faulty(clip(words)),
             Finding::CannotTell(words) => Finding::CannotTell(clip(words)),
@@ -135,6 +138,7 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Finding::Fine => write!(f, "fine"),
+            Finding::Unclaimed => write!(f, "it is free, and not yet claimed for us"),
             Finding::Absent(words) | Finding::Faulty(words) => write!(f, "{words}"),
             Finding::CannotTell(words) => write!(f, "cannot tell: {words}"),
         }
@@ -162,7 +166,7 @@ impl Checked {
             (Finding::Fine, _)
             | (_, Check::Snapshot(_) | Check::Backup(_))
             | (Finding::Faulty(_), Check::Port(_)) => false,
-            (Finding::Absent(_), _)
+            (Finding::Absent(_) | Finding::Unclaimed, _)
             | (Finding::Faulty(_), Check::Volume(_) | Check::Boot(_) | Check::Free(_)) => true,
             (Finding::CannotTell(_), _) => self.lasting > CANNOT_TELL_MAX,
         }
@@ -200,7 +204,7 @@ fn ports(node: &Node) -> impl Iterator<Item = Check> {
     node.ports.iter().cloned().map(Check::Port)
 }
 
-/// That the clouds to which a spare belongs have given it to nobody.
+/// That the clouds to which a spare belongs keep it for us.
 fn free(node: &Node) -> impl Iterator<Item = Check> {
     node.fencing.iter().filter_map(|device| {
         let provider = device.cloud()?;
@@ -209,10 +213,17 @@ fn free(node: &Node) -> impl Iterator<Item = Check> {
     })
 }
 
-/// Why a spare is not ours to take: somebody else has it, and would be fenced should it not start for us.
+/// Why a spare is not ours to take: somebody else has it, or could get it, and would be fenced should it not start for us.
 pub(crate) fn taken(node: &Node, trouble: Trouble) -> Option<Finding> {
-    let is_out = |finding: &Finding| matches!(finding, Finding::Absent(_) | Finding::Faulty(_));
     free(node).find_map(|check| trouble(&check).map(|checked| checked.finding).filter(is_out))
+}
+
+/// True if it certainly cannot be used.
+fn is_out(finding: &Finding) -> bool {
+    match finding {
+        Finding::Absent(_) | Finding::Faulty(_) | Finding::Unclaimed => true,
+        Finding::Fine | Finding::CannotTell(_) => false,
+    }
 }
 
 /// What keeps a spare out, and what nobody has been able to tell of it for too long.
@@ -234,7 +245,6 @@ fn not_ready(
 /// Ports of a spare that certainly do not work, by their place. What nobody can tell keeps no spare out: a switch that is
 /// away must not stop every failover.
 pub(crate) fn ports_out(node: &Node, trouble: Trouble) -> Vec<(usize, Finding)> {
-    let is_out = |finding: &Finding| matches!(finding, Finding::Absent(_) | Finding::Faulty(_));
     let findings = ports(node).map(|port| Some(trouble(&port)?.finding)).enumerate();
     findings.filter_map(|(at, finding)| Some((at, finding.filter(is_out)?))).collect()
 }
@@ -354,11 +364,11 @@ impl Checks {
         let last = object.found.take().filter(|last| std::mem::discriminant(&last.finding) == kind);
         let pause = match &finding {
             Finding::Fine | Finding::CannotTell(_) => check.pause(),
-            Finding::Absent(_) | Finding::Faulty(_) => CHECK_AGAIN,
+            Finding::Absent(_) | Finding::Faulty(_) | Finding::Unclaimed => CHECK_AGAIN,
         };
         match finding {
             Finding::Fine => drop(self.troubled.remove(&check)),
-            Finding::Absent(_) | Finding::Faulty(_) | Finding::CannotTell(_) => {
+            Finding::Absent(_) | Finding::Faulty(_) | Finding::Unclaimed | Finding::CannotTell(_) => {
                 self.troubled.insert(Arc::clone(&check));
             }
         }
@@ -376,6 +386,20 @@ impl Checks {
     pub(crate) fn trouble(&self, check: &Check, now: Mono) -> Option<Checked> {
         let check = self.troubled.get(check)?;
         self.objects.get(check)?.told(check, now)
+    }
+
+    /// The spares that their clouds keep for nobody, and how old that news is.
+    pub(crate) fn unclaimed(&self, now: Mono) -> impl Iterator<Item = (&NodeId, Millis)> {
+        let found = self.troubled.iter().filter_map(|check| self.objects.get(check));
+        let nodes = found.filter_map(move |object| {
+            let found = object.found.as_ref().filter(|found| found.finding == Finding::Unclaimed)?;
+            let owners = object.owners.iter().map(move |owner| (owner, now.since(found.at)));
+            Some(owners.filter_map(|(owner, age)| match owner {
+                Subject::Node(node) => Some((node, age)),
+                Subject::Instance(_) | Subject::Plan(_) => None,
+            }))
+        });
+        nodes.flatten()
     }
 
     /// Spares that cannot be taken and instances that would not come back, each with the reason.

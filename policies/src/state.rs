@@ -132,7 +132,7 @@ pub struct NodeRecord {
     pub fence_order: Option<Order>,
     /// An operator's word that it is off; used up by the fence that is under way.
     pub confirmed_off: Option<Order>,
-    /// What operators did to it by hand, and how it was cleaned because they released it, oldest first; the newest of it.
+    /// What operators did to it by hand, and what the cluster did to look after it beside failovers, oldest first; the newest of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub by_hand: Vec<ByHand>,
     /// The hardware that its agent found last; `None`: no agent has told yet.

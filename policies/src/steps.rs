@@ -198,6 +198,7 @@ impl ClusterState {
             Action::PowerOn { .. } => record.allows(Hand::PowerOn).is_ok(),
             Action::PowerOff { .. } => record.allows(Hand::PowerOff).is_ok(),
             Action::Interrupt { .. } => record.allows(Hand::Interrupt).is_ok(),
+            Action::Claim { .. } => record.claimer().as_ref() == Some(&effect.action),
             Action::Clean { .. } => record.cleaner().as_ref() == Some(&effect.action),
             Action::ShutDown { .. }
             | Action::Diagnose { .. }

@@ -305,7 +305,7 @@ impl fmt::Display for Waiting {
             Waiting::NotReady { lacks } => {
                 write!(f, "not ready for a failover")?;
                 lacks.iter().try_for_each(|(check, finding)| match finding {
-                    Finding::Fine | Finding::Absent(_) | Finding::Faulty(_) => {
+                    Finding::Fine | Finding::Absent(_) | Finding::Faulty(_) | Finding::Unclaimed => {
                         write!(f, "; {check}: {finding}")
                     }
                     Finding::CannotTell(words) => {

@@ -11,11 +11,10 @@ mod shelf;
 
 use policies::{ClusterState, Provider};
 use provisioning::inventory::{SpareRule, survey};
-use provisioning::{Backend, Provider as _};
+use provisioning::{Backend, Provider as _, Us};
 use shelf::Shelf;
 use std::error::Error;
 use std::io::Write;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -39,7 +38,7 @@ async fn measure(nodes: usize, page: usize) -> Result<(), Box<dyn Error>> {
          user = {{ by = \"application-credential\", id = \"x\" }}\n\
          deployments.web.instance_info = {{ image_source = \"{IMAGE}\" }}\n"
     ))?;
-    let cloud = Backend::from_config(&provider.kind, b"s", Path::new("/nowhere"))?;
+    let cloud = Backend::from_config(&provider.kind, b"s", Us::nobody())?;
     let begun = Instant::now();
     let census = cloud.census(begun + Duration::from_secs(600)).await?;
     let read = begun.elapsed();

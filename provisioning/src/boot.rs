@@ -55,6 +55,7 @@ impl Boot {
             | Wish::PortClosed { .. }
             | Wish::PortOpen { .. }
             | Wish::VifAttached { .. }
+            | Wish::Claimed { .. }
             | Wish::Cleaned { .. } => {
                 Err(ProviderError::Configuration(format!("a boot service cannot {wish}")))
             }

@@ -257,7 +257,9 @@ fn wanted(wish: &Wish) -> Result<Wanted<'_>, ProviderError> {
             Wanted::Backup { volume, name: *name, keep: *keep }
         }
         Wish::PortClosed { port, holder: _ } => Wanted::PortClosed { port },
-        Wish::VifAttached { .. } | Wish::Cleaned { .. } => return Err(crate::clouds_only(wish)),
+        Wish::VifAttached { .. } | Wish::Claimed { .. } | Wish::Cleaned { .. } => {
+            return Err(crate::clouds_only(wish));
+        }
         Wish::PortOpen { port, vlan, tagged, mac } => {
             Wanted::PortOpen { port, vlan: *vlan, tagged, mac: mac.as_deref() }
         }

@@ -4,6 +4,7 @@
 //! later. What it never does: guess. An instance of which one part has no place in our words is left out with the reason, for a
 //! failover that moves the rest would start it without that part.
 
+use crate::openstack::Claimant;
 use ::openstack::{Everything, InstanceInfo, NodePort, PortGroup, ProvisionState, Trunk, VolumeTarget};
 use policies::{
     Boot, Deployment, FenceDevice, Instance, InstanceId, Load, Network, Node, NodeId, Provider, ProviderKind,
@@ -30,6 +31,8 @@ pub struct Census {
     pub everything: Everything,
     /// Neutron's trunks, or why they could not be read: they are only told of.
     pub trunks: Result<Vec<Trunk>, String>,
+    /// In whose name we claim its nodes.
+    pub(crate) claimant: Claimant,
 }
 
 /// Which of a cloud's free nodes become spares.
@@ -106,8 +109,8 @@ pub fn survey(provider: &Provider, spares: &SpareRule, census: &Census) -> Surve
     for node in nodes {
         let uuid = node.uuid.as_str().to_ascii_lowercase();
         let Some(name) = names.free::<NodeId>(node.name.as_deref(), &uuid) else { continue };
-        let scribe =
-            Scribe { provider, node, uuid: &uuid, name: &name, parts: parts.at(&uuid), owners: &owners };
+        let (parts, owners, claimant) = (parts.at(&uuid), &owners, &census.claimant);
+        let scribe = Scribe { provider, node, uuid: &uuid, name: &name, parts, owners, claimant };
         let load = scribe.load(spares, &mut instances, &mut notes);
         if let Load::Runs(instance) = &load {
             for trunk in instance.networks.iter().filter_map(|network| trunks.get(network.vif()?)) {
@@ -294,6 +297,7 @@ struct Scribe<'a> {
     name: &'a NodeId,
     parts: Part<'a>,
     owners: &'a Owners,
+    claimant: &'a Claimant,
 }
 
 impl Scribe<'_> {
@@ -342,7 +346,7 @@ impl Scribe<'_> {
 
     fn available(&self, spares: &SpareRule) -> Load {
         let node = self.node;
-        if let Some(why) = crate::openstack::in_use(node) {
+        if let Some(why) = self.claimant.in_use(node) {
             return Load::Free(why);
         }
         match spares.takes(node) {

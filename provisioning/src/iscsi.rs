@@ -76,6 +76,7 @@ fn of_a_volume(wish: &Wish) -> Result<(), ProviderError> {
         Wish::PortClosed { .. }
         | Wish::PortOpen { .. }
         | Wish::VifAttached { .. }
+        | Wish::Claimed { .. }
         | Wish::Cleaned { .. }
         | Wish::Boots { .. } => Err(ProviderError::Configuration(format!("a storage host cannot {wish}"))),
     }

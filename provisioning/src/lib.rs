@@ -31,6 +31,22 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Who asks, as back ends must know us.
+#[derive(Clone, Copy, Debug)]
+pub struct Us<'a> {
+    /// The id of our cluster, in whose name a cloud's nodes are claimed.
+    pub cluster: &'a str,
+    /// Where the programs of `exec` providers are.
+    pub programs: &'a Path,
+}
+
+impl Us<'_> {
+    /// Whoever is a member of no cluster, and has no programs.
+    pub fn nobody() -> Us<'static> {
+        Us { cluster: "nobody", programs: Path::new("/nowhere") }
+    }
+}
+
 /// A configured back end. Closed, so that adding a kind makes the compiler show every place that has to know it.
 /// Cheap to clone; clones share their connections, so build one per configured provider and keep it.
 #[derive(Clone, Debug)]
@@ -193,11 +209,11 @@ impl ProviderError {
 }
 
 impl Backend {
-    /// Builds the back end for a configured provider. `secret` is the opened secret of its configuration.
+    /// Builds the back end for a configured provider, for us. `secret` is the opened secret of its configuration.
     ///
     /// # Errors
     /// [`ProviderError::Configuration`] if the address or the secret cannot be used.
-    pub fn from_config(kind: &ProviderKind, secret: &[u8], programs: &Path) -> Result<Self, ProviderError> {
+    pub fn from_config(kind: &ProviderKind, secret: &[u8], us: Us<'_>) -> Result<Self, ProviderError> {
         match kind {
             ProviderKind::Rack { url, token: _ } => Ok(Backend::Rack(rack::Rack::new(url, secret)?)),
             ProviderKind::Ovsdb { url, park_vlan, tls } => {
@@ -214,14 +230,14 @@ impl Backend {
                 Ok(Backend::Boot(boot::Boot::new(urls, images.keys().cloned().collect())?))
             }
             ProviderKind::Exec { program, settings, secret: _ } => {
-                Ok(Backend::Exec(exec::Exec::new(program, settings, secret, programs)?))
+                Ok(Backend::Exec(exec::Exec::new(program, settings, secret, us.programs)?))
             }
             ProviderKind::Iscsi { url, ca, token: _ } => {
                 Ok(Backend::Iscsi(iscsi::Iscsi::new(url, ca.as_deref(), secret)?))
             }
             ProviderKind::Openstack { cloud, secret: _, deployments } => {
                 let cloud = Settings::new(cloud, secret).and_then(Cloud::new)?;
-                Ok(Backend::Openstack(openstack::Openstack::new(cloud, deployments.clone())))
+                Ok(Backend::Openstack(openstack::Openstack::new(cloud, deployments.clone(), us.cluster)))
             }
         }
     }

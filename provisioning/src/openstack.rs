@@ -20,15 +20,18 @@ use std::str::FromStr;
 use std::time::Duration;
 use tokio::time::Instant;
 
+mod claim;
 mod clean;
+
+pub(crate) use claim::Claimant;
 
 /// In a port's `binding:profile`, while it is bound to nothing: the node that it was taken from.
 const FROM: &str = "ha_from";
 /// In a node's `extra`: what we told it to run.
 pub(crate) const MARK: &str = "ha_boots";
 
-/// What is left of a snapshot's time, at most, for the look that tells how it ended. Lower: a slow Cinder's answer comes too
-/// late to tell what it last said. Higher: a snapshot that takes all of its time leaves one too many until the next.
+/// What is left of the time for a snapshot or a claim, at most, for the look that tells how it ended. Lower: a slow service's answer
+/// comes too late to tell what it last said. Higher: a snapshot that takes all of its time leaves one too many until the next.
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// Client of one cloud.
@@ -36,6 +39,7 @@ const LAST_LOOK: Duration = Duration::from_secs(1);
 pub struct Openstack {
     cloud: Cloud,
     deployments: BTreeMap<String, Deployment>,
+    claimant: Claimant,
 }
 
 /// A volume, and who has it.
@@ -48,9 +52,9 @@ struct Held {
 }
 
 impl Openstack {
-    /// A client of the cloud, with what it can deploy by name.
-    pub fn new(cloud: Cloud, deployments: BTreeMap<String, Deployment>) -> Openstack {
-        Openstack { cloud, deployments }
+    /// A client of the cloud, with what it can deploy by name; its nodes are claimed for the cluster of this id.
+    pub fn new(cloud: Cloud, deployments: BTreeMap<String, Deployment>, cluster: &str) -> Openstack {
+        Openstack { cloud, deployments, claimant: Claimant::new(cluster) }
     }
 
     pub(crate) async fn look(&self, wish: &Wish, deadline: Instant) -> Result<State, ProviderError> {
@@ -113,6 +117,7 @@ impl Openstack {
                     }
                 })
             }
+            Wish::Claimed { holder, .. } => self.is_claimed(holder, deadline).await,
             Wish::Cleaned { holder } => self.is_clean(holder, deadline).await,
             Wish::PortOpen { .. } => Err(unable(wish)),
         }
@@ -182,6 +187,7 @@ impl Openstack {
                 let order = Order { node, instance, image, epoch: *epoch };
                 self.deploy(wish, &target, &order, permit, deadline).await
             }
+            Wish::Claimed { node, holder } => self.claim(wish, (node, holder), permit, deadline).await,
             Wish::Cleaned { holder } => self.clean(wish, holder, permit, deadline).await,
             Wish::PortOpen { .. } => Err(unable(wish)),
         }
@@ -190,7 +196,8 @@ impl Openstack {
     pub(crate) async fn census(&self, deadline: Instant) -> Result<Census, ProviderError> {
         let (baremetal, network) = (self.cloud.baremetal(), self.cloud.network());
         let (everything, trunks) = tokio::join!(baremetal.everything(deadline), network.trunks(deadline));
-        Ok(Census { everything: everything?, trunks: trunks.map_err(|error| policies::causes(&error)) })
+        let trunks = trunks.map_err(|error| policies::causes(&error));
+        Ok(Census { everything: everything?, trunks, claimant: self.claimant.clone() })
     }
 
     pub(crate) async fn check(&self, check: &Check, deadline: Instant) -> Result<Finding, ProviderError> {
@@ -215,7 +222,7 @@ impl Openstack {
                 })
             }
             Check::Free(free) => Ok(match self.cloud.baremetal().node(&id(&free.node)?, deadline).await {
-                Ok(node) => in_use(&node).map_or(Finding::Fine, Finding::Faulty),
+                Ok(node) => self.claimant.finding(&node),
                 Err(error) if error.is_absent() => Finding::Absent(policies::causes(&error)),
                 Err(error) => return Err(error.into()),
             }),
@@ -336,10 +343,7 @@ impl Openstack {
         permit: &dyn Permit,
         deadline: Instant,
     ) -> Result<Option<BTreeMap<SnapshotName, Snapshot>>, ProviderError> {
-        let asked = Instant::now();
-        // What is left is for the last look, which has to tell how it is.
-        let last_look = LAST_LOOK.min(deadline.saturating_duration_since(asked) / 4);
-        let until = deadline.checked_sub(last_look).unwrap_or(deadline);
+        let (asked, until) = (Instant::now(), last_look(deadline));
         loop {
             // A reading that failed says nothing; the next one may succeed.
             let known = self.snapshots(volume, deadline).await.unwrap_or_default();
@@ -424,6 +428,10 @@ impl Openstack {
                 order.image
             )));
         };
+        if let Some(claim) = self.claimant.other(node) {
+            let why = claim::claimed_by_other(claim);
+            return Err(ProviderError::Refused { doing: wish.to_string(), why });
+        }
         let mark = mark(order.instance, order.epoch);
         let is_ours = marked(node) == Some(mark.as_str());
         match &node.provision_state {
@@ -497,20 +505,6 @@ fn marked(node: &Node) -> Option<&str> {
     node.extra.get(MARK).and_then(Value::as_str)
 }
 
-/// Why the node is not free to be deployed.
-pub(crate) fn in_use(node: &Node) -> Option<String> {
-    if node.provision_state != ProvisionState::Available {
-        return Some(format!("it is {}", told(node)));
-    }
-    if node.maintenance {
-        return Some(format!("it is in maintenance: {}", reason(node)));
-    }
-    if node.retired {
-        return Some("it is retired".to_owned());
-    }
-    node.instance_uuid.as_ref().map(|claimed| format!("it is claimed (instance_uuid {claimed})"))
-}
-
 /// Why it is in maintenance.
 fn reason(node: &Node) -> &str {
     node.maintenance_reason.as_deref().unwrap_or("no reason given")
@@ -521,6 +515,12 @@ fn told(node: &Node) -> String {
     let maintenance = if node.maintenance { ", in maintenance" } else { "" };
     let error = node.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
     format!("{:?}{runs}{maintenance}{error}", node.provision_state)
+}
+
+/// When to wait no longer: what is left then is for the look that has to tell how it is.
+fn last_look(deadline: Instant) -> Instant {
+    let last_look = LAST_LOOK.min(deadline.saturating_duration_since(Instant::now()) / 4);
+    deadline.checked_sub(last_look).unwrap_or(deadline)
 }
 
 /// Where the port is bound.

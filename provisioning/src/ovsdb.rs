@@ -186,7 +186,9 @@ impl Ovsdb {
             Wish::PortOpen { port, vlan, tagged, mac: _ } => {
                 Ok((port, Setting { tag: *vlan, trunks: tagged.clone(), protected: false }))
             }
-            Wish::VifAttached { .. } | Wish::Cleaned { .. } => Err(crate::clouds_only(wish)),
+            Wish::VifAttached { .. } | Wish::Claimed { .. } | Wish::Cleaned { .. } => {
+                Err(crate::clouds_only(wish))
+            }
             Wish::Revoked { .. } | Wish::Attached { .. } | Wish::Snapshot { .. } | Wish::Boots { .. } => {
                 Err(ProviderError::Configuration(format!("a switch cannot {wish}")))
             }

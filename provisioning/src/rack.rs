@@ -260,7 +260,9 @@ impl Rack {
                 let wished = PortSetting::Open { vlan: *vlan, tagged: tagged.clone(), mac: mac.clone() };
                 Ok(State::new(state.setting == wished, read_port(&state)))
             }
-            Wish::VifAttached { .. } | Wish::Cleaned { .. } => Err(crate::clouds_only(wish)),
+            Wish::VifAttached { .. } | Wish::Claimed { .. } | Wish::Cleaned { .. } => {
+                Err(crate::clouds_only(wish))
+            }
             Wish::Boots { instance, image, epoch, .. } => {
                 let state: BootState = self.read(&doing, path, deadline).await?;
                 let wished = Assignment { instance: instance.clone(), image: image.clone(), epoch: *epoch };
@@ -438,7 +440,7 @@ fn place(wish: &Wish) -> [&str; 2] {
             ["ports", port]
         }
         Wish::Boots { node, .. } => ["boot", node.as_str()],
-        Wish::Cleaned { holder } => ["nodes", holder],
+        Wish::Claimed { holder, .. } | Wish::Cleaned { holder } => ["nodes", holder],
     }
 }
 
@@ -459,7 +461,7 @@ fn encode(wish: &Wish, token: LogIndex) -> Result<Vec<u8>, serde_json::Error> {
             let setting = PortSetting::Open { vlan: *vlan, tagged: tagged.clone(), mac: mac.clone() };
             serde_json::to_vec(&PortChange { setting, token })
         }
-        Wish::VifAttached { .. } | Wish::Cleaned { .. } => {
+        Wish::VifAttached { .. } | Wish::Claimed { .. } | Wish::Cleaned { .. } => {
             Err(serde::ser::Error::custom(crate::clouds_only(wish)))
         }
         Wish::Boots { instance, image, epoch, .. } => {

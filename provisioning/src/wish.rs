@@ -77,6 +77,13 @@ pub enum Wish {
         /// The placement for which it is valid.
         epoch: Epoch,
     },
+    /// The node, a spare, is kept for us.
+    Claimed {
+        /// The node.
+        node: NodeId,
+        /// The same, by the name that the provider knows.
+        holder: String,
+    },
     /// The node has nothing, was erased, and is free.
     Cleaned {
         /// The node, by the name that the provider knows.
@@ -124,6 +131,7 @@ impl Wish {
                 image: image.clone(),
                 epoch: *epoch,
             }),
+            Action::Claim { node, .. } => Ok(Wish::Claimed { node: node.clone(), holder: holder(node)? }),
             Action::Clean { node, .. } => Ok(Wish::Cleaned { holder: holder(node)? }),
             Action::ShutDown { .. }
             | Action::Diagnose { .. }
@@ -145,6 +153,7 @@ impl fmt::Display for Wish {
             Wish::PortOpen { port, vlan, tagged, .. } => {
                 write!(f, "open port {port} into vlan {}", vlans(*vlan, tagged))
             }
+            Wish::Claimed { holder, .. } => write!(f, "claim {holder}"),
             Wish::Cleaned { holder } => write!(f, "clean {holder}"),
             Wish::Boots { node, instance, epoch, .. } => write!(f, "let {node} boot {instance} {epoch}"),
         }

@@ -9,13 +9,12 @@ use openstack::{
     ProvisionTarget, Settings, VolumeId,
 };
 use policies::{
-    Action, BackupId, Deployment, Effect, Epoch, LogIndex, NodeId, Outcome, Permit, PlanId, ProviderKind,
-    Refusal, Sealed, Seen, SnapshotName,
+    Action, BackupId, Check, CloudNode, Deployment, Effect, Epoch, Finding, LogIndex, NodeId, Outcome,
+    Permit, PlanId, ProviderKind, Refusal, Sealed, Seen, SnapshotName,
 };
-use provisioning::{Backend, carry_out};
+use provisioning::{Backend, Us, carry_out, check};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 use testbed::address;
 use tokio::time::Instant;
@@ -42,6 +41,7 @@ fn within(time: Duration) -> Instant {
 
 struct Bed {
     cloud: Cloud,
+    kind: ProviderKind,
     provider: Backend,
     http: reqwest::Client,
     token: String,
@@ -56,9 +56,9 @@ impl Bed {
         let user_data = Some("#cloud-config\n# {instance} in {epoch} on {node}\n".to_owned());
         let deployments = [("web".to_owned(), Deployment { instance_info, user_data })].into();
         let kind = ProviderKind::Openstack { cloud: access, secret: Sealed(String::new()), deployments };
-        let provider = Backend::from_config(&kind, password, Path::new("/nowhere")).unwrap();
+        let provider = backend(&kind, "nobody");
         let http = provisioning::rack::plain_client(PATIENCE).unwrap();
-        let mut bed = Bed { cloud, provider, http, token: String::new() };
+        let mut bed = Bed { cloud, kind, provider, http, token: String::new() };
         let body = json!({ "auth": {
             "identity": { "methods": ["password"], "password": { "user": {
                 "name": "failover", "domain": { "id": "default" }, "password": "secret" } } },
@@ -68,6 +68,11 @@ impl Bed {
             request.header("content-type", "application/json").body(body.to_string()).send().await.unwrap();
         bed.token = answer.headers()["x-subject-token"].to_str().unwrap().to_owned();
         bed
+    }
+
+    /// The same provider, as members of this cluster have it.
+    fn backend(&self, cluster: &str) -> Backend {
+        backend(&self.kind, cluster)
     }
 
     /// A request of the test's own.
@@ -91,8 +96,8 @@ impl Bed {
         port["port"]["id"].as_str().unwrap().parse().unwrap()
     }
 
-    async fn new_volume(&self) -> VolumeId {
-        let body = json!({ "volume": { "size": 1, "name": "web" } });
+    async fn new_volume(&self, kind: &str) -> VolumeId {
+        let body = json!({ "volume": { "size": 1, "name": "web", "volume_type": kind } });
         let made = self.raw("POST", 776, "/v3/volumes", body).await;
         let id: VolumeId = made["volume"]["id"].as_str().unwrap().parse().unwrap();
         let deadline = within(PATIENCE);
@@ -103,6 +108,23 @@ impl Bed {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         id
+    }
+
+    /// Attaches a volume to a node, as Ironic does.
+    async fn attach(&self, volume: &VolumeId, side: &Side) {
+        let connector = json!({ "initiator": format!("iqn.2026-01.test:{}", side.name), "host": side.name,
+            "ip": "127.0.0.1", "platform": "x86_64", "os_type": "linux", "multipath": false });
+        let wish = json!({ "volume_uuid": volume, "instance_uuid": side.uuid, "connector": connector });
+        let made = self.raw("POST", 776, "/v3/attachments", json!({ "attachment": wish })).await;
+        let attachment: openstack::AttachmentId = made["attachment"]["id"].as_str().unwrap().parse().unwrap();
+        let volumes = self.cloud.volumes();
+        volumes.complete_attachment(&attachment, &Leave, within(PATIENCE)).await.unwrap();
+    }
+
+    /// For whom a volume is attached.
+    async fn holders(&self, volume: &VolumeId) -> BTreeSet<String> {
+        let attachments = self.cloud.volumes().attachments(volume, within(PATIENCE)).await.unwrap();
+        attachments.into_iter().map(|it| it.instance.unwrap()).collect()
     }
 
     async fn until(&self, node: &NodeUuid, what: &str, is_so: impl Fn(&Node) -> bool) -> Node {
@@ -127,7 +149,10 @@ impl Bed {
         if node.provision_state != ProvisionState::Available {
             baremetal.set_provision(&uuid, &ProvisionTarget::Deleted, &Leave, deadline).await.unwrap();
         }
-        self.until(&uuid, "undeployed", |node| node.provision_state == ProvisionState::Available).await;
+        let available = |node: &Node| node.provision_state == ProvisionState::Available;
+        if let Some(claim) = self.until(&uuid, "undeployed", available).await.instance_uuid {
+            baremetal.delete_allocation(&claim.parse().unwrap(), &Leave, deadline).await.unwrap();
+        }
         for vif in baremetal.vifs(&uuid, deadline).await.unwrap() {
             baremetal.detach_vif(&uuid, &vif, &Leave, deadline).await.unwrap();
         }
@@ -144,6 +169,11 @@ impl Bed {
         let effect = Effect { token: LogIndex(7), plan: Some(PlanId(1)), action };
         carry_out(&self.provider, &effect, Some(node.as_str()), &Leave, within(PATIENCE)).await
     }
+}
+
+fn backend(kind: &ProviderKind, cluster: &str) -> Backend {
+    let us = Us { cluster, ..Us::nobody() };
+    Backend::from_config(kind, testbed::PASSWORD.as_bytes(), us).unwrap()
 }
 
 /// One node of the plan.
@@ -182,6 +212,30 @@ impl Side {
 
 fn is_done(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Done(Seen::ReadBack(_)))
+}
+
+/// Ironic gives it to nobody else then, also not to another cluster of ours.
+#[tokio::test]
+async fn a_spare_is_claimed_for_one_cluster() {
+    let bed = Bed::new().await;
+    let (side, provider) = (Side::fresh(&bed, "pxe3").await, || "cloud".parse().unwrap());
+    let free = Check::Free(CloudNode { provider: provider(), node: side.uuid.to_string() });
+    let found = async |cluster| check(&bed.backend(cluster), &free, within(PATIENCE)).await;
+    assert_eq!(found("nobody").await, Finding::Unclaimed);
+    let claim = Action::Claim { node: side.name.clone(), provider: provider() };
+    for _ in 0..2 {
+        let outcome = bed.does(claim.clone(), &side.uuid).await;
+        assert!(is_done(&outcome), "{outcome:?}");
+    }
+    assert_eq!(found("nobody").await, Finding::Fine);
+    let finding = found("another").await;
+    assert!(matches!(&finding, Finding::Faulty(why) if why.contains("it is claimed")), "{finding:?}");
+    let effect = Effect { token: LogIndex(8), plan: None, action: claim };
+    let another = bed.backend("another");
+    let refused = carry_out(&another, &effect, Some(side.uuid.as_str()), &Leave, within(PATIENCE)).await;
+    assert!(matches!(refused, Outcome::Refused(Refusal::HeldByOther(_))), "{refused:?}");
+    bed.fresh("pxe3").await;
+    assert_eq!(found("another").await, Finding::Unclaimed);
 }
 
 /// The addresses, and what hangs on the port, stay; the old node has nothing of it, also in what Ironic notes.
@@ -236,7 +290,7 @@ async fn a_port_moves_with_its_addresses_and_the_instance_is_deployed_behind_it(
 async fn a_volume_is_taken_from_a_node_and_noted_at_another() {
     let bed = Bed::new().await;
     let (old, spare) = (Side::fresh(&bed, "rf1").await, Side::fresh(&bed, "rf2").await);
-    let volume = bed.new_volume().await;
+    let volume = bed.new_volume("filetgt").await;
     let (volumes, provider) = (bed.cloud.volumes(), || "cloud".parse().unwrap());
     let id = || volume.as_str().parse().unwrap();
     let attach =
@@ -249,14 +303,7 @@ async fn a_volume_is_taken_from_a_node_and_noted_at_another() {
         name: SnapshotName::Failover(PlanId(7)),
         keep: 1,
     };
-    // As Ironic attaches it.
-    let connector = json!({ "initiator": "iqn.2026-01.test:rf1", "host": "rf1", "ip": "127.0.0.1",
-        "platform": "x86_64", "os_type": "linux", "multipath": false });
-    let wish =
-        json!({ "attachment": { "volume_uuid": volume, "instance_uuid": old.uuid, "connector": connector } });
-    let made = bed.raw("POST", 776, "/v3/attachments", wish).await;
-    let attachment: openstack::AttachmentId = made["attachment"]["id"].as_str().unwrap().parse().unwrap();
-    volumes.complete_attachment(&attachment, &Leave, within(PATIENCE)).await.unwrap();
+    bed.attach(&volume, &old).await;
 
     for (action, side) in
         [(attach(&spare.name), &spare), (keep.clone(), &spare), (revoke(&spare.name), &spare)]
@@ -284,7 +331,7 @@ async fn a_volume_is_taken_from_a_node_and_noted_at_another() {
     assert_eq!(names().await, ["ha-b9".to_owned()].into());
     let revoked = bed.does(revoke(&old.name), &old.uuid).await;
     assert!(is_done(&revoked), "{revoked:?}");
-    assert!(volumes.attachments(&volume, within(PATIENCE)).await.unwrap().is_empty());
+    assert_eq!(bed.holders(&volume).await, BTreeSet::new());
     for action in [keep, attach(&spare.name)] {
         let outcome = bed.does(action.clone(), &spare.uuid).await;
         assert!(is_done(&outcome), "{action}: {outcome:?}");
@@ -293,4 +340,29 @@ async fn a_volume_is_taken_from_a_node_and_noted_at_another() {
     let targets = bed.cloud.baremetal().volume_targets(Some(&spare.uuid), within(PATIENCE)).await.unwrap();
     assert_eq!(targets.iter().map(|it| (&it.volume_id, it.boot_index)).collect::<Vec<_>>(), [(&volume, 0)]);
     bed.fresh("rf2").await;
+}
+
+/// What several may have is taken from the one, given to the next, and stays the others'.
+#[tokio::test]
+async fn a_volume_of_several_is_taken_from_one() {
+    let bed = Bed::new().await;
+    let sides = [Side::fresh(&bed, "ipmi1").await, Side::fresh(&bed, "ipmi2").await];
+    let ([old, other], spare) = (&sides, Side::fresh(&bed, "ipmi3").await);
+    let volume = bed.new_volume("filetgt-multi").await;
+    let (provider, id) = (|| "cloud".parse().unwrap(), volume.as_str().parse().unwrap());
+    for side in &sides {
+        bed.attach(&volume, side).await;
+    }
+    let revoke = Action::Revoke { node: old.name.clone(), provider: provider(), volume: id };
+    let outcome = bed.does(revoke.clone(), &old.uuid).await;
+    assert!(is_done(&outcome), "{outcome:?}");
+    assert_eq!(bed.holders(&volume).await, [other.uuid.to_string()].into());
+    let volume_id = volume.as_str().parse().unwrap();
+    let give = Action::Attach { node: spare.name.clone(), provider: provider(), volume: volume_id, index: 0 };
+    let outcome = bed.does(give, &spare.uuid).await;
+    assert!(is_done(&outcome), "{outcome:?}");
+    // Late copies of a leader that was deposed take nothing from the others.
+    assert!(is_done(&bed.does(revoke, &old.uuid).await));
+    assert_eq!(bed.holders(&volume).await, [other.uuid.to_string()].into());
+    bed.fresh("ipmi3").await;
 }

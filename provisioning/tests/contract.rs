@@ -20,8 +20,7 @@ use policies::{
     Effect, Epoch, Finding, LogIndex, NodeId, Outcome, Permit, PlanId, ProviderId, ProviderKind, Refusal,
     Sealed, Seen, SnapshotName, SwitchPort, Volume, VolumeId,
 };
-use provisioning::{Backend, Provider, Stage, Wish, carry_out, check};
-use std::path::Path;
+use provisioning::{Backend, Provider, Stage, Us, Wish, carry_out, check};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -114,13 +113,9 @@ fn cloud_actions() -> Vec<Action> {
     let (node, provider): (NodeId, ProviderId) = ("n1".parse().unwrap(), "cloud".parse().unwrap());
     let open = Action::AttachVif { node: node.clone(), provider: provider.clone(), port, vif };
     let mut actions = one_of_each("cloud", [cloud::HELD, cloud::FREE], cloud::NIC, open);
-    actions.push(Action::Clean { node, provider });
+    actions.push(Action::Clean { node: node.clone(), provider: provider.clone() });
+    actions.push(Action::Claim { node, provider });
     actions
-}
-
-/// Where no program is.
-fn nowhere() -> &'static Path {
-    Path::new("/nowhere")
 }
 
 fn exec_kind() -> ProviderKind {
@@ -186,7 +181,7 @@ fn backend(device: &Device) -> Backend {
         Face::Iscsi => iscsi_kind(&device.url(), None),
         Face::Cloud => cloud_kind(&device.url()),
     };
-    Backend::from_config(&kind, b"token", &device.programs()).unwrap()
+    Backend::from_config(&kind, b"token", Us { cluster: "c1", programs: &device.programs() }).unwrap()
 }
 
 async fn run(device: &Device, action: &Action, token: u64, permit: &dyn Permit, time: Duration) -> Outcome {
@@ -353,6 +348,13 @@ async fn a_cloud_takes_nothing_from_anybody_but_the_node() {
         let Outcome::Refused(Refusal::HeldByOther(who)) = &outcome else { panic!("{action}: {outcome:?}") };
         assert!(who.contains(cloud::OTHER), "{who}");
     }
+    let claimed = Outcome::Refused(Refusal::HeldByOther(format!(
+        "whoever claimed it in Ironic (instance_uuid {})",
+        cloud::OTHER
+    )));
+    for action in [&actions[5], &actions[8]] {
+        assert_eq!(run(&device, action, 7, &Always, PATIENCE).await, claimed, "{action}");
+    }
     // Nor does a revocation that comes late, when another has the volume.
     let free = cloud::FREE.parse().unwrap();
     let revoke =
@@ -388,6 +390,17 @@ async fn what_a_cloud_could_not_make_is_refused_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_claim_that_came_too_late_is_refused_and_not_in_the_way() {
+    let (device, claim) = (Device::start(Face::Cloud, Script::Fails).await, cloud_actions().remove(8));
+    for _ in 0..2 {
+        let why = "it could not be claimed: none of the requested nodes are available".to_owned();
+        let outcome = run(&device, &claim, 7, &Always, PATIENCE).await;
+        assert_eq!(outcome, Outcome::Refused(Refusal::DeviceRefused(why)));
+    }
+    assert_eq!(device.changes(), 2, "the second one was asked for anew");
+}
+
+#[tokio::test]
 async fn a_backup_is_made_of_a_volume_that_somebody_has() {
     for face in [Face::Iscsi, Face::Cloud] {
         let device = Device::start(face, Script::HeldByOther).await;
@@ -413,6 +426,8 @@ async fn a_cloud_says_what_it_has() {
         Check::Boot(Boot { provider: provider(), image: "golden".to_owned() }),
     ];
     let device = Device::start(Face::Cloud, Script::Obey).await;
+    assert_eq!(found(&device, &free(cloud::NODE), PATIENCE).await, Finding::Unclaimed);
+    assert!(is_done(&run(&device, &cloud_actions().remove(8), 7, &Always, PATIENCE).await));
     for asked in &checks {
         assert_eq!(found(&device, asked, PATIENCE).await, Finding::Fine, "{asked}");
     }
@@ -509,11 +524,11 @@ async fn without_an_answer_that_says_yes_or_no_nobody_can_tell() {
 fn unusable_configuration_is_refused_and_the_token_is_never_shown() {
     let kind = |url: &str| ProviderKind::Rack { url: url.to_owned(), token: Sealed(String::new()) };
     for url in ["", "127.0.0.1:1", "https://127.0.0.1:1", "ftp://x", "unix:/x"] {
-        assert!(Backend::from_config(&kind(url), b"token", nowhere()).is_err(), "{url}");
+        assert!(Backend::from_config(&kind(url), b"token", Us::nobody()).is_err(), "{url}");
     }
-    let backend = Backend::from_config(&kind("http://127.0.0.1:1"), b"sesame", nowhere()).unwrap();
+    let backend = Backend::from_config(&kind("http://127.0.0.1:1"), b"sesame", Us::nobody()).unwrap();
     assert!(!format!("{backend:?}").contains("sesame"));
-    let error = Backend::from_config(&kind("http://127.0.0.1:1"), &[0xff, 0xfe], nowhere()).unwrap_err();
+    let error = Backend::from_config(&kind("http://127.0.0.1:1"), &[0xff, 0xfe], Us::nobody()).unwrap_err();
     assert!(error.to_string().contains("not a text"));
 }
 
@@ -539,9 +554,9 @@ async fn a_storage_host_is_asked_for_volumes_only_and_trusted_by_its_authority_o
         ("http://127.0.0.1:1", Some("no certificate")),
         ("tcp://127.0.0.1:1", None),
     ] {
-        assert!(Backend::from_config(&iscsi_kind(url, ca), b"token", nowhere()).is_err(), "{url}");
+        assert!(Backend::from_config(&iscsi_kind(url, ca), b"token", Us::nobody()).is_err(), "{url}");
     }
-    let backend = Backend::from_config(&iscsi_kind("http://127.0.0.1:1", None), b"sesame", nowhere());
+    let backend = Backend::from_config(&iscsi_kind("http://127.0.0.1:1", None), b"sesame", Us::nobody());
     assert!(!format!("{backend:?}").contains("sesame"));
 }
 
@@ -613,7 +628,7 @@ async fn an_answer_without_an_end_is_not_kept() {
 #[tokio::test]
 async fn nothing_is_opened_into_the_park_vlan_and_keys_are_never_shown() {
     let kind = ProviderKind::Ovsdb { url: "tcp://127.0.0.1:1".to_owned(), park_vlan: 100, tls: None };
-    let backend = Backend::from_config(&kind, b"sesame", nowhere()).unwrap();
+    let backend = Backend::from_config(&kind, b"sesame", Us::nobody()).unwrap();
     assert!(!format!("{backend:?}").contains("sesame"));
     let open = actions().remove(3);
     let outcome = carry_out(&backend, &effect(&open, 7), None, &Always, Instant::now() + PATIENCE).await;
@@ -621,7 +636,7 @@ async fn nothing_is_opened_into_the_park_vlan_and_keys_are_never_shown() {
     assert!(why.contains("park VLAN"), "{why}");
     for url in ["", "127.0.0.1:6640", "http://127.0.0.1:6640", "tcp://127.0.0.1", "ssl://127.0.0.1:6640"] {
         let kind = ProviderKind::Ovsdb { url: url.to_owned(), park_vlan: 100, tls: None };
-        assert!(Backend::from_config(&kind, b"", nowhere()).is_err(), "{url}");
+        assert!(Backend::from_config(&kind, b"", Us::nobody()).is_err(), "{url}");
     }
 }
 
@@ -642,7 +657,7 @@ async fn a_program_is_told_all_it_needs_on_its_standard_input_only() {
 
 #[tokio::test]
 async fn a_program_that_is_not_there_is_a_refusal() {
-    let backend = Backend::from_config(&exec_kind(), b"token", nowhere()).unwrap();
+    let backend = Backend::from_config(&exec_kind(), b"token", Us::nobody()).unwrap();
     let effect = effect(&actions()[0], 7);
     let outcome = carry_out(&backend, &effect, Some(INITIATOR), &Always, Instant::now() + PATIENCE).await;
     let Outcome::Refused(Refusal::NotConfigured(why)) = outcome else { panic!("{outcome:?}") };

@@ -6,12 +6,11 @@ mod shelf;
 
 use policies::*;
 use provisioning::inventory::{Census, SpareRule, survey};
-use provisioning::{Backend, Provider as _};
+use provisioning::{Backend, Provider as _, Us};
 use serde_json::{Value, json};
 use shelf::{GROUP, NODE, PORT, Shelf, VIF, VOLUME, recorded, uuid};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -30,7 +29,7 @@ fn provider(address: SocketAddr) -> Provider {
 async fn read(shelf: &Shelf) -> (Provider, Census) {
     let (address, _) = shelf.clone().serve(500).await;
     let provider = provider(address);
-    let backend = Backend::from_config(&provider.kind, b"s", Path::new("/nowhere")).unwrap();
+    let backend = Backend::from_config(&provider.kind, b"s", Us::nobody()).unwrap();
     let census = backend.census(Instant::now() + Duration::from_secs(20)).await.unwrap();
     (provider, census)
 }

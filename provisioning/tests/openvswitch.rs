@@ -11,7 +11,7 @@
 use policies::{
     Action, Effect, LogIndex, Outcome, OvsdbTls, Permit, PlanId, ProviderKind, Refusal, Sealed, Seen,
 };
-use provisioning::{Backend, carry_out};
+use provisioning::{Backend, Us, carry_out};
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
@@ -124,7 +124,7 @@ impl Switch {
     fn plain(&self) -> Backend {
         let kind =
             ProviderKind::Ovsdb { url: format!("tcp://127.0.0.1:{}", self.tcp), park_vlan: PARK, tls: None };
-        Backend::from_config(&kind, b"", Path::new("/nowhere")).unwrap()
+        Backend::from_config(&kind, b"", Us::nobody()).unwrap()
     }
 
     /// Over TLS, trusting the authority in this file.
@@ -137,7 +137,7 @@ impl Switch {
             park_vlan: PARK,
             tls: Some(tls),
         };
-        Backend::from_config(&kind, key.as_bytes(), Path::new("/nowhere")).unwrap()
+        Backend::from_config(&kind, key.as_bytes(), Us::nobody()).unwrap()
     }
 }
 

@@ -16,7 +16,7 @@ use policies::{
 };
 use provisioning::storage::Config;
 use provisioning::storage::show::{self, Target};
-use provisioning::{Backend, carry_out, check};
+use provisioning::{Backend, Us, carry_out, check};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -245,7 +245,7 @@ impl Host {
     fn backend_with(&self, ca: &str, token: &str) -> Backend {
         let url = format!("https://127.0.0.1:{}", self.api);
         let kind = ProviderKind::Iscsi { url, ca: Some(ca.to_owned()), token: Sealed(String::new()) };
-        Backend::from_config(&kind, token.as_bytes(), Path::new("/nowhere")).unwrap()
+        Backend::from_config(&kind, token.as_bytes(), Us::nobody()).unwrap()
     }
 
     async fn carry(&self, action: &Action, initiator: &str, token: u64) -> Outcome {

@@ -215,6 +215,7 @@ impl<O: Outside> Executor<O> {
             | Action::Attach { provider, .. }
             | Action::OpenPort { provider, .. }
             | Action::AttachVif { provider, .. }
+            | Action::Claim { provider, .. }
             | Action::Clean { provider, .. }
             | Action::SetBoot { provider, .. } => {
                 let known_as = state.providers.get(provider).and_then(|it| node.known_to(it));

@@ -233,6 +233,7 @@ impl Metrics {
             | Step::Resolve { .. }
             | Step::Place { .. }
             | Step::Lapse { .. }
+            | Step::Claim { .. }
             | Step::Clean { .. }
             | Step::Cleaned { .. }
             | Step::Keep { .. }

@@ -10,7 +10,7 @@ use fencing::ironic::Ironic;
 use fencing::{Bmc, Driver, PowerDriver, ipmi};
 use openstack::NodeUuid;
 use policies::{ClusterState, FenceDevice, Node, NodeId, Probe, Provider, ProviderId, ProviderKind, Refusal};
-use provisioning::Backend;
+use provisioning::{Backend, Us};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
@@ -125,7 +125,8 @@ impl Outside for Devices {
         let open = |sealed| self.seal.open(Secret::ProviderToken(&provider.name), sealed);
         let secret = provider.kind.secret().map(open).transpose().map_err(not_configured)?;
         let secret = secret.as_ref().map_or(&[][..], |secret| secret.as_slice());
-        let backend = Backend::from_config(&provider.kind, secret, &self.programs).map_err(not_configured)?;
+        let us = Us { cluster: self.seal.cluster(), programs: &self.programs };
+        let backend = Backend::from_config(&provider.kind, secret, us).map_err(not_configured)?;
         backends.insert(provider.name.clone(), (provider.kind.clone(), backend.clone()));
         Ok(backend)
     }

@@ -121,6 +121,11 @@ impl Seal {
         Seal::new(&key, cluster_id).ok_or_else(bad)
     }
 
+    /// The cluster's id.
+    pub fn cluster(&self) -> &str {
+        &self.cluster_id
+    }
+
     /// From the key's 32 bytes; `None` if it has another length.
     pub fn new(key: &[u8], cluster_id: &str) -> Option<Seal> {
         let cipher = XChaCha20Poly1305::new_from_slice(key).ok()?;

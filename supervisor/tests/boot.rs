@@ -18,9 +18,8 @@ use policies::{
     Action, Boot, BootRole, Check, Documents, Effect, Epoch, Finding, LogIndex, MemberId, Outcome, PlanId,
     ProviderKind, Refusal, Seen,
 };
-use provisioning::{Backend, Provider, Wish, carry_out, check};
+use provisioning::{Backend, Provider, Us, Wish, carry_out, check};
 use reqwest::Method;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use supervisor::api::Applying;
@@ -157,7 +156,7 @@ fn backend(urls: &[String]) -> Backend {
     else {
         panic!("no boot provider")
     };
-    Backend::from_config(&ProviderKind::Boot { urls, images }, b"", Path::new("/nowhere")).unwrap()
+    Backend::from_config(&ProviderKind::Boot { urls, images }, b"", Us::nobody()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

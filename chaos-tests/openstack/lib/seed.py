@@ -1,5 +1,6 @@
 """seed.py keystone|network|volume|nodes BASE [NODES IPMI_NODES PXE_NODES]: idempotent seeding over plain HTTP.
-seed.py instance BASE NAME: what an instance keeps wherever it runs, a Neutron port and a Cinder volume; prints their ids."""
+seed.py instance BASE NAME: what an instance keeps wherever it runs, a Neutron port and a Cinder volume; prints their ids.
+seed.py revoke BASE: every token of the user `failover` is invalid.   seed.py status BASE VOLUME STATUS: Cinder's book says so."""
 import sys, time
 import requests
 
@@ -83,6 +84,19 @@ def instance(name):
     print(port['id'], volume['id'])
 
 
+def revoke():
+    H = {'X-Auth-Token': token('admin', 'admin')[0]}
+    user = call('GET', f'{K}/users?name=failover', H)['users'][0]['id']
+    for enabled in (False, True):
+        call('PATCH', f'{K}/users/{user}', H, {'user': {'enabled': enabled}})
+
+
+def status(volume, status):
+    t, p = token('failover', 'service')
+    H = {'X-Auth-Token': t, 'OpenStack-API-Version': 'volume 3.71'}
+    call('POST', f'{U["cinder"]}/v3/{p}/volumes/{volume}/action', H, {'os-reset_status': {'status': status}})
+
+
 # How a node gets a state further on its way to `available`; `error` is left by an undeployment that failed.
 FORWARD = {'enroll': 'manage', 'manageable': 'provide', 'error': 'deleted'}
 
@@ -127,4 +141,5 @@ def nodes(n_redfish, n_ipmi, n_pxe):
 
 if __name__ == '__main__':
     {'keystone': keystone, 'network': network, 'volume': volume, 'instance': lambda: instance(sys.argv[3]),
+     'revoke': revoke, 'status': lambda: status(*sys.argv[3:5]),
      'nodes': lambda: nodes(*map(int, sys.argv[3:6]))}[what]()

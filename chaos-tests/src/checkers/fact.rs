@@ -90,7 +90,7 @@ impl Deed {
         };
         Some(match wish {
             // The simulated world has no cloud.
-            Wish::VifAttached { .. } | Wish::Cleaned { .. } => return None,
+            Wish::VifAttached { .. } | Wish::Claimed { .. } | Wish::Cleaned { .. } => return None,
             Wish::Revoked { volume, holder } => Deed::Revoke { node: node(holder), volume: volume.clone() },
             Wish::Attached { volume, holder, index: _ } => {
                 Deed::Attach { node: node(holder), volume: volume.clone() }
@@ -108,7 +108,10 @@ impl Deed {
     pub fn by(action: &Action) -> Option<Deed> {
         Some(match action.clone() {
             // The simulated world has no cloud.
-            Action::Diagnose { .. } | Action::AttachVif { .. } | Action::Clean { .. } => return None,
+            Action::Diagnose { .. }
+            | Action::AttachVif { .. }
+            | Action::Claim { .. }
+            | Action::Clean { .. } => return None,
             Action::Interrupt { node } => Deed::Interrupt { node },
             Action::ShutDown { node } => Deed::ShutDown { node },
             Action::PowerOff { node, .. } => Deed::PowerOff { node },

@@ -15,7 +15,7 @@ use crate::demo::watched::{PATIENCE, Watched, told, under_way};
 use crate::demo::{DemoError, Home};
 use futures::future::join_all;
 use policies::{Action, Documents, Effect, Epoch, LogIndex, NodeId, NodeState, Outcome, Verdict, causes};
-use provisioning::{Backend, carry_out};
+use provisioning::{Backend, Us, carry_out};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -65,6 +65,7 @@ impl Site {
         site.await_health().await?;
         site.take_over().await?;
         site.members.cluster.hactl(["arm", "--reason", "the site is up"]).await?;
+        site.await_claims().await?;
         Ok(site)
     }
 
@@ -127,6 +128,7 @@ impl Site {
             let (node, _) = self.members.placed(pool.instance()).await?;
             wrong.extend(self.away_from(pool, self.described(&node)?).await?);
         }
+        self.await_claims().await?;
         if !wrong.is_empty() {
             return Err(unexpected(format!("after the cleaning: {}", wrong.join("; "))));
         }
@@ -189,9 +191,12 @@ impl Site {
             wrong.push(format!("its port is {} at {:?}, not at {}", port.status, port.host_id, node.uuid));
         }
         if pool.has_volume() {
+            // Ironic attaches for the claim of a node that has one.
+            let claim = self.bed.node(&node.uuid).await?.instance_uuid;
+            let holder = claim.unwrap_or_else(|| node.uuid.to_string());
             let holders = self.bed.holders(&belongings.volume).await?;
-            if holders != [node.uuid.to_string()] {
-                wrong.push(format!("its volume is attached for {holders:?}, not for {}", node.uuid));
+            if holders != [holder.as_str()] {
+                wrong.push(format!("its volume is attached for {holders:?}, not for {holder}"));
             }
             if !self.bed.reaches(&node.initiator(), &belongings.volume).await {
                 wrong.push(format!("{} cannot reach its volume", node.name));
@@ -221,6 +226,24 @@ impl Site {
             .await
     }
 
+    /// Waits until Ironic keeps every spare for the cluster.
+    async fn await_claims(&self) -> Result<(), DemoError> {
+        self.members
+            .look("all spares to be claimed", async || {
+                let mut unclaimed = vec![];
+                for line in self.members.nodes().await? {
+                    let node = self.described(&line.name)?;
+                    if line.state == NodeState::Spare
+                        && self.bed.node(&node.uuid).await?.instance_uuid.is_none()
+                    {
+                        unclaimed.push(line.name.to_string());
+                    }
+                }
+                Ok(if unclaimed.is_empty() { Look::There(()) } else { Look::NotYet(unclaimed.join(", ")) })
+            })
+            .await
+    }
+
     /// Everything that the members have logged in all their lives.
     pub(super) fn logs(&self) -> Result<String, DemoError> {
         let read =
@@ -245,7 +268,7 @@ async fn place(
         toml::from_str(inventory).map_err(|error| unexpected(format!("{error}\n{inventory}")))?;
     let kind = documents.providers.first().map(|provider| &provider.kind);
     let kind = kind.ok_or_else(|| unexpected("the inventory has no provider".to_owned()))?;
-    let backend = Backend::from_config(kind, PASSWORD.as_bytes(), Path::new("/nowhere"));
+    let backend = Backend::from_config(kind, PASSWORD.as_bytes(), Us::nobody());
     let backend = backend.map_err(|error| unexpected(causes(&error)))?;
     for (pool, Belongings { port, volume }) in belongings {
         let Some(node) = nodes.iter().find(|node| node.pool == *pool) else { continue };

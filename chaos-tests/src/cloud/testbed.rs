@@ -104,6 +104,16 @@ impl Testbed {
         self.script("service", &[name, what]).await.map(drop)
     }
 
+    /// Makes the token that the members have invalid.
+    pub(super) async fn revoke_tokens(&self) -> Result<(), DemoError> {
+        self.script("revoke", &[]).await.map(drop)
+    }
+
+    /// Has Cinder's book say this of a volume, whatever is true.
+    pub(super) async fn set_status(&self, volume: &VolumeId, status: &str) -> Result<(), DemoError> {
+        self.script("volume", &[volume.as_str(), status]).await.map(drop)
+    }
+
     /// What befalls a BMC.
     pub(super) async fn bmc(&self, node: &Described, what: &str) -> Result<String, DemoError> {
         let kind = match node.pool {
@@ -237,14 +247,16 @@ impl Testbed {
         .await
     }
 
-    /// Claims a node, as Nova does or anybody else.
-    pub(super) async fn claim(&self, node: &Described) -> Result<AllocationName, DemoError> {
+    /// Takes a spare that is claimed for us, as an administrator can: ends our claim and makes another. Tells its name.
+    pub(super) async fn take(&self, node: &Described) -> Result<String, DemoError> {
         let (baremetal, doing) = (self.cloud.baremetal(), || cloud("claim a node"));
         let read = self.node(&node.uuid).await?;
-        let name: AllocationName =
-            "somebody-elses".parse().map_err(|error: BadId| unexpected(error.to_string()))?;
+        let claim = read.instance_uuid.ok_or_else(|| unexpected(format!("{} is not claimed", node.name)))?;
+        self.unclaim(&claim).await?;
+        let name = "somebody-elses".to_owned();
         let wish = AllocationWish {
-            name: name.clone(),
+            uuid: None,
+            name: allocation(&name)?,
             resource_class: read.resource_class.unwrap_or_default(),
             traits: BTreeSet::new(),
             candidate_nodes: vec![node.uuid.clone()],
@@ -255,10 +267,10 @@ impl Testbed {
         Ok(name)
     }
 
-    /// Gives it back.
-    pub(super) async fn unclaim(&self, name: &AllocationName) -> Result<(), DemoError> {
-        let baremetal = self.cloud.baremetal();
-        baremetal.delete_allocation(name, &ByHand, soon()).await.map_err(cloud("give a node back"))
+    /// Ends a claim, by its name or UUID.
+    pub(super) async fn unclaim(&self, claim: &str) -> Result<(), DemoError> {
+        let deleted = self.cloud.baremetal().delete_allocation(&allocation(claim)?, &ByHand, soon()).await;
+        deleted.map_err(cloud("give a node back"))
     }
 
     /// Mends a node's BMC, ends what Ironic has begun because of it (a maintenance of ours stays), and waits until Ironic has it off.
@@ -275,15 +287,14 @@ impl Testbed {
     /// Gives a node back as it was in the beginning: well, off, available, with nothing.
     pub(super) async fn clear(&self, node: &Described) -> Result<(), DemoError> {
         self.bmc(node, if node.pool == Pool::Redfish { "up" } else { "thaw" }).await?;
-        let (baremetal, uuid) = (self.cloud.baremetal(), &node.uuid);
+        let (baremetal, uuid, name) = (self.cloud.baremetal(), &node.uuid, &node.name);
         self.until(uuid, "to be let go", |_| true).await?;
         let doing = || cloud("clear a node");
         baremetal.clear_maintenance(uuid, &ByHand, soon()).await.map_err(doing())?;
-        let read = self.until(uuid, "to be out of maintenance", |node| !node.maintenance).await?;
-        let mut state = read.provision_state;
+        let mut read = self.until(uuid, "to be out of maintenance", |node| !node.maintenance).await?;
         // Undeploying a node whose BMC was dead a moment ago may fail once, and is done again, as a person would.
         for _ in 0..2 {
-            if state == ProvisionState::Available {
+            if read.provision_state == ProvisionState::Available {
                 break;
             }
             let deleted = ProvisionTarget::Deleted;
@@ -291,10 +302,14 @@ impl Testbed {
             let is_over = |node: &Node| {
                 matches!(node.provision_state, ProvisionState::Available | ProvisionState::Error)
             };
-            state = self.until(uuid, "to be undeployed", is_over).await?.provision_state;
+            read = self.until(uuid, "to be undeployed", is_over).await?;
         }
-        if state != ProvisionState::Available {
-            return Err(unexpected(format!("{} is {state:?} and cannot be undeployed", node.name)));
+        if read.provision_state != ProvisionState::Available {
+            return Err(unexpected(format!("{name} is {:?} and cannot be undeployed", read.provision_state)));
+        }
+        // Of a cluster that is no more.
+        if let Some(claim) = &read.instance_uuid {
+            self.unclaim(claim).await?;
         }
         for vif in baremetal.vifs(uuid, soon()).await.map_err(doing())? {
             baremetal.detach_vif(uuid, &vif, &ByHand, soon()).await.map_err(doing())?;
@@ -345,6 +360,10 @@ fn access(base: u16) -> CloudAccess {
 /// `pxe2`: of which pool, and which of it.
 fn named(name: &str) -> Option<(&str, Pool, u8)> {
     Pool::ALL.into_iter().find_map(|pool| Some((name, pool, name.strip_prefix(pool.prefix())?.parse().ok()?)))
+}
+
+fn allocation(claim: &str) -> Result<AllocationName, DemoError> {
+    claim.parse().map_err(|error: BadId| unexpected(error.to_string()))
 }
 
 fn soon() -> Instant {

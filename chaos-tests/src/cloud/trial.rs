@@ -14,7 +14,9 @@ use crate::clock::now;
 use crate::demo::DemoError;
 use crate::demo::tally::Tally;
 use crate::demo::wait::Look;
+use crate::field::control;
 use clap::ValueEnum;
+use nix::sys::signal::Signal;
 use openstack::FixedIp;
 use policies::{Accepted, Epoch, NodeId, NodeState, Plan, PlanId, Wall};
 use std::collections::BTreeSet;
@@ -52,13 +54,19 @@ pub enum Trial {
     LeaderDiesFencing,
     /// It hangs, and the leader dies when it has told Ironic to deploy
     LeaderDiesDeploying,
+    /// It hangs, and the leader stands still when it is giving the spare its volume; another one ends the failover, and it goes on
+    LeaderDeposed,
+    /// It hangs, and every token of the members becomes invalid when they have begun to fence
+    TokenRevoked,
+    /// A node with a volume hangs, of which Cinder says that it is being detached
+    VolumeDetaching,
     /// It hangs, and the BMC of the spare dies when that is to be deployed
     SpareFails,
     /// A node of each kind hangs
     TwoAtOnce,
     /// A node with a volume hangs, and is fenced; somebody ends its maintenance and switches it on
     OnAgain,
-    /// A node with a volume hangs, and somebody else has claimed the next spare in Ironic
+    /// A node with a volume hangs, and somebody else has taken the next spare in Ironic
     SpareClaimed,
 }
 
@@ -94,6 +102,8 @@ impl Trial {
             Trial::HangVolume
             | Trial::BmcFrozen
             | Trial::CinderAway
+            | Trial::LeaderDeposed
+            | Trial::VolumeDetaching
             | Trial::SpareFails
             | Trial::OnAgain
             | Trial::SpareClaimed => Pool::Pxe,
@@ -108,6 +118,7 @@ impl Trial {
             | Trial::NeutronAway
             | Trial::LeaderDiesFencing
             | Trial::LeaderDiesDeploying
+            | Trial::TokenRevoked
             | Trial::TwoAtOnce => Pool::Redfish,
         }
     }
@@ -123,6 +134,9 @@ impl Trial {
         if self == Trial::SpareClaimed {
             return spare_claimed(site, moving).await;
         }
+        if self == Trial::LeaderDeposed {
+            return leader_deposed(site, moving).await;
+        }
         let from = moving.from.clone();
         self.strike(site, &from).await?;
         let said = moving.end(site).await?;
@@ -135,9 +149,12 @@ impl Trial {
     /// What befalls the node, and whoever has to deal with it.
     async fn strike(self, site: &mut Site, node: &NodeId) -> Result<(), DemoError> {
         match self {
-            Trial::Hang | Trial::HangVolume | Trial::TwoAtOnce | Trial::OnAgain | Trial::SpareClaimed => {
-                site.machines.hang(node)
-            }
+            Trial::Hang
+            | Trial::HangVolume
+            | Trial::TwoAtOnce
+            | Trial::OnAgain
+            | Trial::LeaderDeposed
+            | Trial::SpareClaimed => site.machines.hang(node),
             Trial::BmcHangs => bmc(site, node, "hang").await,
             Trial::BmcRefuses => bmc(site, node, "refuse").await,
             Trial::BmcFails => bmc(site, node, "500").await,
@@ -150,6 +167,12 @@ impl Trial {
             Trial::CinderAway => away(site, node, "cinder-api", ": revoke ").await,
             Trial::LeaderDiesFencing => leader_dies(site, node, ": power off ").await,
             Trial::LeaderDiesDeploying => leader_dies(site, node, ": let ").await,
+            Trial::TokenRevoked => token_revoked(site, node).await,
+            Trial::VolumeDetaching => {
+                let volume = &site.belongings(self.pool())?.volume;
+                site.bed.set_status(volume, "detaching").await?;
+                site.machines.hang(node)
+            }
             Trial::SpareFails => spare_fails(site, node).await,
         }
     }
@@ -189,6 +212,29 @@ async fn leader_dies(site: &mut Site, node: &NodeId, moment: &str) -> Result<(),
     site.members.leader_dies(leader, events, moment).await
 }
 
+/// What a leader had begun when it was deposed comes late, after another one has ended the failover, and changes nothing any more.
+async fn leader_deposed(site: &Site, moving: Moving) -> Result<String, DemoError> {
+    let (leader, events) = (site.members.leader().await?, site.members.events());
+    site.machines.hang(&moving.from)?;
+    site.members.told(events, ": attach ").await?;
+    let pid = site.members.cluster.pid(leader);
+    let pid = pid.ok_or_else(|| unexpected(format!("{leader} does not run")))?;
+    control::signal(pid, Signal::SIGSTOP)?;
+    let moved = site.moved(moving.pool, moving.epoch).await;
+    control::signal(pid, Signal::SIGCONT)?;
+    moved?;
+    site.members.follows(leader).await?;
+    moving.end(site).await
+}
+
+/// Keystone takes back what it has given while the failover is under way.
+async fn token_revoked(site: &Site, node: &NodeId) -> Result<(), DemoError> {
+    let events = site.members.events();
+    site.machines.hang(node)?;
+    site.members.told(events, ": power off ").await?;
+    site.bed.revoke_tokens().await
+}
+
 /// The spare is given up, and another one takes over.
 async fn spare_fails(site: &Site, node: &NodeId) -> Result<(), DemoError> {
     let events = site.members.events();
@@ -216,11 +262,15 @@ async fn spare_claimed(site: &Site, moving: Moving) -> Result<String, DemoError>
     let next =
         lines.iter().find(|line| line.state == NodeState::Spare && line.name.as_str().starts_with(prefix));
     let next = next.ok_or_else(|| unexpected("there is no spare".to_owned()))?.name.clone();
-    let claim = site.bed.claim(site.described(&next)?).await?;
+    let (described, cluster) = (site.described(&next)?, &site.members.cluster);
+    // Nobody claims what is cordoned, so there is no race for it.
+    cluster.hactl(["node", "cordon", next.as_str()]).await?;
+    let claim = site.bed.take(described).await?;
+    cluster.hactl(["node", "uncordon", next.as_str()]).await?;
     let moved = async {
         site.members
             .look(&format!("{next} to be known as claimed"), async || {
-                let said = site.members.cluster.hactl(["node", "show", next.as_str()]).await?;
+                let said = cluster.hactl(["node", "show", next.as_str()]).await?;
                 Ok(if said.contains("it is claimed") { Look::There(()) } else { Look::NotYet(said) })
             })
             .await?;

@@ -95,6 +95,22 @@ impl Watched {
         .await
     }
 
+    /// Waits until a member that stood still hears a leader again, and has told it what it sees.
+    pub(crate) async fn follows(&self, member: MemberId) -> Result<(), DemoError> {
+        self.look(&format!("{member} to follow"), async || {
+            let status = match self.cluster.get::<Status>("ask for the status", "/v1/status").await {
+                Ok(status) => status,
+                Err(error) => return Ok(Look::NotYet(causes(&error))),
+            };
+            let line = status.members.iter().find(|line| line.id == member);
+            Ok(match line.is_some_and(|line| line.report_age_ms.is_some_and(|age| age < 1000)) {
+                true => Look::There(()),
+                false => Look::NotYet(format!("{line:?}")),
+            })
+        })
+        .await
+    }
+
     /// Waits until an event says this of what has happened since `after` events.
     pub(crate) async fn told(&self, after: usize, text: &str) -> Result<(), DemoError> {
         let events = self.history.subscribe();

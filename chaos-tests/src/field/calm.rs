@@ -106,7 +106,7 @@ impl Story {
                 port,
                 change: PortChange { setting: PortSetting::Open { vlan, tagged, mac }, token },
             },
-            Action::AttachVif { .. } | Action::Clean { .. } => {
+            Action::AttachVif { .. } | Action::Claim { .. } | Action::Clean { .. } => {
                 return Seen::ReadBack("the rack has no cloud".to_owned());
             }
             Action::SetBoot { node, instance, image, epoch, .. } => {

@@ -76,6 +76,7 @@ impl Ground {
             | Action::Revoke { .. }
             | Action::ClosePort { .. }
             | Action::AttachVif { .. }
+            | Action::Claim { .. }
             | Action::Clean { .. }
             | Action::SetBoot { .. } => {}
         }
@@ -117,6 +118,7 @@ impl Ground {
             Action::OpenPort { vlan, .. } => (self.open[network_number(*vlan)] & bit != 0, read),
             Action::Snapshot { .. }
             | Action::AttachVif { .. }
+            | Action::Claim { .. }
             | Action::Clean { .. }
             | Action::SetBoot { .. } => (true, read),
         };

@@ -63,6 +63,7 @@ fn given_after_proof(state: &ClusterState) -> bool {
         | Action::PowerOff { .. }
         | Action::Revoke { .. }
         | Action::ClosePort { .. }
+        | Action::Claim { .. }
         | Action::Clean { .. }
         | Action::Interrupt { .. } => false,
         Action::Snapshot { .. }

@@ -379,6 +379,7 @@ impl World {
             | Action::Attach { .. }
             | Action::OpenPort { .. }
             | Action::AttachVif { .. }
+            | Action::Claim { .. }
             | Action::Clean { .. }
             | Action::SetBoot { .. }
             | Action::PowerOn { .. } => false,

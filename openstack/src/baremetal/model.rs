@@ -5,6 +5,7 @@
 //! read; of `instance_info` only what it names below.
 
 use super::*;
+use crate::ids::AllocationUuid;
 
 /// What is read of a node.
 pub(super) const NODE_FIELDS: [&str; 23] = [
@@ -489,6 +490,9 @@ pub enum AllocationState {
 /// What node is to be claimed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AllocationWish {
+    /// Its id, if it is ours to choose; the claimed node's `instance_uuid`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<AllocationUuid>,
     /// A name that is unique: who makes the claim twice is told so.
     pub name: AllocationName,
     /// Its kind.

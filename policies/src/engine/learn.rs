@@ -4,6 +4,7 @@
 //! is the engine's memory. What it never does: decide or act; all that it wants of the body is to watch other nodes.
 
 use super::*;
+use crate::effect::Action;
 use crate::plan::Intent;
 
 /// Times of intents that are remembered before those of forgotten plans are dropped.
@@ -94,7 +95,7 @@ impl Engine {
     fn remember(&mut self, now: Mono, index: LogIndex, step: &Step, outputs: &mut Vec<Output>) {
         match step {
             Step::Begin(_) | Step::Replace { .. } => self.entered(now, PlanId(index.0)),
-            Step::Clean { .. } | Step::CutAgain { .. } => {
+            Step::Claim { .. } | Step::Clean { .. } | Step::CutAgain { .. } => {
                 self.memory.intents.insert(index, (now, None));
             }
             Step::Intend { plan, .. } => {
@@ -111,6 +112,12 @@ impl Engine {
                 }
                 if let Some(times) = self.memory.intents.get_mut(token) {
                     times.1 = Some(now);
+                }
+                let ended = self.state.ordered_by_hand(*token).map(|by_hand| &by_hand.intent.action);
+                if let Some(Action::Claim { node, .. }) = ended
+                    && let Some(record) = self.state.nodes.get(node)
+                {
+                    self.memory.checks.ask_again(&record.node, now);
                 }
             }
             Step::Place { plan, .. } => {

@@ -5,7 +5,6 @@
 use super::*;
 use crate::memory::POWER_AGE_MAX;
 use crate::observation::Power;
-use crate::state::ByHand;
 
 /// How long one effect watches a node being cleaned; it takes minutes to hours, and the next one goes on watching. Lower: more entries
 /// in the log. Higher: a watch that hangs is noticed later.
@@ -55,9 +54,8 @@ impl Desk<'_> {
 
     /// A fence is for good: what is on again, by whomever, is switched off again.
     fn cut_again(&self, record: &NodeRecord, wishes: &mut Wishes) {
-        let is_open = |by_hand: &ByHand| by_hand.intent.end.is_none();
         let hands_off = !self.state.armed.armed || record.maintenance.is_some();
-        if hands_off || record.node.fencing.is_empty() || record.by_hand.iter().any(is_open) {
+        if hands_off || record.node.fencing.is_empty() || record.is_ordered() {
             return;
         }
         let step = Step::CutAgain { node: record.node.name.clone() };
@@ -71,6 +69,18 @@ impl Desk<'_> {
     fn again(&self, record: &NodeRecord, last: &Intent, tries: usize, step: Step, wishes: &mut Wishes) {
         let Some((_, policy)) = self.state.policy_of_node(&record.node.name) else { return };
         let pause = grown(policy.policy.fencing.retry_after, tries as u64);
+        self.again_after(pause, record, last, step, wishes);
+    }
+
+    /// The next try, after this pause.
+    pub(super) fn again_after(
+        &self,
+        pause: Millis,
+        record: &NodeRecord,
+        last: &Intent,
+        step: Step,
+        wishes: &mut Wishes,
+    ) {
         if self.memory.ended_ago(last.token, self.now) >= pause {
             return wishes.lead(self.leader, step);
         }

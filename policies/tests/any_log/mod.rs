@@ -45,6 +45,7 @@ pub enum Want {
     Place { plan: Pick, tried: u64 },
     Finish(Pick),
     Stick(Pick, bool),
+    Claim(Pick),
     Clean(Pick),
     CutAgain(Pick),
     Cleaned(Pick),
@@ -108,6 +109,7 @@ impl Want {
             56 => Want::Label(pa, b),
             57 if d % 3 == 1 => Want::Backup(pa),
             57 => Want::ByHand(pa, b % 3),
+            58 if d % 3 == 1 => Want::Claim(pa),
             58 => Want::Clean(pa),
             59 => Want::CutAgain(pa),
             _ if d % 3 == 1 => Want::Keep(pa),
@@ -383,6 +385,7 @@ pub fn command(state: &ClusterState, want: &Want) -> Command {
         Want::Place { plan: at, tried } => lead(Step::Place { plan: plan(at), tried: Millis(*tried) }),
         Want::Finish(at) => lead(Step::Finish { plan: plan(at), seen: "a heartbeat".to_owned() }),
         Want::Stick(at, on) => lead(Step::Stick { plan: plan(at), why: on.then(reason) }),
+        Want::Claim(at) => lead(Step::Claim { node: node(at) }),
         Want::Clean(at) => lead(Step::Clean { node: node(at) }),
         Want::CutAgain(at) => lead(Step::CutAgain { node: node(at) }),
         Want::Cleaned(at) => lead(Step::Cleaned { node: node(at) }),
@@ -526,6 +529,7 @@ fn proof_comes_first(state: &ClusterState) -> Result<(), String> {
             | Action::PowerOff { .. }
             | Action::Revoke { .. }
             | Action::ClosePort { .. }
+            | Action::Claim { .. }
             | Action::Clean { .. }
             | Action::Interrupt { .. } => false,
             Action::Snapshot { .. }

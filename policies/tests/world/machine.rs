@@ -126,6 +126,7 @@ impl Machine {
             | Action::Attach { .. }
             | Action::OpenPort { .. }
             | Action::AttachVif { .. }
+            | Action::Claim { .. }
             | Action::Clean { .. }
             | Action::SetBoot { .. } => false,
         };
@@ -164,6 +165,7 @@ impl Machine {
             | Action::Attach { .. }
             | Action::OpenPort { .. }
             | Action::AttachVif { .. }
+            | Action::Claim { .. }
             | Action::Clean { .. }
             | Action::SetBoot { .. } => {}
         }
@@ -202,6 +204,7 @@ impl Ending {
             Action::Diagnose { .. } => 300,
             Action::PowerOff { .. } => 200,
             Action::PowerOn { .. } | Action::Interrupt { .. } => 100,
+            Action::Claim { .. } => 500,
             Action::Clean { .. } => 20_000,
             Action::Revoke { .. }
             | Action::ClosePort { .. }
@@ -230,6 +233,7 @@ impl Ending {
             | Action::Attach { .. }
             | Action::OpenPort { .. }
             | Action::AttachVif { .. }
+            | Action::Claim { .. }
             | Action::Clean { .. }
             | Action::SetBoot { .. } => Seen::ReadBack("as wished".to_owned()),
         };

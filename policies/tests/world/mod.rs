@@ -431,6 +431,13 @@ impl World {
             Outcome::Unknown(doubt) => format!("unknown: {doubt}"),
         };
         self.say("end", &format!("{} ({}): {end}", effect.action, effect.token));
+        if let (Action::Claim { node, provider }, Outcome::Done(_)) = (&effect.action, &outcome)
+            && let (Some(record), Some(provider)) =
+                (self.truth.nodes.get(node), self.truth.providers.get(provider))
+        {
+            let known_as = record.node.known_to(provider).unwrap_or_default();
+            self.findings.push((format!("node {known_as}"), Finding::Fine));
+        }
         self.feed(to, Input::Ended { token: effect.token, outcome });
     }
 

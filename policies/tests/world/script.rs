@@ -404,6 +404,7 @@ fn check(world: &mut World, line: &str) -> Result<(), String> {
         "fine" => Finding::Fine,
         "absent" => Finding::Absent(text),
         "faulty" => Finding::Faulty(text),
+        "unclaimed" => Finding::Unclaimed,
         "nothing" => Finding::CannotTell(text),
         other => return Err(format!("no finding {other:?}")),
     };

@@ -16,7 +16,7 @@ impl Openstack {
         let reading = told(&node);
         Ok(match (&node.provision_state, node.is_settled()) {
             (ProvisionState::Available, true) => {
-                State::new(!node.maintenance && node.instance_uuid.is_none(), reading)
+                State::new(!node.maintenance && self.claimant.other(&node).is_none(), reading)
             }
             (ProvisionState::CleanFailed | ProvisionState::Error, true) => State::failed(reading),
             _ => State::new(false, reading),
@@ -32,7 +32,7 @@ impl Openstack {
         deadline: Instant,
     ) -> Result<(), ProviderError> {
         let (node, baremetal) = (self.node(Some(holder), deadline).await?, self.cloud.baremetal());
-        if let Some(why) = hindrance(&node) {
+        if let Some(why) = hindrance(&node, &self.claimant) {
             return Err(ProviderError::Refused { doing: wish.to_string(), why });
         }
         // In maintenance what runs on the node to erase it would not be listened to.
@@ -83,7 +83,7 @@ impl Openstack {
 }
 
 /// Why the node must not be cleaned, or cannot be.
-fn hindrance(node: &Node) -> Option<Refusal> {
+fn hindrance(node: &Node, us: &Claimant) -> Option<Refusal> {
     let refused = |why: String| Some(Refusal::DeviceRefused(why));
     if node.maintenance && !node.is_fenced() && node.fault.as_deref() != Some(CLEAN_FAILURE) {
         return refused(format!("it is in maintenance, and not by us: {}", reason(node)));
@@ -92,9 +92,7 @@ fn hindrance(node: &Node) -> Option<Refusal> {
         return refused("it is protected in Ironic".to_owned());
     }
     match &node.provision_state {
-        ProvisionState::Available => node.instance_uuid.as_ref().map(|instance| {
-            Refusal::HeldByOther(format!("whoever claimed it in Ironic (instance_uuid {instance})"))
-        }),
+        ProvisionState::Available => us.other(node).map(|claim| claim::claimed_by_other(claim)),
         // A node that we have fenced is off. One that is on and that nobody has in maintenance somebody uses.
         ProvisionState::Active | ProvisionState::DeployWait
             if !node.is_fenced() && node.power_state != Some(PowerState::Off) =>
@@ -122,39 +120,12 @@ fn hindrance(node: &Node) -> Option<Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use super::claim::tests::node;
     use super::*;
-
-    /// A node with these entries beside what all have.
-    fn node(entries: &Value) -> Node {
-        let mut all = json!({ "uuid": "11111111-1111-4111-8111-111111111111", "driver": "redfish",
-            "provision_state": "active", "power_state": "power off", "maintenance": false });
-        for (key, value) in entries.as_object().unwrap() {
-            all[key] = value.clone();
-        }
-        serde_json::from_value(all).unwrap()
-    }
-
-    #[test]
-    fn a_spare_is_free_if_nobody_has_it_in_ironic() {
-        for (entries, why) in [
-            (json!({ "provision_state": "available" }), None),
-            (
-                json!({ "provision_state": "available", "instance_uuid": "a7" }),
-                Some("it is claimed (instance_uuid a7)"),
-            ),
-            (json!({ "provision_state": "available", "retired": true }), Some("it is retired")),
-            (
-                json!({ "provision_state": "available", "maintenance": true, "maintenance_reason": "fans" }),
-                Some("it is in maintenance: fans"),
-            ),
-            (json!({ "extra": { "ha_boots": "web e2" } }), Some("it is Active, told to run web e2")),
-        ] {
-            assert_eq!(in_use(&node(&entries)).as_deref(), why, "{entries}");
-        }
-    }
 
     #[test]
     fn only_what_we_have_fenced_and_nobody_uses_is_cleaned() {
+        let us = Claimant::new("c1");
         let ours = json!("fenced by ha-supervisord, token i3");
         for entries in [
             json!({ "maintenance": true, "maintenance_reason": ours }),
@@ -166,7 +137,7 @@ mod tests {
             json!({ "provision_state": "available" }),
             json!({ "provision_state": "cleaning", "reservation": "conductor-1" }),
         ] {
-            assert_eq!(hindrance(&node(&entries)), None, "{entries}");
+            assert_eq!(hindrance(&node(&entries), &us), None, "{entries}");
         }
         for (entries, why) in [
             (
@@ -193,7 +164,7 @@ mod tests {
             (json!({ "provision_state": "rescue" }), "the device refused: it is Other(\"rescue\")"),
         ] {
             assert_eq!(
-                hindrance(&node(&entries)).map(|why| why.to_string()),
+                hindrance(&node(&entries), &us).map(|why| why.to_string()),
                 Some(why.to_owned()),
                 "{entries}"
             );

@@ -46,7 +46,9 @@ pub(super) async fn answer(State((script, seen, address)): State<Cloud>, request
     let as_service = request.headers().contains_key("x-service-token");
     let path = uri.path().to_owned();
     let body = match path.as_str() {
-        "/v3/snapshots" => axum::body::to_bytes(request.into_body(), 10_000).await.unwrap(),
+        "/v3/snapshots" | "/v1/allocations" => {
+            axum::body::to_bytes(request.into_body(), 10_000).await.unwrap()
+        }
         _ => Default::default(),
     };
     let mut made = vec![];
@@ -61,6 +63,12 @@ pub(super) async fn answer(State((script, seen, address)): State<Cloud>, request
         ("DELETE", path) if path.starts_with("/v3/snapshots/") => {
             seen.lock().unwrap().done.remove("snapshot");
             return StatusCode::ACCEPTED.into_response();
+        }
+        ("DELETE", path) if path.starts_with("/v1/allocations/") => {
+            let mut seen = seen.lock().unwrap();
+            seen.done.remove("claimed");
+            seen.asked_for.clear();
+            return StatusCode::NO_CONTENT.into_response();
         }
         ("PATCH", _) => return answered(&node(&seen.lock().unwrap())),
         ("DELETE", path) if path.starts_with("/v3/attachments/") => {
@@ -81,6 +89,10 @@ pub(super) async fn answer(State((script, seen, address)): State<Cloud>, request
             made = body.to_vec();
             ("snapshot", answered(&json!({ "snapshot": snapshot(&made, "creating") })))
         }
+        ("POST", "/v1/allocations") => {
+            made = body.to_vec();
+            ("claimed", answered(&allocation(&made, "allocating")))
+        }
         ("PUT", path) if path.ends_with("/states/provision") && path.contains(FENCED) => {
             ("cleaned", StatusCode::ACCEPTED.into_response())
         }
@@ -89,7 +101,11 @@ pub(super) async fn answer(State((script, seen, address)): State<Cloud>, request
         }
         other => panic!("{other:?}"),
     };
-    seen.lock().unwrap().changes += 1;
+    {
+        let mut seen = seen.lock().unwrap();
+        seen.changes += 1;
+        seen.asked_for = made.clone();
+    }
     let what = what.to_owned();
     match script {
         Script::Obey | Script::HeldByOther | Script::Fails => {
@@ -193,7 +209,29 @@ async fn look(script: Script, seen: &Mutex<Seen>, path: &str, query: &str) -> Re
             node["power_state"] = json!("power off");
             node
         }
-        ["v1", "nodes", _] => node(&seen),
+        ["v1", "nodes", _] => {
+            let mut node = node(&seen);
+            match script {
+                Script::HeldByOther => node["instance_uuid"] = json!(OTHER),
+                Script::Fails => node["instance_uuid"] = Value::Null,
+                _ => {}
+            }
+            node
+        }
+        ["v1", "allocations", uuid] => {
+            let (made, state) = match (seen.done.get("claimed"), script) {
+                (Some(made), Script::Fails) => (made, "error"),
+                (Some(made), _) => (made, "active"),
+                (None, _) if seen.asked_for.is_empty() => {
+                    let words = json!({ "error_message": "Allocation could not be found." });
+                    return (StatusCode::NOT_FOUND, words.to_string()).into_response();
+                }
+                (None, _) => (&seen.asked_for, "allocating"),
+            };
+            let allocation = allocation(made, state);
+            assert_eq!(allocation["uuid"], *uuid);
+            allocation
+        }
         ["v1", "ports", nic] => json!({ "uuid": nic }),
         other => panic!("{other:?}"),
     };
@@ -222,7 +260,18 @@ fn node(seen: &Seen) -> Value {
         true => ("active", json!({ "ha_boots": "web e2" })),
         false => ("available", json!({})),
     };
-    json!({ "uuid": NODE, "driver": "redfish", "provision_state": state, "maintenance": false, "extra": extra })
+    let claim = seen.done.get("claimed").filter(|_| state == "available");
+    let claim = claim.map(|made| allocation(made, "active")["uuid"].clone());
+    json!({ "uuid": NODE, "driver": "redfish", "provision_state": state, "maintenance": false, "extra": extra,
+        "instance_uuid": claim, "resource_class": "metal" })
+}
+
+fn allocation(wish: &[u8], state: &str) -> Value {
+    let mut allocation: Value = serde_json::from_slice(wish).unwrap();
+    allocation["state"] = json!(state);
+    allocation["last_error"] =
+        json!((state == "error").then_some("none of the requested nodes are available"));
+    allocation
 }
 
 fn port(id: &str, host: &str) -> Value {

@@ -74,6 +74,8 @@ struct Seen {
     looks: usize,
     /// Path to body of the changes that took place.
     done: BTreeMap<String, Vec<u8>>,
+    /// Body of the last change that was asked for.
+    asked_for: Vec<u8>,
     late: Option<(usize, String, Vec<u8>)>,
 }
 

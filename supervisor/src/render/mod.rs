@@ -91,7 +91,7 @@ fn checked(checked: &Checked, screen: &Screen) -> String {
     let age = time::length(*age);
     let (tone, since) = match finding {
         Finding::Fine => (Tone::Good, String::new()),
-        Finding::Absent(_) | Finding::Faulty(_) => (Tone::Bad, String::new()),
+        Finding::Absent(_) | Finding::Faulty(_) | Finding::Unclaimed => (Tone::Bad, String::new()),
         Finding::CannotTell(_) => (Tone::Careful, format!(", so for {}", time::length(*lasting))),
     };
     format!("{check}: {} ({age} ago{since})", screen.tint(tone, &finding.to_string()))
