@@ -4,13 +4,13 @@
 
 use super::inventory::{CLOUD, inventory};
 use super::machine::Machines;
-use super::testbed::{ByHand, PASSWORD, Testbed, unexpected};
+use super::testbed::{ByHand, LOOK_EVERY, PASSWORD, Testbed, unexpected};
 use super::{Belongings, Described, Pool};
 use crate::demo::cluster::Cluster;
 use crate::demo::error::system;
 use crate::demo::ground::Ground;
 use crate::demo::process::{Starter, end_all};
-use crate::demo::wait::Look;
+use crate::demo::wait::{Look, until_every};
 use crate::demo::watched::{PATIENCE, Watched, told, under_way};
 use crate::demo::{DemoError, Home};
 use futures::future::join_all;
@@ -228,20 +228,19 @@ impl Site {
 
     /// Waits until Ironic keeps every spare for the cluster.
     async fn await_claims(&self) -> Result<(), DemoError> {
-        self.members
-            .look("all spares to be claimed", async || {
-                let mut unclaimed = vec![];
-                for line in self.members.nodes().await? {
-                    let node = self.described(&line.name)?;
-                    if line.state == NodeState::Spare
-                        && self.bed.node(&node.uuid).await?.instance_uuid.is_none()
-                    {
-                        unclaimed.push(line.name.to_string());
-                    }
+        let log = self.members.log();
+        until_every(LOOK_EVERY, "all spares to be claimed", PATIENCE, &log, async || {
+            let mut unclaimed = vec![];
+            for line in self.members.nodes().await? {
+                let node = self.described(&line.name)?;
+                if line.state == NodeState::Spare && self.bed.node(&node.uuid).await?.instance_uuid.is_none()
+                {
+                    unclaimed.push(line.name.to_string());
                 }
-                Ok(if unclaimed.is_empty() { Look::There(()) } else { Look::NotYet(unclaimed.join(", ")) })
-            })
-            .await
+            }
+            Ok(if unclaimed.is_empty() { Look::There(()) } else { Look::NotYet(unclaimed.join(", ")) })
+        })
+        .await
     }
 
     /// Everything that the members have logged in all their lives.

@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Pause between two questions to a service: they all share this computer.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(super) const PASSWORD: &str = "secret";
 /// Ports are this and a constant (`common.sh`), unless `OPENSTACK_PORT_BASE` says otherwise.
 const PORT_BASE: u16 = 17_000;

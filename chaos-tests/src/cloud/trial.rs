@@ -275,7 +275,7 @@ async fn spare_claimed(site: &Site, moving: Moving) -> Result<String, DemoError>
             })
             .await?;
         site.machines.hang(&moving.from)?;
-        moving.end(site).await
+        Moving { began: now(), ..moving }.end(site).await
     };
     let moved = moved.await;
     site.bed.unclaim(&claim).await?;

@@ -9,8 +9,8 @@ use crate::state::NodeRecord;
 use crate::words::Millis;
 
 /// Claims that are under way at the same time. Lower: a new cluster with a thousand spares takes longer to have them. Higher: a cloud
-/// that has just come back has more to do at once.
-const CLAIMS_IN_FLIGHT_MAX: usize = 8;
+/// that has just come back has more to do at once; Ironic on SQLite failed three of five.
+const CLAIMS_IN_FLIGHT_MAX: usize = 4;
 /// How much longer the pause is after each claim that failed, and how often it grows. Lower: an entry in the log every minute for a spare
 /// that lacks something. Higher: what was mended is a spare later.
 const CLAIM_AGAIN: Millis = Millis(60_000);

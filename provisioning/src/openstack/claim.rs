@@ -5,6 +5,8 @@
 
 use super::*;
 use ::openstack::{Allocation, AllocationName, AllocationState, AllocationUuid, AllocationWish};
+use policies::Millis;
+use std::collections::BTreeSet;
 
 /// In whose name nodes are claimed: our cluster's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,29 +98,54 @@ impl Openstack {
             return Err(refused(Refusal::DeviceRefused(why)));
         };
         let uuid = self.claimant.claim_of(&node.uuid);
-        let claim = match baremetal.allocation(&id(&uuid)?, deadline).await {
-            Ok(claim) => claim,
-            Err(error) if error.is_absent() => {
+        let claim = match self.claim_in_ironic(&uuid, permit, deadline).await? {
+            Some(claim) => claim,
+            None => {
                 let short = uuid.get(..8).unwrap_or_default();
                 let wish = AllocationWish {
                     uuid: Some(id::<AllocationUuid>(&uuid)?),
                     name: id(&format!("ha-{name}-{short}"))?,
                     resource_class,
-                    traits: std::collections::BTreeSet::new(),
+                    traits: BTreeSet::new(),
                     candidate_nodes: vec![node.uuid],
                     extra: [("ha_cluster".to_owned(), json!(self.claimant.0))].into(),
                 };
                 baremetal.create_allocation(&wish, permit, deadline).await?
             }
-            Err(error) => return Err(error.into()),
         };
-        let claim = self.decided(&id(&uuid)?, claim, deadline).await?;
-        if claim.state == AllocationState::Error {
-            baremetal.delete_allocation(&id(&uuid)?, permit, deadline).await?;
+        let (claim, waited) = self.decided(&id(&uuid)?, claim, deadline).await?;
+        let is_decided = match claim.state {
+            AllocationState::Active | AllocationState::Other(_) => return Ok(()),
+            AllocationState::Error => true,
+            AllocationState::Allocating => false,
+        };
+        baremetal.delete_allocation(&id(&uuid)?, permit, deadline).await?;
+        if is_decided {
             let why = claim.last_error.unwrap_or_else(|| "Ironic does not say why".to_owned());
             return Err(refused(Refusal::DeviceRefused(format!("it could not be claimed: {why}"))));
         }
+        // A conductor that died, or whose database failed it, leaves a claim so for good.
+        tracing::warn!(node = %name, claim = uuid, %waited, "Ironic does not decide about a claim, which is taken back");
         Ok(())
+    }
+
+    /// Our claim, if there is one. One that has failed is none.
+    async fn claim_in_ironic(
+        &self,
+        uuid: &str,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<Option<Allocation>, ProviderError> {
+        let (name, baremetal) = (id(uuid)?, self.cloud.baremetal());
+        match baremetal.allocation(&name, deadline).await {
+            Ok(claim) if claim.state == AllocationState::Error => {
+                baremetal.delete_allocation(&name, permit, deadline).await?;
+                Ok(None)
+            }
+            Ok(claim) => Ok(Some(claim)),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The claim, once Ironic has decided about it, or as it is when the time is over.
@@ -127,7 +154,7 @@ impl Openstack {
         name: &AllocationName,
         mut claim: Allocation,
         deadline: Instant,
-    ) -> Result<Allocation, ProviderError> {
+    ) -> Result<(Allocation, Millis), ProviderError> {
         let (asked, until) = (Instant::now(), last_look(deadline));
         while claim.state == AllocationState::Allocating {
             let next = Instant::now() + ::openstack::pause(asked.elapsed());
@@ -137,7 +164,8 @@ impl Openstack {
             tokio::time::sleep_until(next).await;
             claim = self.cloud.baremetal().allocation(name, deadline).await?;
         }
-        Ok(claim)
+        let waited = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok((claim, Millis(waited)))
     }
 }
 
