@@ -22,7 +22,7 @@ impl NodeRecord {
         self.node.fencing.iter().find_map(|device| device.cloud())
     }
 
-    /// How often it was tried to claim it.
+    /// The tries to claim it, oldest first.
     pub(crate) fn claims(&self) -> impl DoubleEndedIterator<Item = &Intent> {
         let intents = self.by_hand.iter().map(|by_hand| &by_hand.intent);
         intents.filter(|intent| matches!(intent.action, Action::Claim { .. }))

@@ -1,7 +1,7 @@
 //! A spare that Ironic keeps for us: an allocation, which Ironic makes in one transaction, of that node alone.
 //!
 //! Why it exists: whoever deploys by allocations (Nova, Metal3, another cluster of ours) is refused a node that has one. What it never does:
-//! give a claim back. Undeploying a node ends it.
+//! give a node back that it has claimed. Undeploying the node ends the claim.
 
 use super::*;
 use ::openstack::{Allocation, AllocationName, AllocationState, AllocationUuid, AllocationWish};
