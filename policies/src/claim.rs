@@ -3,7 +3,7 @@
 //! Why it exists: a cloud gives what is free to whoever asks. A spare that it gave away while we take it is a machine of somebody else's
 //! that we would deploy on, and fence should it not start. What it never does: claim what is not a spare, or take a claim away.
 
-use crate::apply::{Story, node_key, wrong_state};
+use crate::apply::{Story, wrong_state};
 use crate::command::Rejected;
 use crate::effect::Action;
 use crate::plan::Intent;
@@ -24,8 +24,7 @@ impl NodeRecord {
 
     /// The tries to claim it, oldest first.
     pub(crate) fn claims(&self) -> impl DoubleEndedIterator<Item = &Intent> {
-        let intents = self.by_hand.iter().map(|by_hand| &by_hand.intent);
-        intents.filter(|intent| matches!(intent.action, Action::Claim { .. }))
+        self.ordered().filter(|intent| matches!(intent.action, Action::Claim { .. }))
     }
 }
 
@@ -41,8 +40,6 @@ impl ClusterState {
         let action = record.claimer().ok_or_else(|| wrong_state(record, "a cloud's, and a spare"))?;
         let text = format!("{action}, for it is a spare ({})", story.index);
         let order = Order::new("the cluster", "it is a spare", story.at);
-        record.begin(story, leader, order, action)?;
-        story.tell(&[node_key(node)], text);
-        Ok(())
+        record.begin(story, leader, order, action, text)
     }
 }

@@ -47,9 +47,7 @@ impl ClusterState {
         };
         let order = order.clone();
         let text = format!("{action}, as {} has released it ({})", order.by, story.index);
-        record.begin(story, leader, order, action)?;
-        story.tell(&[node_key(node)], text);
-        Ok(())
+        record.begin(story, leader, order, action, text)
     }
 
     /// A try has ended: where a person must act, the node goes back to where it was.

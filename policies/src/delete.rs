@@ -69,7 +69,7 @@ impl ClusterState {
         if let Some(order) = &record.fence_order {
             return in_use(format!("{} ordered to fence it ({})", order.by, order.reason));
         }
-        if let Some(by_hand) = record.by_hand.iter().find(|by_hand| by_hand.intent.end.is_none()) {
+        if let Some(by_hand) = record.open() {
             return in_use(format!("{} ordered to {}", by_hand.order.by, by_hand.intent.action));
         }
         self.nodes.remove(name);

@@ -16,26 +16,38 @@ use crate::words::*;
 const BY_HAND_KEPT_MAX: usize = 20;
 
 impl NodeRecord {
-    /// Notes what is about to be done by an order, as the intent that this entry of the log is (R1): one thing at a time.
+    /// Notes and tells what is about to be done by an order, as the intent that this entry of the log is (R1): one thing at a time.
     pub(crate) fn begin(
         &mut self,
-        story: &Story,
+        story: &mut Story,
         leader: LeaderEpoch,
         order: Order,
         action: Action,
+        text: String,
     ) -> Result<(), Rejected> {
-        if let Some(open) = self.open() {
-            return Err(Rejected::AlreadyIntended { action: open.action.to_string(), token: open.token });
+        if let Some(ByHand { intent, .. }) = self.open() {
+            return Err(Rejected::AlreadyIntended { action: intent.action.to_string(), token: intent.token });
         }
         let intent = Intent { token: story.index, leader, at: story.at, action, end: None };
         self.by_hand.push(ByHand { order, intent });
         self.by_hand.drain(..self.by_hand.len().saturating_sub(BY_HAND_KEPT_MAX));
+        story.tell(&[node_key(&self.node.name)], text);
         Ok(())
     }
 
+    /// What was begun by orders, oldest first.
+    pub(crate) fn ordered(&self) -> impl DoubleEndedIterator<Item = &Intent> {
+        self.by_hand.iter().map(|by_hand| &by_hand.intent)
+    }
+
+    /// What has switched it off outside of failovers.
+    pub(crate) fn power_offs(&self) -> impl DoubleEndedIterator<Item = &Intent> {
+        self.ordered().filter(|intent| matches!(intent.action, Action::PowerOff { .. }))
+    }
+
     /// What is under way by an order.
-    fn open(&self) -> Option<&Intent> {
-        self.by_hand.iter().map(|by_hand| &by_hand.intent).find(|intent| intent.end.is_none())
+    pub(crate) fn open(&self) -> Option<&ByHand> {
+        self.by_hand.iter().find(|by_hand| by_hand.intent.end.is_none())
     }
 
     /// True if something is.
@@ -261,17 +273,13 @@ impl ClusterState {
         let NodeState::Quarantined { .. } = record.state else {
             return Err(wrong_state(record, "quarantined"));
         };
-        let is_off = |by_hand: &&ByHand| matches!(by_hand.intent.action, Action::PowerOff { .. });
-        let tries = record.by_hand.iter().filter(is_off).count();
-        let Some(level) = tries.checked_rem(record.node.fencing.len()) else {
+        let Some(level) = record.power_offs().count().checked_rem(record.node.fencing.len()) else {
             return Err(wrong_state(record, "with a fencing device"));
         };
         let action = Action::PowerOff { node: node.clone(), level };
         let text = format!("{node} is quarantined, and its power is on: {action} ({})", story.index);
         let order = Order::new("the cluster", "it is quarantined, and its power is on", story.at);
-        record.begin(story, leader, order, action)?;
-        story.tell(&[node_key(node)], text);
-        Ok(())
+        record.begin(story, leader, order, action, text)
     }
 
     /// What is to be done by hand: only where no failover acts, and one thing at a time.
@@ -293,9 +301,7 @@ impl ClusterState {
         }
         let action = hand.action(node);
         let text = format!("{by} ordered to {action} by hand: {reason} ({})", story.index);
-        record.begin(story, leader, Order::new(by, reason, story.at), action)?;
-        story.tell(&[node_key(node)], text);
-        Ok(())
+        record.begin(story, leader, Order::new(by, reason, story.at), action, text)
     }
 
     /// A drain that waits (for a spare, say) ends with the cordon that came with it.

@@ -499,8 +499,7 @@ impl<'a> Desk<'a> {
     /// The first order by hand of this kind that may still take effect on the node.
     fn undrained_by_hand(&self, record: &NodeRecord, concerns: impl Fn(&Intent) -> bool) -> Option<Waiting> {
         let (_, policy) = self.state.policy_of_node(&record.node.name)?;
-        let mut intents =
-            record.by_hand.iter().map(|by_hand| &by_hand.intent).filter(|intent| concerns(intent));
+        let mut intents = record.ordered().filter(|intent| concerns(intent));
         let is_drained = |intent: &&Intent| {
             intent.end.is_some() && self.memory.is_drained(intent, self.leader, &policy.policy, self.now)
         };

@@ -210,7 +210,7 @@ impl Engine {
 
 /// Of all plans, of what was ordered by hand, and of backups.
 fn all_intents(state: &ClusterState) -> impl Iterator<Item = &Intent> {
-    let by_hand = state.nodes.values().flat_map(|record| &record.by_hand).map(|by_hand| &by_hand.intent);
+    let by_hand = state.nodes.values().flat_map(|record| record.ordered());
     let backups = state.instances.values().flat_map(|record| &record.backups);
     let kept = backups.flat_map(|backup| &backup.intents);
     state.plans.values().flat_map(|plan| &plan.intents).chain(by_hand).chain(kept)

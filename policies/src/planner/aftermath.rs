@@ -46,7 +46,7 @@ impl Desk<'_> {
     /// True if a fenced node reads on, by a reading that is newer than what switched it off, and no failover is about it any more.
     fn is_on_again(&self, record: &NodeRecord, proof: &FenceProof) -> bool {
         let is_recent = |token| self.memory.ended_within(token, POWER_AGE_MAX, self.now);
-        let cuts = self.power_offs(record).map(|intent| intent.token);
+        let cuts = record.power_offs().map(|intent| intent.token);
         self.memory.power(&record.node.name) == Some(Power::On)
             && self.state.plan_of_node(&record.node.name).is_none()
             && !proof.rests_on().chain(cuts).any(is_recent)
@@ -59,8 +59,8 @@ impl Desk<'_> {
             return;
         }
         let step = Step::CutAgain { node: record.node.name.clone() };
-        match self.power_offs(record).next_back() {
-            Some(last) => self.again(record, last, self.power_offs(record).count(), step, wishes),
+        match record.power_offs().next_back() {
+            Some(last) => self.again(record, last, record.power_offs().count(), step, wishes),
             None => wishes.lead(self.leader, step),
         }
     }
@@ -86,12 +86,6 @@ impl Desk<'_> {
         }
         let (step, last) = (last.action.to_string(), last.trouble().unwrap_or_else(|| "done".to_owned()));
         wishes.wait(Subject::Node(record.node.name.clone()), Waiting::Retrying { step, last });
-    }
-
-    /// What has switched the node off outside of failovers.
-    fn power_offs<'r>(&self, record: &'r NodeRecord) -> impl DoubleEndedIterator<Item = &'r Intent> {
-        let intents = record.by_hand.iter().map(|by_hand| &by_hand.intent);
-        intents.filter(|intent| matches!(intent.action, Action::PowerOff { .. }))
     }
 
     /// A released node: older commands drain, its cloud cleans it, the cleaning drains. A try without a clear end is made again.

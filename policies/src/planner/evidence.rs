@@ -33,7 +33,7 @@ impl Desk<'_> {
         // What an operator interrupted shortly before dumps already, and a second interrupt would hit that.
         let counts = |intent: &&Intent| intent.action == action && plan.at.since(intent.at) < max;
         let record = self.state.nodes.get(action.node());
-        let by_hand = || record?.by_hand.iter().map(|by_hand| &by_hand.intent).find(counts);
+        let by_hand = || record?.ordered().find(counts);
         let own = plan.intents.iter().find(|intent| intent.action == action);
         let is_over = |intent: &Intent| {
             let is_refused = matches!(intent.end, Some((Outcome::Refused(_), _)));

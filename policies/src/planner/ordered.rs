@@ -18,9 +18,8 @@ impl Desk<'_> {
         let limit = policy.map(|(_, policy)| policy.policy.fencing.level_deadline);
         let subject = Subject::Node(record.node.name.clone());
         let is_cleaning = |intent: &&Intent| matches!(intent.action, Action::Clean { .. });
-        let intents = || record.by_hand.iter().map(|by_hand| &by_hand.intent);
-        self.ordered(intents().filter(|intent| !is_cleaning(intent)), &subject, limit, wishes);
-        self.ordered(intents().filter(is_cleaning), &subject, Some(CLEAN_WATCH_MAX), wishes);
+        self.ordered(record.ordered().filter(|intent| !is_cleaning(intent)), &subject, limit, wishes);
+        self.ordered(record.ordered().filter(is_cleaning), &subject, Some(CLEAN_WATCH_MAX), wishes);
     }
 
     /// What is to be kept of an instance's volumes: all of them at once, for what is kept of one should not be much older than
