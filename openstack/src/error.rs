@@ -174,7 +174,13 @@ pub(crate) fn words(body: &[u8]) -> Option<String> {
         }),
         _ => None,
     })?;
-    Some(text.chars().take(WORDS_MAX).collect())
+    Some(line(text))
+}
+
+/// A text of a service as it is shown and kept: one line, not too long.
+pub(crate) fn line(text: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ").chars().take(WORDS_MAX).collect()
 }
 
 fn said(value: &Value) -> Option<&str> {
@@ -209,6 +215,7 @@ mod tests {
             (r#"{"badRequest": {"code": 400, "message": "in-use"}}"#, "in-use"),
             (r#"{"errors": [{"status": 406, "detail": "no such version"}]}"#, "no such version"),
             (r#"{"message": "at the top", "code": "404"}"#, "at the top"),
+            (r#"{"message": "Unavailable.<br/>\n\n\u001b[2J Later.\n"}"#, "Unavailable.<br/> [2J Later."),
         ] {
             assert_eq!(words(body.as_bytes()).as_deref(), Some(expected), "{body}");
         }

@@ -13,6 +13,16 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 /// Shortest pause between two readings: about one exchange with a fast device.
 const PAUSE_MIN: Duration = Duration::from_millis(2);
+/// How long after a change without an answer a provider that is at nothing is taken to have lost it. It is asked again then, so only
+/// what does no harm when it comes late reads [`Stage::Idle`]. Shorter: it may still be taking it up. Longer: what died with a
+/// service begins that much later.
+const LOST_AFTER: Duration = Duration::from_secs(5);
+
+/// What came back for a change.
+enum Answer {
+    Accepted,
+    Missing { since: Instant },
+}
 
 /// Carries out one effect at a provider. `known_as` is the name by which that knows the effect's node.
 ///
@@ -43,34 +53,39 @@ pub async fn carry_out(
     let sent = Instant::now();
     let acted = provider.act(&wish, effect.token, permit, deadline).await;
     match acted {
-        Ok(()) => see(provider, &wish, sent, deadline, true).await,
+        Ok(()) => see(provider, &wish, sent, deadline, &Answer::Accepted).await,
         Err(error @ (ProviderError::Refused { .. } | ProviderError::Unreachable { .. })) => {
             Outcome::Refused(error.into_refusal())
         }
         Err(error @ ProviderError::Configuration(_)) => Outcome::Refused(error.into_refusal()),
         Err(ProviderError::NoAnswer { .. } | ProviderError::Garbled { .. }) => {
-            see(provider, &wish, sent, deadline, false).await
+            see(provider, &wish, sent, deadline, &Answer::Missing { since: Instant::now() }).await
         }
     }
 }
 
-/// Reads until the wished-for state is there or the deadline has passed.
+/// Reads until the wished-for state is there, the deadline has passed, or it is seen that nothing more will come of it.
 async fn see(
     provider: &impl Provider,
     wish: &Wish,
     sent: Instant,
     deadline: Instant,
-    accepted: bool,
+    answer: &Answer,
 ) -> Outcome {
     let mut last = None;
     loop {
         match provider.look(wish, deadline).await {
             Ok(State { stage: Stage::There, reading }) => return Outcome::Done(Seen::ReadBack(reading)),
-            // Without its word that it took the command, it may speak of an earlier one.
-            Ok(State { stage: Stage::Failed, reading }) if accepted => {
-                return Outcome::Unknown(Doubt::Failed { waited: waited(sent), last: reading });
-            }
-            Ok(State { stage: Stage::NotYet | Stage::Failed, reading }) => last = Some(reading),
+            Ok(State { stage, reading }) => match (stage, answer) {
+                // Without its word that it took the command, it may speak of an earlier one.
+                (Stage::Failed, Answer::Accepted) => {
+                    return Outcome::Unknown(Doubt::Failed { waited: waited(sent), last: reading });
+                }
+                (Stage::Idle, Answer::Missing { since }) if since.elapsed() >= LOST_AFTER => {
+                    return no_answer(sent);
+                }
+                (Stage::There | Stage::NotYet | Stage::Idle | Stage::Failed, _) => last = Some(reading),
+            },
             // A reading that failed says nothing; the next one may succeed.
             Err(_) => {}
         }
@@ -79,9 +94,9 @@ async fn see(
             break;
         }
     }
-    match last {
-        Some(last) if accepted => Outcome::Unknown(Doubt::NotSeen { waited: waited(sent), last }),
-        Some(_) | None => no_answer(sent),
+    match (last, answer) {
+        (Some(last), Answer::Accepted) => Outcome::Unknown(Doubt::NotSeen { waited: waited(sent), last }),
+        (None, _) | (Some(_), Answer::Missing { .. }) => no_answer(sent),
     }
 }
 

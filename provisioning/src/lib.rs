@@ -136,6 +136,8 @@ pub enum Stage {
     There,
     /// Not yet, or it was not asked for.
     NotYet,
+    /// Not, and nobody is at it; asking twice does no harm, however late the first comes.
+    Idle,
     /// What was asked for last has failed, and nothing more comes of it by itself.
     Failed,
 }
@@ -144,6 +146,11 @@ impl State {
     /// One that is as wished, or is not yet.
     pub fn new(holds: bool, reading: String) -> State {
         State { stage: if holds { Stage::There } else { Stage::NotYet }, reading }
+    }
+
+    /// One that is not as wished, and that the provider does nothing about.
+    pub fn idle(reading: String) -> State {
+        State { stage: Stage::Idle, reading }
     }
 
     /// One at which the provider has failed.

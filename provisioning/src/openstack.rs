@@ -110,10 +110,11 @@ impl Openstack {
             Wish::Boots { holder, instance, epoch, .. } => {
                 let node = self.node(holder.as_deref(), deadline).await?;
                 let is_ours = marked(&node) == Some(mark(instance, *epoch).as_str());
-                Ok(match (is_ours && node.reservation.is_none(), &node.provision_state) {
-                    (true, ProvisionState::DeployFailed) => State::failed(told(&node)),
-                    (is_settled, state) => {
-                        State::new(is_settled && *state == ProvisionState::Active, told(&node))
+                Ok(match (is_ours, node.reservation.is_none(), &node.provision_state) {
+                    (true, true, ProvisionState::DeployFailed) => State::failed(told(&node)),
+                    (_, true, ProvisionState::Available) => State::idle(told(&node)),
+                    (is_ours, is_unlocked, state) => {
+                        State::new(is_ours && is_unlocked && *state == ProvisionState::Active, told(&node))
                     }
                 })
             }

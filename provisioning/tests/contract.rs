@@ -249,6 +249,28 @@ async fn a_change_whose_answer_was_lost_is_found_by_looking() {
 }
 
 #[tokio::test]
+async fn a_deployment_that_a_cloud_has_lost_is_told_long_before_the_time_is_over() {
+    let mut actions = cloud_actions().into_iter();
+    let deploys = actions.find(|action| matches!(action, Action::SetBoot { .. })).unwrap();
+    let device = Device::start(Face::Cloud, Script::Lose).await;
+    match run(&device, &deploys, 7, &Always, PATIENCE * 100).await {
+        Outcome::Unknown(Doubt::NoAnswer { waited }) => {
+            assert!(u128::from(waited.0) < (PATIENCE * 10).as_millis(), "{waited}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(device.changes(), 1, "nothing sends it again by itself");
+}
+
+#[tokio::test]
+async fn a_fenced_node_that_its_cloud_has_noted_as_on_is_switched_off_before_it_is_cleaned() {
+    let mut actions = cloud_actions().into_iter();
+    let cleans = actions.find(|action| matches!(action, Action::Clean { .. })).unwrap();
+    let device = Device::start(Face::Cloud, Script::ForgotToSwitchOff).await;
+    assert!(is_done(&run(&device, &cleans, 7, &Always, PATIENCE).await));
+}
+
+#[tokio::test]
 async fn a_device_that_hangs_from_the_beginning_was_asked_to_change_nothing() {
     each_row(async |face, action| {
         let device = Device::start(face, Script::HangOnLook).await;

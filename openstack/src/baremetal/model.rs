@@ -54,10 +54,12 @@ pub struct Node {
     /// True if Ironic keeps its hands off it.
     pub maintenance: bool,
     /// Why.
+    #[serde(default, deserialize_with = "line")]
     pub maintenance_reason: Option<String>,
     /// Set if it was Ironic itself that began the maintenance (`power failure`); it then ends it by itself.
     pub fault: Option<String>,
     /// Why the last operation failed. May be absent although it did.
+    #[serde(default, deserialize_with = "line")]
     pub last_error: Option<String>,
     /// The conductor that has its lock.
     pub reservation: Option<String>,
@@ -456,6 +458,11 @@ pub struct VolumeConnector {
     pub connector_id: String,
 }
 
+/// Words of Ironic for people.
+fn line<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(from)?.as_deref().map(crate::error::line))
+}
+
 /// A claim of a node.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Allocation {
@@ -466,6 +473,7 @@ pub struct Allocation {
     /// The node.
     pub node_uuid: Option<NodeUuid>,
     /// Why there is none.
+    #[serde(default, deserialize_with = "line")]
     pub last_error: Option<String>,
     /// What we noted.
     #[serde(default)]

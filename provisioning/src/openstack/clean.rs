@@ -4,10 +4,13 @@
 //! then. What it never does: undeploy a node that somebody uses, or end a maintenance that somebody else has begun.
 
 use super::*;
-use ::openstack::PowerState;
+use ::openstack::{PowerState, PowerTarget};
 
 /// Ironic's own word for the maintenance that a failed cleaning begins (`ironic/common/faults.py`).
 const CLEAN_FAILURE: &str = "clean failure";
+/// How long Ironic may take to switch a node off before it is cleaned. Lower: a slow BMC's node stays quarantined. Higher: a dead one's
+/// reason is told later.
+const SWITCH_OFF_MAX: Duration = Duration::from_secs(60);
 
 impl Openstack {
     /// Whether the node is free, as after a cleaning.
@@ -31,9 +34,12 @@ impl Openstack {
         permit: &dyn Permit,
         deadline: Instant,
     ) -> Result<(), ProviderError> {
-        let (node, baremetal) = (self.node(Some(holder), deadline).await?, self.cloud.baremetal());
+        let (mut node, baremetal) = (self.node(Some(holder), deadline).await?, self.cloud.baremetal());
         if let Some(why) = hindrance(&node, &self.claimant) {
             return Err(ProviderError::Refused { doing: wish.to_string(), why });
+        }
+        if node.is_fenced() && node.power_state != Some(PowerState::Off) {
+            node = self.switched_off(wish, &node, permit, deadline).await?;
         }
         // In maintenance what runs on the node to erase it would not be listened to.
         if node.maintenance {
@@ -62,6 +68,32 @@ impl Openstack {
             baremetal.set_provision(&node.uuid, target, permit, deadline).await?;
         }
         Ok(())
+    }
+
+    /// Has Ironic switch off what it has noted as on, whatever the BMC reads: out of maintenance Ironic would switch it on again, and it forgets
+    /// no volume of it. So it is when Ironic died in the middle of the fence.
+    async fn switched_off(
+        &self,
+        wish: &Wish,
+        node: &Node,
+        permit: &dyn Permit,
+        deadline: Instant,
+    ) -> Result<Node, ProviderError> {
+        self.cloud.baremetal().set_power(&node.uuid, PowerTarget::Off, permit, deadline).await?;
+        let (asked, until) = (Instant::now(), deadline.min(Instant::now() + SWITCH_OFF_MAX));
+        loop {
+            let node = self.node(Some(node.uuid.as_str()), deadline).await?;
+            if node.is_settled() && node.power_state == Some(PowerState::Off) {
+                return Ok(node);
+            }
+            let next = Instant::now() + ::openstack::pause(asked.elapsed());
+            if next >= until {
+                let why =
+                    Refusal::DeviceRefused(format!("Ironic does not switch it off: it is {}", told(&node)));
+                return Err(ProviderError::Refused { doing: wish.to_string(), why });
+            }
+            tokio::time::sleep_until(next).await;
+        }
     }
 
     /// Lets Ironic forget the node's volumes, which are its successor's; it does so only while the node is off.

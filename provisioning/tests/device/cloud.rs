@@ -70,6 +70,16 @@ pub(super) async fn answer(State((script, seen, address)): State<Cloud>, request
             seen.asked_for.clear();
             return StatusCode::NO_CONTENT.into_response();
         }
+        ("PUT", path) if path.ends_with("/states/power") => {
+            assert!(path.contains(FENCED));
+            seen.lock().unwrap().done.insert("off".to_owned(), vec![]);
+            return StatusCode::ACCEPTED.into_response();
+        }
+        ("PUT", path)
+            if path.ends_with("/states/provision") && path.contains(FENCED) && is_on(script, &seen) =>
+        {
+            panic!("Ironic would forget no volume of a node that it has noted as on")
+        }
         ("PATCH", _) => return answered(&node(&seen.lock().unwrap())),
         ("DELETE", path) if path.starts_with("/v3/attachments/") => {
             assert!(as_service, "Cinder would ask Nova");
@@ -108,7 +118,7 @@ pub(super) async fn answer(State((script, seen, address)): State<Cloud>, request
     }
     let what = what.to_owned();
     match script {
-        Script::Obey | Script::HeldByOther | Script::Fails => {
+        Script::Obey | Script::HeldByOther | Script::Fails | Script::ForgotToSwitchOff => {
             drop(seen.lock().unwrap().done.insert(what, made));
         }
         Script::HangOnChange => std::future::pending().await,
@@ -117,12 +127,18 @@ pub(super) async fn answer(State((script, seen, address)): State<Cloud>, request
             // hyper ends the connection when its handler panics; the test does not see this panic.
             panic!("the connection is dropped by intention");
         }
+        Script::Lose => panic!("the connection is dropped by intention"),
         Script::Lie => {}
         Script::ObeyAfterLooks(looks) => seen.lock().unwrap().late = Some((looks, what, made)),
         Script::Answer(status) => return StatusCode::from_u16(status).unwrap().into_response(),
         other => unreachable!("{other:?} is no cloud's manner"),
     }
     reply
+}
+
+/// Whether the fenced node is on, by Ironic's note.
+fn is_on(script: Script, seen: &Mutex<Seen>) -> bool {
+    matches!(script, Script::ForgotToSwitchOff) && !seen.lock().unwrap().done.contains_key("off")
 }
 
 async fn look(script: Script, seen: &Mutex<Seen>, path: &str, query: &str) -> Response {
@@ -206,7 +222,8 @@ async fn look(script: Script, seen: &Mutex<Seen>, path: &str, query: &str) -> Re
             node["provision_state"] = json!(if is_clean { "available" } else { "active" });
             node["maintenance"] = json!(!is_clean);
             node["maintenance_reason"] = json!("fenced by ha-supervisord, token i3");
-            node["power_state"] = json!("power off");
+            let is_noted_on = matches!(script, Script::ForgotToSwitchOff) && !has("off");
+            node["power_state"] = json!(if is_noted_on { "power on" } else { "power off" });
             node
         }
         ["v1", "nodes", _] => {

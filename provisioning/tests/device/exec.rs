@@ -81,7 +81,7 @@ fn manners(script: Script) -> String {
                 .to_owned()
         }
         Script::NeverApply | Script::ChangedMeanwhile => unreachable!("a switch's manners"),
-        Script::Fails => unreachable!("a cloud's manners"),
+        Script::Fails | Script::Lose | Script::ForgotToSwitchOff => unreachable!("a cloud's manners"),
     }
 }
 

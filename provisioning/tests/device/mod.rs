@@ -41,6 +41,10 @@ pub(crate) enum Script {
     HangOnLook,
     /// It obeys and ends the connection instead of answering.
     ObeyAndDropTheConnection,
+    /// A cloud that dies before it obeys, and is there again.
+    Lose,
+    /// A cloud that has noted a fenced node as on.
+    ForgotToSwitchOff,
     /// It acknowledges and changes nothing.
     Lie,
     /// It acknowledges; the change shows after so many looks.
@@ -196,7 +200,7 @@ async fn answer(
         Script::HangOnLook | Script::Garbage | Script::HasNothing | Script::LookAnswers(_) => {
             unreachable!("a change without a look")
         }
-        Script::Fails => unreachable!("a cloud's manners"),
+        Script::Fails | Script::Lose | Script::ForgotToSwitchOff => unreachable!("a cloud's manners"),
         Script::NeverApply | Script::ChangedMeanwhile | Script::Flood | Script::Complains => {
             unreachable!("a switch's manners")
         }
