@@ -97,6 +97,7 @@ async fn fenced(driver: &Ironic, time: Duration) -> Outcome {
 }
 
 #[tokio::test]
+#[ignore = "needs real services: make test-openstack"]
 async fn a_node_is_fenced_and_its_bmc_is_read() {
     let subject = Subject::running(1).await;
     let outcome = fenced(&subject.with_bmc(), PATIENCE).await;
@@ -109,6 +110,7 @@ async fn a_node_is_fenced_and_its_bmc_is_read() {
 
 /// Without maintenance Ironic's power sync would switch it on again.
 #[tokio::test]
+#[ignore = "needs real services: make test-openstack"]
 async fn a_node_that_was_switched_off_behind_ironics_back_stays_off_once_it_is_fenced() {
     let subject = Subject::running(2).await;
     subject.bmc("off");
@@ -124,6 +126,7 @@ async fn a_node_that_was_switched_off_behind_ironics_back_stays_off_once_it_is_f
 }
 
 #[tokio::test]
+#[ignore = "needs real services: make test-openstack"]
 async fn without_its_bmc_only_what_ironic_was_seen_to_do_counts() {
     let subject = Subject::running(3).await;
     // With a dead BMC Ironic takes the command, holds the lock, and has done nothing.

@@ -179,6 +179,7 @@ fn no(end: Result<impl std::fmt::Debug, CallError>) -> No {
 // ---- Keystone
 
 #[tokio::test]
+#[ignore = "needs real services: make test-openstack"]
 async fn a_cloud_is_entered_by_password_and_by_application_credential() {
     let bed = Bed::new().await;
     let cloud = Cloud::new(settings(&bed.recorder, password("secret"))).unwrap();
@@ -224,6 +225,7 @@ async fn a_cloud_is_entered_by_password_and_by_application_credential() {
 }
 
 #[tokio::test]
+#[ignore = "needs real services: make test-openstack"]
 async fn a_wrong_password_is_told() {
     let bed = Bed::new().await;
     let cloud = Cloud::new(settings(&bed.recorder, password("wrong"))).unwrap();
@@ -233,6 +235,7 @@ async fn a_wrong_password_is_told() {
 }
 
 #[tokio::test]
+#[ignore = "needs real services: make test-openstack"]
 async fn a_token_that_was_made_invalid_is_renewed() {
     let bed = Bed::new().await;
     let port = bed.new_port().await;
@@ -247,6 +250,7 @@ async fn a_token_that_was_made_invalid_is_renewed() {
 }
 
 #[tokio::test]
+#[ignore = "needs real services: make test-openstack"]
 async fn a_token_of_somebody_else_is_looked_up() {
     let bed = Bed::new().await;
     let tenant = Cloud::new(settings(&bed.recorder, of_user("demo", "demo", "secret"))).unwrap();
@@ -276,6 +280,7 @@ async fn a_token_of_somebody_else_is_looked_up() {
 // ---- Ironic
 
 #[tokio::test]
+#[ignore = "needs real services: make test-openstack"]
 async fn nodes_and_what_belongs_to_them_are_read() {
     let bed = Bed::new().await;
     let baremetal = bed.cloud.baremetal();
@@ -345,6 +350,7 @@ async fn nodes_and_what_belongs_to_them_are_read() {
 }
 
 #[tokio::test]
+#[ignore = "needs real services: make test-openstack"]
 async fn what_a_node_starts_from_is_set_at_its_bmc() {
     let bed = Bed::new().await;
     let (baremetal, node) = (bed.cloud.baremetal(), bed.fresh("rf3").await.uuid);
@@ -358,6 +364,7 @@ async fn what_a_node_starts_from_is_set_at_its_bmc() {
 }
 
 #[tokio::test]
+#[ignore = "needs real services: make test-openstack"]
 async fn power_is_switched_and_a_dead_bmc_holds_its_node() {
     let bed = Bed::new().await;
     bmc(&["ipmi", "1", "thaw"]);
@@ -406,6 +413,7 @@ fn bmc_state(node: &str) -> String {
 }
 
 #[tokio::test]
+#[ignore = "needs real services: make test-openstack"]
 async fn a_spare_is_claimed_once_gets_a_port_is_deployed_and_undeployed() {
     let bed = Bed::new().await;
     let (baremetal, network) = (bed.cloud.baremetal(), bed.cloud.network());
@@ -518,6 +526,7 @@ async fn settled(bed: &Bed, name: &AllocationName) {
 }
 
 #[tokio::test]
+#[ignore = "needs real services: make test-openstack"]
 async fn a_node_is_told_which_volumes_it_has() {
     let bed = Bed::new().await;
     let (baremetal, node) = (bed.cloud.baremetal(), bed.fresh("rf1").await.uuid);
@@ -574,6 +583,7 @@ async fn a_node_is_told_which_volumes_it_has() {
 // ---- Neutron
 
 #[tokio::test]
+#[ignore = "needs real services: make test-openstack"]
 async fn a_port_is_changed_by_who_has_seen_it_last() {
     let bed = Bed::new().await;
     let (network, port) = (bed.cloud.network(), bed.new_port().await);
@@ -616,6 +626,7 @@ impl Permit for Never {
 // ---- Cinder
 
 #[tokio::test]
+#[ignore = "needs real services: make test-openstack"]
 async fn a_volume_moves_from_one_node_to_another() {
     let bed = Bed::new().await;
     let (volumes, volume) = (bed.cloud.volumes(), bed.new_volume("filetgt").await);
@@ -695,6 +706,7 @@ async fn a_volume_moves_from_one_node_to_another() {
 }
 
 #[tokio::test]
+#[ignore = "needs real services: make test-openstack"]
 async fn a_multiattach_volume_is_shared() {
     let bed = Bed::new().await;
     let (volumes, volume) = (bed.cloud.volumes(), bed.new_volume("filetgt-multi").await);

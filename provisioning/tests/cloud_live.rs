@@ -216,6 +216,7 @@ fn is_done(outcome: &Outcome) -> bool {
 
 /// Ironic gives it to nobody else then, also not to another cluster of ours.
 #[tokio::test]
+#[ignore = "needs real services: make test-openstack"]
 async fn a_spare_is_claimed_for_one_cluster() {
     let bed = Bed::new().await;
     let (side, provider) = (Side::fresh(&bed, "pxe3").await, || "cloud".parse().unwrap());
@@ -240,6 +241,7 @@ async fn a_spare_is_claimed_for_one_cluster() {
 
 /// The addresses, and what hangs on the port, stay; the old node has nothing of it, also in what Ironic notes.
 #[tokio::test]
+#[ignore = "needs real services: make test-openstack"]
 async fn a_port_moves_with_its_addresses_and_the_instance_is_deployed_behind_it() {
     let bed = Bed::new().await;
     let (old, spare) = (Side::fresh(&bed, "rf3").await, Side::fresh(&bed, "rf4").await);
@@ -287,6 +289,7 @@ async fn a_port_moves_with_its_addresses_and_the_instance_is_deployed_behind_it(
 }
 
 #[tokio::test]
+#[ignore = "needs real services: make test-openstack"]
 async fn a_volume_is_taken_from_a_node_and_noted_at_another() {
     let bed = Bed::new().await;
     let (old, spare) = (Side::fresh(&bed, "rf1").await, Side::fresh(&bed, "rf2").await);
@@ -344,6 +347,7 @@ async fn a_volume_is_taken_from_a_node_and_noted_at_another() {
 
 /// What several may have is taken from the one, given to the next, and stays the others'.
 #[tokio::test]
+#[ignore = "needs real services: make test-openstack"]
 async fn a_volume_of_several_is_taken_from_one() {
     let bed = Bed::new().await;
     let sides = [Side::fresh(&bed, "ipmi1").await, Side::fresh(&bed, "ipmi2").await];

@@ -101,9 +101,34 @@ def status(volume, status):
 FORWARD = {'enroll': 'manage', 'manageable': 'provide', 'error': 'deleted'}
 
 
+# What a `pxe` node is cleaned by, as raw IPMI requests. CLEANS notes CLEANED in the event log (IPMI 2.0, 31.6 Add SEL Entry: an OEM record
+# without a time stamp), which tells that it has run; BMCs do not know the other.
+RUNBOOKS = {'CUSTOM_CLEANS': '0x0a 0x44 0x00 0x00 0xe0 0x43 0x4c 0x45 0x41 0x4e 0x45 0x44 0x00 0x00 0x00 0x00 0x00 0x00',
+    'CUSTOM_FAILS': '0x30 0x01'}
+CLEANED = 'CUSTOM_CLEANED'  # the trait of nodes that these are for
+
+
+def ironic(version='1.99'):
+    return U['ironic'] + '/v1', {'X-Auth-Token': token('failover', 'service')[0], 'X-OpenStack-Ironic-API-Version': version}
+
+
+def runbooks():
+    I, H = ironic('1.112')
+    for name, request in RUNBOOKS.items():
+        if requests.get(f'{I}/runbooks/{name}', headers=H, timeout=60).status_code == 404:
+            call('POST', I + '/runbooks', H, dict(name=name, disable_ramdisk=True,
+                steps=[dict(interface='vendor', step='send_raw', args=dict(raw_bytes=request), order=1)]))
+            call('PUT', f'{I}/runbooks/{name}/traits', H, dict(traits=[CLEANED]))
+
+
+def runbook(node, name):
+    I, H = ironic()
+    call('PATCH', f'{I}/nodes/{node}', H, [dict(op='add', path='/driver_info/cleaning_runbook', value=name)])
+
+
 def nodes(n_redfish, n_ipmi, n_pxe):
-    I = U['ironic'] + '/v1'
-    H = {'X-Auth-Token': token('failover', 'service')[0], 'X-OpenStack-Ironic-API-Version': '1.99'}
+    runbooks()
+    I, H = ironic()
     specs = []
     for i in range(1, n_redfish + 1):
         specs.append(dict(name=f'rf{i}', driver='redfish', resource_class='bm.redfish', deploy_interface='ramdisk', boot_interface='redfish-virtual-media',
@@ -113,8 +138,11 @@ def nodes(n_redfish, n_ipmi, n_pxe):
         bmc = dict(ipmi_address='127.0.0.1', ipmi_port=base + 230 + i, ipmi_username='admin', ipmi_password='secret', ipmi_cipher_suite='3')
         kind = dict(name=f'ipmi{i}', deploy_interface='fake', boot_interface='fake', resource_class='bm.ipmi')
         if i > n_ipmi:
+            # A node that is cleaned must be able to start an agent, although this runbook needs none.
+            images = f'http://127.0.0.1:{base + 380}/images'
+            bmc |= dict(cleaning_runbook='CUSTOM_CLEANS', deploy_kernel=images + '/kernel', deploy_ramdisk=images + '/ramdisk')
             kind = dict(name=f'pxe{i - n_ipmi}', deploy_interface='ramdisk', boot_interface='ipxe', storage_interface='cinder', resource_class='bm.pxe',
-                properties=dict(capabilities='iscsi_boot:true'))
+                vendor_interface='ipmitool', automated_clean=True, properties=dict(capabilities='iscsi_boot:true'))
         specs.append(dict(kind, driver='fake-hardware', power_interface='ipmitool', management_interface='ipmitool', network_interface='neutron', driver_info=bmc))
     for k, s in enumerate(specs, 1):
         if requests.get(f'{I}/nodes/{s["name"]}', headers=H, timeout=60).status_code == 404:
@@ -122,7 +150,8 @@ def nodes(n_redfish, n_ipmi, n_pxe):
             call('POST', I + '/ports', H, dict(node_uuid=u, address=f'52:54:00:aa:00:{k:02x}', physical_network='physnet1', pxe_enabled=True,
                  local_link_connection=dict(switch_id='52:54:00:00:00:01', port_id=f'Ethernet{k}', switch_info='sw0')))
             call('POST', I + '/volume/connectors', H, dict(node_uuid=u, type='iqn', connector_id=f'iqn.2026-01.test:{s["name"]}'))
-            call('PUT', f'{I}/nodes/{u}/traits', H, dict(traits=[f'CUSTOM_RACK_{"AB"[k % 2]}']))
+            traits = [f'CUSTOM_RACK_{"AB"[k % 2]}'] + [CLEANED] * s.get('automated_clean', False)
+            call('PUT', f'{I}/nodes/{u}/traits', H, dict(traits=traits))
     pending = {s['name'] for s in specs}
     end = time.time() + 60 + 30 * len(specs)
     while pending and time.time() < end:
@@ -141,5 +170,5 @@ def nodes(n_redfish, n_ipmi, n_pxe):
 
 if __name__ == '__main__':
     {'keystone': keystone, 'network': network, 'volume': volume, 'instance': lambda: instance(sys.argv[3]),
-     'revoke': revoke, 'status': lambda: status(*sys.argv[3:5]),
+     'revoke': revoke, 'status': lambda: status(*sys.argv[3:5]), 'runbook': lambda: runbook(*sys.argv[3:5]),
      'nodes': lambda: nodes(*map(int, sys.argv[3:6]))}[what]()

@@ -49,6 +49,9 @@ impl Site {
         }
         tell("the cloud's nodes are cleared, and the first of each kind gets an instance");
         clear(&bed, nodes.iter()).await?;
+        for Belongings { port, .. } in belongings.values() {
+            bed.unbind(port).await?;
+        }
         let text = inventory(&bed, &nodes, &belongings);
         place(&nodes, &belongings, &text).await?;
         tell("three members");

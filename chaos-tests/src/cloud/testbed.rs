@@ -10,10 +10,10 @@ use crate::demo::process::answer;
 use crate::demo::wait::{Look, until_every};
 use crate::demo::watched::PATIENCE;
 use openstack::{
-    AllocationName, AllocationWish, BadId, CallError, Cloud, Node, NodeFilter, NodeUuid, Port, PortId,
-    PowerState, PowerTarget, ProvisionState, ProvisionTarget, Settings, VolumeId,
+    AllocationName, AllocationWish, BadId, CallError, Cloud, Node, NodeFilter, NodeUuid, Port, PortChange,
+    PortId, PowerState, PowerTarget, ProvisionState, ProvisionTarget, Settings, VolumeId,
 };
-use policies::{CloudAccess, CloudInterface, CloudUser, LogIndex, Permit, Refusal, causes};
+use policies::{CloudAccess, CloudInterface, CloudUser, LogIndex, NodeId, Permit, Refusal, causes};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -40,6 +40,15 @@ impl Permit for ByHand {
     fn token(&self) -> LogIndex {
         LogIndex(0)
     }
+}
+
+/// How Ironic cleans a node (`lib/seed.py`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cleaning {
+    /// With a step that leaves a note at the BMC.
+    Cleans,
+    /// With a step that no BMC knows.
+    Fails,
 }
 
 /// The running testbed.
@@ -112,6 +121,21 @@ impl Testbed {
     /// Has Cinder's book say this of a volume, whatever is true.
     pub(super) async fn set_status(&self, volume: &VolumeId, status: &str) -> Result<(), DemoError> {
         self.script("volume", &[volume.as_str(), status]).await.map(drop)
+    }
+
+    /// How Ironic is to clean a node of [`Pool::Pxe`] from now on.
+    pub(super) async fn set_cleaning(&self, node: &NodeId, how: Cleaning) -> Result<(), DemoError> {
+        let runbook = match how {
+            Cleaning::Cleans => "CUSTOM_CLEANS",
+            Cleaning::Fails => "CUSTOM_FAILS",
+        };
+        self.script("runbook", &[node.as_str(), runbook]).await.map(drop)
+    }
+
+    /// How often Ironic has cleaned a node of [`Pool::Pxe`], by the notes at its BMC.
+    pub(super) async fn cleaned(&self, node: &Described) -> Result<u64, DemoError> {
+        let said = self.bmc(node, "cleaned").await?;
+        said.trim().parse().map_err(|_| unexpected(format!("no number of cleanings: {said}")))
     }
 
     /// What befalls a BMC.
@@ -236,10 +260,20 @@ impl Testbed {
 
     /// Waits until a node is in a maintenance of ours, and off by its BMC.
     pub(super) async fn fenced(&self, node: &Described) -> Result<(), DemoError> {
+        self.off(node, "to be fenced again", Node::is_fenced).await
+    }
+
+    /// Waits until a node is off by its BMC, and like this by Ironic.
+    async fn off(
+        &self,
+        node: &Described,
+        what: &str,
+        is_so: impl Fn(&Node) -> bool,
+    ) -> Result<(), DemoError> {
         let log = self.log("ironic");
-        until_every(LOOK_EVERY, &format!("{} to be fenced again", node.name), PATIENCE, &log, async || {
+        until_every(LOOK_EVERY, &format!("{} {what}", node.name), PATIENCE, &log, async || {
             let (read, is_on) = (self.node(&node.uuid).await?, self.is_on(node).await?);
-            Ok(match read.is_fenced() && !is_on {
+            Ok(match is_so(&read) && !is_on {
                 true => Look::There(()),
                 false => Look::NotYet(format!("on: {is_on}; {read:?}")),
             })
@@ -273,7 +307,7 @@ impl Testbed {
         deleted.map_err(cloud("give a node back"))
     }
 
-    /// Mends a node's BMC, ends what Ironic has begun because of it (a maintenance of ours stays), and waits until Ironic has it off.
+    /// Mends a node's BMC, ends what Ironic has begun because of it (a maintenance of ours stays), and waits until it is off.
     pub(super) async fn mend(&self, node: &Described) -> Result<(), DemoError> {
         self.bmc(node, if node.pool == Pool::Redfish { "up" } else { "thaw" }).await?;
         let read = self.until(&node.uuid, "to be let go", |_| true).await?;
@@ -281,7 +315,19 @@ impl Testbed {
             let ended = self.cloud.baremetal().clear_maintenance(&node.uuid, &ByHand, soon()).await;
             ended.map_err(cloud("mend a node"))?;
         }
-        self.until(&node.uuid, "to be off", |node| node.power_state == Some(PowerState::Off)).await.map(drop)
+        self.off(node, "to be off", Node::is_settled).await
+    }
+
+    /// Unbinds a port that no node has by Ironic's note, as an administrator can: of a failover that was never ended.
+    pub(super) async fn unbind(&self, port: &PortId) -> Result<(), DemoError> {
+        let read = self.port(port).await?;
+        if read.host_id.is_none_or(|host| host.is_empty()) {
+            return Ok(());
+        }
+        let change = PortChange { host_id: Some(String::new()), ..PortChange::default() };
+        let unbound =
+            self.cloud.network().update_port(port, &change, read.revision_number, &ByHand, soon()).await;
+        unbound.map(drop).map_err(cloud("unbind a port"))
     }
 
     /// Gives a node back as it was in the beginning: well, off, available, with nothing.

@@ -8,7 +8,7 @@
 use super::machine::Life;
 use super::phases::Phases;
 use super::site::Site;
-use super::testbed::unexpected;
+use super::testbed::{Cleaning, unexpected};
 use super::{Described, Pool};
 use crate::clock::now;
 use crate::demo::DemoError;
@@ -17,8 +17,8 @@ use crate::demo::wait::Look;
 use crate::field::control;
 use clap::ValueEnum;
 use nix::sys::signal::Signal;
-use openstack::FixedIp;
-use policies::{Accepted, Epoch, NodeId, NodeState, Plan, PlanId, Wall};
+use openstack::{FixedIp, ProvisionState};
+use policies::{Accepted, Epoch, NodeId, NodeState, Plan, PlanId, Wall, causes};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
@@ -38,12 +38,14 @@ pub enum Trial {
     BmcFails,
     /// A node with a volume hangs, and its BMC is frozen
     BmcFrozen,
-    /// It hangs; Ironic is killed when it is switching the node off, and started again
-    IronicDiesFencing,
-    /// The same, when the spare is being given what it needs
-    IronicDiesMoving,
-    /// The same, when the spare is being deployed
-    IronicDiesDeploying,
+    /// A node with a volume hangs; at each step of its failover Ironic is killed, and started again
+    IronicDies,
+    /// The same with Keystone
+    KeystoneDies,
+    /// The same with Neutron
+    NeutronDies,
+    /// The same with Cinder
+    CinderDies,
     /// It hangs while Keystone does not answer
     KeystoneAway,
     /// It hangs while Neutron does not answer
@@ -68,7 +70,12 @@ pub enum Trial {
     OnAgain,
     /// A node with a volume hangs, and somebody else has taken the next spare in Ironic
     SpareClaimed,
+    /// A node with a volume hangs, and is released; Ironic fails to clean it, and cleans it when it is released again
+    CleaningFails,
 }
+
+/// What begins with a failover's steps, in their order, as events tell them.
+const STEPS: [&str; 5] = [": power off ", ": revoke ", ": attach ", ": attach VIF ", ": let "];
 
 impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,19 +108,21 @@ impl Trial {
         match self {
             Trial::HangVolume
             | Trial::BmcFrozen
+            | Trial::IronicDies
+            | Trial::KeystoneDies
+            | Trial::NeutronDies
+            | Trial::CinderDies
             | Trial::CinderAway
             | Trial::LeaderDeposed
             | Trial::VolumeDetaching
             | Trial::SpareFails
             | Trial::OnAgain
-            | Trial::SpareClaimed => Pool::Pxe,
+            | Trial::SpareClaimed
+            | Trial::CleaningFails => Pool::Pxe,
             Trial::Hang
             | Trial::BmcHangs
             | Trial::BmcRefuses
             | Trial::BmcFails
-            | Trial::IronicDiesFencing
-            | Trial::IronicDiesMoving
-            | Trial::IronicDiesDeploying
             | Trial::KeystoneAway
             | Trial::NeutronAway
             | Trial::LeaderDiesFencing
@@ -143,6 +152,9 @@ impl Trial {
         if self == Trial::OnAgain {
             on_again(site, &from).await?;
         }
+        if self == Trial::CleaningFails {
+            cleaning_fails(site, &from).await?;
+        }
         Ok(said)
     }
 
@@ -154,14 +166,16 @@ impl Trial {
             | Trial::TwoAtOnce
             | Trial::OnAgain
             | Trial::LeaderDeposed
-            | Trial::SpareClaimed => site.machines.hang(node),
+            | Trial::SpareClaimed
+            | Trial::CleaningFails => site.machines.hang(node),
             Trial::BmcHangs => bmc(site, node, "hang").await,
             Trial::BmcRefuses => bmc(site, node, "refuse").await,
             Trial::BmcFails => bmc(site, node, "500").await,
             Trial::BmcFrozen => bmc(site, node, "freeze").await,
-            Trial::IronicDiesFencing => ironic_dies(site, node, ": power off ").await,
-            Trial::IronicDiesMoving => ironic_dies(site, node, ": attach VIF ").await,
-            Trial::IronicDiesDeploying => ironic_dies(site, node, ": let ").await,
+            Trial::IronicDies => dies(site, node, "ironic").await,
+            Trial::KeystoneDies => dies(site, node, "keystone").await,
+            Trial::NeutronDies => dies(site, node, "neutron").await,
+            Trial::CinderDies => dies(site, node, "cinder-api").await,
             Trial::KeystoneAway => away(site, node, "keystone", ": close port ").await,
             Trial::NeutronAway => away(site, node, "neutron", ": close port ").await,
             Trial::CinderAway => away(site, node, "cinder-api", ": revoke ").await,
@@ -183,13 +197,16 @@ async fn bmc(site: &Site, node: &NodeId, what: &str) -> Result<(), DemoError> {
     site.machines.hang(node)
 }
 
-/// Kills Ironic when an event says this, and starts it again.
-async fn ironic_dies(site: &Site, node: &NodeId, moment: &str) -> Result<(), DemoError> {
+/// Kills a service whenever a step begins, and starts it again.
+async fn dies(site: &Site, node: &NodeId, service: &str) -> Result<(), DemoError> {
     let events = site.members.events();
     site.machines.hang(node)?;
-    site.members.told(events, moment).await?;
-    site.bed.service("ironic", "kill").await?;
-    site.bed.service("ironic", "start").await
+    for step in STEPS {
+        site.members.told(events, step).await?;
+        site.bed.service(service, "kill").await?;
+        site.bed.service(service, "start").await?;
+    }
+    Ok(())
 }
 
 /// Lets a service stand still until the failover waits for it, and has seen that it does.
@@ -253,6 +270,28 @@ async fn on_again(site: &Site, node: &NodeId) -> Result<(), DemoError> {
     site.bed.switch_on(described).await?;
     site.members.told(events, &format!("{node} is quarantined, and its power is on")).await?;
     site.bed.fenced(described).await
+}
+
+/// A node that its cloud could not clean is nobody's spare; that is told with the reason, and mended by releasing it once more.
+async fn cleaning_fails(site: &Site, node: &NodeId) -> Result<(), DemoError> {
+    let described = site.described(node)?;
+    let release = ["node", "release", node.as_str(), "--reason", "repaired", "--wait"];
+    let cleaned = site.bed.cleaned(described).await?;
+    site.bed.set_cleaning(node, Cleaning::Fails).await?;
+    let released = site.members.cluster.hactl(release).await;
+    site.bed.set_cleaning(node, Cleaning::Cleans).await?;
+    let why = released.err().map(|error| causes(&error)).unwrap_or_default();
+    let told = site.members.cluster.hactl(["node", "show", node.as_str()]).await?;
+    let state = site.bed.node(&described.uuid).await?.provision_state;
+    let is_told = [&why, &told].iter().all(|text| text.contains("failed step") && text.contains("send_raw"));
+    if !is_told || state != ProvisionState::CleanFailed {
+        return Err(unexpected(format!("Ironic failed to clean {node} ({state:?}): {why}; {told}")));
+    }
+    site.members.cluster.hactl(release).await?;
+    match site.bed.cleaned(described).await? > cleaned {
+        true => Ok(()),
+        false => Err(unexpected(format!("{node} was never cleaned"))),
+    }
 }
 
 /// The spare that would be next is somebody else's by Ironic's own book: another one is taken.
