@@ -229,6 +229,11 @@ pub const KEYS: &[Key] = &[
         "which of these are wishes rather than needs (`strikes`, `labels`, `differs_in`): if no spare fits, the first is given up, then the first two, and so on",
     ),
     key(
+        "spares.mac",
+        Kind::Word,
+        "`any` (also if it is left out): a cloud may give the instance the MAC address of the spare's NIC; `keep`: no spare fits where it would, that is wherever the instance has a `vif`",
+    ),
+    key(
         "acting.mode",
         Kind::Word,
         "`automatic`: a decided failover begins; `approval`: it waits for `hactl failover approve`; `shadow`: it is recorded and never begins",

@@ -29,6 +29,24 @@ pub struct Vlans {
     pub mac: Option<String>,
 }
 
+/// Whether an instance may get another MAC address. A cloud sets that of its port to the one of the spare's NIC; a switch port lets the
+/// instance bring its own along.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MacRule {
+    /// Whatever the spare has.
+    #[default]
+    Any,
+    /// Only its own: for licences and neighbours that know it by that.
+    Keep,
+}
+
+impl MacRule {
+    pub(crate) fn is_any(&self) -> bool {
+        *self == MacRule::Any
+    }
+}
+
 /// A network as it is written.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

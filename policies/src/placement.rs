@@ -4,7 +4,7 @@ use crate::capability::Capabilities;
 use crate::concession::{Concession, Rung, given_up};
 use crate::inventory::{Instance, SwitchPort};
 use crate::memory::{LastPower, Presence};
-use crate::network::Network;
+use crate::network::{MacRule, Network};
 use crate::observation::Power;
 use crate::plan::{Start, Verdict};
 use crate::policy::Spares;
@@ -89,7 +89,7 @@ pub(crate) fn candidates<'a>(
 type Need = fn(&Instance, &Spares, &Candidate) -> Option<String>;
 
 /// Every need, in the order in which a misfit is reported.
-const NEEDS: [Need; 16] = [
+const NEEDS: [Need; 17] = [
     cordoned,
     maintenance,
     not_ordered,
@@ -98,6 +98,7 @@ const NEEDS: [Need; 16] = [
     fenceable,
     is_off,
     ports,
+    keeps_mac,
     ports_work,
     is_free,
     initiator,
@@ -173,6 +174,13 @@ pub(crate) fn unlike(
         };
         Some(format!("port {} at {} {why}", port.port, port.provider))
     })
+}
+
+/// Ironic sets the MAC address of a port to that of the NIC.
+fn keeps_mac(instance: &Instance, spares: &Spares, spare: &Candidate) -> Option<String> {
+    let mut networks = instance.networks.iter().zip(&spare.record.node.ports);
+    let (_, port) = networks.find(|(network, _)| spares.mac == MacRule::Keep && network.vif().is_some())?;
+    Some(format!("at port {} the instance would get its MAC address, and is to keep its own", port.port))
 }
 
 /// True if a cloud deploys the instance, whatever the spare's power is before.

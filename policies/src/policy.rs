@@ -2,6 +2,7 @@
 
 use crate::concession::Concession;
 use crate::keys;
+use crate::network::MacRule;
 use crate::select::Applies;
 use crate::state::STRIKES_KEPT_MAX;
 use crate::window::{Hour, Window};
@@ -170,6 +171,9 @@ pub struct Spares {
     /// Which of these are wishes rather than needs: if no spare fits, the first is given up, then the first two, and so on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub give_up: Vec<Concession>,
+    /// Whether the instance may get another MAC address there.
+    #[serde(default, skip_serializing_if = "MacRule::is_any")]
+    pub mac: MacRule,
 }
 
 fn two() -> u32 {
@@ -192,6 +196,7 @@ impl Default for Spares {
             strikes_max: None,
             strikes_within: a_week(),
             give_up: vec![],
+            mac: MacRule::Any,
         }
     }
 }
@@ -626,6 +631,7 @@ mod tests {
         policy.detection.probe_interval = Some(Millis(500));
         policy.spares.strikes_max = Some(2);
         policy.spares.give_up = vec![Concession::Labels];
+        policy.spares.mac = MacRule::Keep;
         policy.acting.windows = vec!["Mon 08:00-18:00".parse().unwrap()];
         policy.acting.outside = Some(Mode::Shadow);
         policy.backups.kept = 3;

@@ -273,7 +273,11 @@ fn decided(plan: &Plan) -> Vec<Line> {
     lines.extend(match start {
         Start::PowerOn => None,
         Start::Kexec => Some(Line::at(plan.at, "the spare waits hot: it goes on into the instance's kernel")),
-        Start::Deploy => Some(Line::at(plan.at, "its cloud deploys the instance on the spare")),
+        Start::Deploy => {
+            let told =
+                "its cloud deploys the instance on the spare, and gives its ports the MAC addresses there";
+            Some(Line::at(plan.at, told))
+        }
         Start::PowerCycle => Some(Line::at(plan.at, "the spare waits hot: it is switched off and on")),
     });
     lines.extend(evidence(plan.at, grounds));
