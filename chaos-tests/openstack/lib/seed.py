@@ -64,8 +64,9 @@ def volume():
     for n, spec in (('filetgt', {}), ('filetgt-multi', {'multiattach': '<is> True'})):
         if n not in have:
             call('POST', C + '/types', H, {'volume_type': {'name': n, 'extra_specs': dict(spec, volume_backend_name='filetgt')}})
+    # A volume that is made before the scheduler knows of a back end is in error for good.
     for _ in range(300):
-        if any(s['binary'] == 'cinder-volume' and s['state'] == 'up' for s in call('GET', C + '/os-services', H)['services']):
+        if call('GET', C + '/scheduler-stats/get_pools', H)['pools']:
             return
         time.sleep(1)
     raise SystemExit('cinder-volume did not come up')
