@@ -80,14 +80,14 @@ fn cases() -> Vec<(Face, Action)> {
     all.chain(cloud_actions().into_iter().map(|action| (Face::Cloud, action))).collect()
 }
 
-/// Runs each row. Those of one device wait for each other, devices do not: where a deadline passes by design, that is most of the time.
+/// Runs each row, a few at a time: where a deadline passes by design, waiting is most of it.
 async fn each_row(row: impl AsyncFn(Face, Action)) {
-    let of = async |device| {
-        for (face, action) in cases().into_iter().filter(|(face, _)| *face == device) {
+    let lane = async |number| {
+        for (face, action) in cases().into_iter().skip(number).step_by(6) {
             row(face, action).await;
         }
     };
-    tokio::join!(of(Face::Rack), of(Face::Ovsdb), of(Face::Exec), of(Face::Iscsi), of(Face::Cloud));
+    tokio::join!(lane(0), lane(1), lane(2), lane(3), lane(4), lane(5));
 }
 
 /// The name by which the device knows the node.
