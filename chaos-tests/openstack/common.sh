@@ -18,14 +18,14 @@ SERVICES="mariadb rabbit tgtd keystone neutron cinder-api cinder-scheduler cinde
 
 pid_of() { cat "$RUN/$1.pid" 2> /dev/null; }
 
-# Everything behind the name in /proc/PID/stat: the state is its first word, the start time its 20th.
+# Everything behind the name in the stat of /proc/PID (or PID/task/TID): the state is its first word, the start time its 20th.
 stat_of() { sed 's/.*) //' "/proc/$1/stat" 2> /dev/null; }
 
 # There, and no zombie. Of a dying process the first thread is one before the others are, which still hold its ports.
 running() { # PID
-    local stat
-    for stat in /proc/"$1"/task/*/stat; do
-        case "$(sed 's/.*) //' "$stat" 2> /dev/null | cut -c1)" in Z | X | '') ;; *) return 0 ;; esac
+    local thread
+    for thread in /proc/"$1"/task/*; do
+        case "$(stat_of "${thread#/proc/}" | cut -c1)" in Z | X | '') ;; *) return 0 ;; esac
     done
     return 1
 }

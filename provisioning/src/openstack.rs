@@ -358,11 +358,9 @@ impl Openstack {
                 }
                 Some(_) | None => {}
             }
-            let next = Instant::now() + ::openstack::pause(asked.elapsed());
-            if next >= until {
+            if !next_look(asked, until).await {
                 return Ok(None);
             }
-            tokio::time::sleep_until(next).await;
         }
     }
 
@@ -522,6 +520,16 @@ fn told(node: &Node) -> String {
 fn last_look(deadline: Instant) -> Instant {
     let last_look = LAST_LOOK.min(deadline.saturating_duration_since(Instant::now()) / 4);
     deadline.checked_sub(last_look).unwrap_or(deadline)
+}
+
+/// Waits until it is time for the next look at what was asked for; false if that would be too late.
+async fn next_look(asked: Instant, until: Instant) -> bool {
+    let next = Instant::now() + ::openstack::pause(asked.elapsed());
+    if next >= until {
+        return false;
+    }
+    tokio::time::sleep_until(next).await;
+    true
 }
 
 /// Where the port is bound.

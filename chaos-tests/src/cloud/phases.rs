@@ -3,7 +3,7 @@
 //! Why it exists: both are promises. All times are the cluster's committed stamps. What it never does: guess; a line of a log that
 //! names no effect of the failover is not counted.
 
-use policies::{Action, LogIndex, Millis, Phase, Plan, Wall};
+use policies::{Action, Intent, LogIndex, Millis, Phase, Plan, Wall};
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -42,9 +42,8 @@ impl Phases {
         let ordered = orders.filter_map(|intent| intent.end.as_ref()).map(|(_, at)| *at).max();
         // A node may be heard while its deployment is still being finished.
         let on = ordered.map_or(heard, |at| at.min(heard));
-        let asked = plan.intents.iter();
-        let asked = asked.map(|intent| (intent.at, intent.end.as_ref().map_or(on, |(_, at)| *at)));
-        let asked: Vec<(Wall, Wall)> = asked.collect();
+        let span = |intent: &Intent| (intent.at, intent.end.as_ref().map_or(on, |(_, at)| *at));
+        let asked: Vec<(Wall, Wall)> = plan.intents.iter().map(span).collect();
         let effects: BTreeSet<LogIndex> = plan.intents.iter().map(|intent| intent.token).collect();
         Some(Phases {
             detect: plan.at.since(fault),

@@ -156,12 +156,7 @@ impl Openstack {
         deadline: Instant,
     ) -> Result<(Allocation, Millis), ProviderError> {
         let (asked, until) = (Instant::now(), last_look(deadline));
-        while claim.state == AllocationState::Allocating {
-            let next = Instant::now() + ::openstack::pause(asked.elapsed());
-            if next >= until {
-                break;
-            }
-            tokio::time::sleep_until(next).await;
+        while claim.state == AllocationState::Allocating && next_look(asked, until).await {
             claim = self.cloud.baremetal().allocation(name, deadline).await?;
         }
         let waited = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -86,13 +86,11 @@ impl Openstack {
             if node.is_settled() && node.power_state == Some(PowerState::Off) {
                 return Ok(node);
             }
-            let next = Instant::now() + ::openstack::pause(asked.elapsed());
-            if next >= until {
+            if !next_look(asked, until).await {
                 let why =
                     Refusal::DeviceRefused(format!("Ironic does not switch it off: it is {}", told(&node)));
                 return Err(ProviderError::Refused { doing: wish.to_string(), why });
             }
-            tokio::time::sleep_until(next).await;
         }
     }
 

@@ -76,7 +76,9 @@ pub(super) async fn answer(State((script, seen, address)): State<Cloud>, request
             return StatusCode::ACCEPTED.into_response();
         }
         ("PUT", path)
-            if path.ends_with("/states/provision") && path.contains(FENCED) && is_on(script, &seen) =>
+            if path.ends_with("/states/provision")
+                && path.contains(FENCED)
+                && is_on(script, &seen.lock().unwrap()) =>
         {
             panic!("Ironic would forget no volume of a node that it has noted as on")
         }
@@ -137,8 +139,8 @@ pub(super) async fn answer(State((script, seen, address)): State<Cloud>, request
 }
 
 /// Whether the fenced node is on, by Ironic's note.
-fn is_on(script: Script, seen: &Mutex<Seen>) -> bool {
-    matches!(script, Script::ForgotToSwitchOff) && !seen.lock().unwrap().done.contains_key("off")
+fn is_on(script: Script, seen: &Seen) -> bool {
+    matches!(script, Script::ForgotToSwitchOff) && !seen.done.contains_key("off")
 }
 
 async fn look(script: Script, seen: &Mutex<Seen>, path: &str, query: &str) -> Response {
@@ -222,8 +224,7 @@ async fn look(script: Script, seen: &Mutex<Seen>, path: &str, query: &str) -> Re
             node["provision_state"] = json!(if is_clean { "available" } else { "active" });
             node["maintenance"] = json!(!is_clean);
             node["maintenance_reason"] = json!("fenced by ha-supervisord, token i3");
-            let is_noted_on = matches!(script, Script::ForgotToSwitchOff) && !has("off");
-            node["power_state"] = json!(if is_noted_on { "power on" } else { "power off" });
+            node["power_state"] = json!(if is_on(script, &seen) { "power on" } else { "power off" });
             node
         }
         ["v1", "nodes", _] => {
